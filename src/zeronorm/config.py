@@ -1,0 +1,282 @@
+"""The schema of conf/: the one place that knows key names, types, ranges and which options exclude each other.
+
+Nothing here imports TensorFlow, so that a mistake is answered before the slow imports and before any work.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+class ConfigError(Exception):
+    """An option that cannot be, or two that exclude each other: one sentence for the person who typed it."""
+
+
+class ValidationSplit(Enum):
+    """Where the validation windows come from. `last_tenth` is Keras's validation_split, as the question used it."""
+
+    per_title = "per_title"
+    last_tenth = "last_tenth"
+
+
+class OnNan(Enum):
+    go_on = "go_on"
+    stop = "stop"
+
+
+class Split(Enum):
+    test = "test"
+    validation = "validation"
+
+
+class Start(Enum):
+    vectors = "vectors"
+    uniform = "uniform"
+
+
+@dataclass
+class CorpusConfig:
+    name: str = MISSING
+    reader: dict[str, Any] = MISSING  # _target_: a function that yields (title, tokens) articles, and its arguments
+    window: int = 100  # tokens of one example; also the padded length of the model's input
+    min_window: int = 50  # tokens; a shorter last window of an article is dropped
+    test_share: float = 0.1  # of each title's windows; at least one window stays in train
+    validation_share: float = 0.1  # of the remaining train windows
+    validation_split: ValidationSplit = ValidationSplit.per_title
+    seed: int = 0
+
+
+@dataclass
+class VectorsConfig:
+    name: str = MISSING
+    source: dict[str, Any] = MISSING  # _target_: a function that returns gensim KeyedVectors, and its arguments
+    dtype: str = "float32"  # of the matrices before they enter the model, which is float32
+    normalise: bool = False  # rows divided by their norm (zero rows stay)
+    zero_share: float | None = None  # share of zero title rows, set by hand; null leaves those that arise
+
+
+@dataclass
+class InitConfig:
+    name: str = MISSING
+    start: Start = Start.vectors
+    repair: str | None = None  # rule for zero title rows: a name in zeronorm.vectors.REPAIRS; null keeps them
+    scale: float | None = None  # uniform in [-scale, scale]; the 'uniform' of Keras 2 is 0.05
+    norm: float | None = None  # rescales both matrices to this mean norm of their non-zero rows
+
+
+@dataclass
+class SimilarityConfig:
+    name: str = MISSING
+    function: str = MISSING  # dotted path
+    epsilon: float | None = None
+    bounds: str | None = None  # what epsilon bounds; null: the placement has no epsilon
+    least_norm: str | None = None  # the row norm below which epsilon takes over
+    shipped_by: list[str] = field(default_factory=list)
+
+
+@dataclass
+class NumericsConfig:
+    name: str = MISSING
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = MISSING
+    keras: dict[str, Any] = MISSING  # _target_: a Keras optimizer, and its arguments
+
+
+@dataclass
+class ModelConfig:
+    filters: int = 1000
+    width: int = 5  # words a filter sees
+    dropout: float = 0.2
+
+
+@dataclass
+class TrainingConfig:
+    name: str = MISSING
+    epochs: int = 10
+    batch: int = 10
+    negatives: int = 10  # random other titles per example
+    margin: float = 1.0
+    shuffle: bool = True
+    on_nan: OnNan = OnNan.go_on
+    evaluate_on: Split = Split.test
+    evaluate_every_epoch: bool = False  # besides the evaluation at the end
+
+
+@dataclass
+class TrackingConfig:
+    name: str = MISSING
+    uri: str = MISSING
+    artifacts: str | None = None  # where a new experiment's artifacts go; null: where the server puts them
+    points: int = 200  # logged points of one curve; the artifact curves.csv.gz has every step
+
+
+@dataclass
+class Config:
+    corpus: CorpusConfig = MISSING
+    vectors: VectorsConfig = MISSING
+    init: InitConfig = MISSING
+    similarity: SimilarityConfig = MISSING
+    numerics: NumericsConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = MISSING
+    tracking: TrackingConfig = MISSING
+    trainable: bool | str = True  # true, false: both embeddings; words, titles: that one alone
+    examples: int | None = None  # the first so many of a fixed random order of the train windows; null: all
+    seed: int = 0  # of initial weights, negatives, shuffling and dropout
+    home: str = MISSING  # store, caches and outputs
+    study: str | None = None  # the study a run belongs to; set by the study's file
+
+
+def register() -> None:
+    """Makes the schema known to Hydra, under the name conf/config.yaml starts from."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def conf_dir() -> Path:
+    """conf/ in a checkout, zeronorm/conf in an installed wheel."""
+    here = Path(__file__).resolve()
+    checkout = here.parents[2] / "conf"
+    return checkout if checkout.is_dir() else here.parent / "conf"
+
+
+def validate(config: DictConfig) -> None:
+    """Raises ConfigError with one sentence if `config` (a composed, resolved Config) cannot be run."""
+    for test, sentence in _rules(config):
+        if test:
+            raise ConfigError(sentence)
+
+
+def _rules(c: DictConfig):
+    placement, init, vectors = c.similarity, c.init, c.vectors
+    yield (
+        c.trainable not in (True, False, "words", "titles"),
+        f"trainable={c.trainable} is unknown: use true, false, words or titles.",
+    )
+    yield (
+        placement.bounds is None and placement.epsilon is not None,
+        f"similarity={placement.name} has no epsilon, but similarity.epsilon={placement.epsilon} is set: "
+        "drop the epsilon or choose a placement that has one.",
+    )
+    yield (
+        placement.bounds is not None and (placement.epsilon is None or not 0 < placement.epsilon < 1),
+        f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
+    )
+    uniform = init.start == Start.uniform
+    for name, value in (("vectors.zero_share", vectors.zero_share), ("init.repair", init.repair)):
+        yield (
+            uniform and value is not None,
+            f"init={init.name} draws every row anew, so {name}={value} would have no effect: drop one of the two.",
+        )
+    yield (
+        uniform and vectors.normalise,
+        f"init={init.name} draws every row anew, so vectors.normalise=true would have no effect: drop one of the two.",
+    )
+    yield (
+        uniform and init.scale is None,
+        f"init={init.name} needs init.scale, the half-width of the interval rows are drawn from.",
+    )
+    yield (
+        not uniform and init.scale is not None,
+        f"init={init.name} starts from the vectors, so init.scale={init.scale} would have no effect: "
+        "use init.norm to rescale them, or init=uniform.",
+    )
+    yield (
+        init.repair is not None and vectors.zero_share is not None,
+        f"vectors.zero_share={vectors.zero_share} plants zero rows that init.repair={init.repair} would fill again: "
+        "drop one of the two.",
+    )
+    yield (
+        vectors.zero_share is not None and not 0 <= vectors.zero_share <= 1,
+        f"vectors.zero_share={vectors.zero_share} is not a share between 0 and 1.",
+    )
+    yield (
+        vectors.dtype not in ("float32", "float64"),
+        f"vectors.dtype={vectors.dtype} is unknown: use float32 or float64.",
+    )
+    yield (
+        not 0 <= c.model.dropout < 1,
+        f"model.dropout={c.model.dropout} is not a share: use 0 <= model.dropout < 1.",
+    )
+    yield (
+        c.model.width > c.corpus.window,
+        f"model.width={c.model.width} is wider than the text, corpus.window={c.corpus.window} words.",
+    )
+    yield (
+        not 1 <= c.corpus.min_window <= c.corpus.window,
+        f"corpus.min_window={c.corpus.min_window} must lie between 1 and corpus.window={c.corpus.window}.",
+    )
+    for name in ("test_share", "validation_share"):
+        yield (
+            not 0 <= c.corpus[name] < 1,
+            f"corpus.{name}={c.corpus[name]} is not a share: use 0 <= corpus.{name} < 1.",
+        )
+    for path in (
+        "model.filters",
+        "model.width",
+        "training.epochs",
+        "training.batch",
+        "training.negatives",
+        "tracking.points",
+        "examples",
+    ):
+        value = OmegaConf.select(c, path)
+        yield (value is not None and value < 1, f"{path}={value} must be at least 1.")
+    for path in ("init.norm", "init.scale"):
+        value = OmegaConf.select(c, path)
+        yield (value is not None and not value > 0, f"{path}={value} must be greater than 0.")
+    yield (
+        c.training.evaluate_on == Split.validation and c.corpus.validation_share == 0,
+        "training.evaluate_on=validation needs corpus.validation_share greater than 0.",
+    )
+    path = c.corpus.reader.get("path")
+    yield (
+        path is not None and not os.path.isfile(path),
+        f"corpus.reader.path={path} is no file: give the path of a file that exists.",
+    )
+    path = c.vectors.source.get("path")
+    yield (
+        path is not None and not os.path.isfile(path),
+        f"vectors.source.path={path} is no file: give the path of a file that exists.",
+    )
+
+
+def flatten(config: DictConfig) -> dict[str, Any]:
+    """{'similarity.epsilon': 1e-07, ...}: the composed config as MLflow parameters; lists become one string."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), value)
+        else:
+            flat[prefix] = ", ".join(map(str, node)) if isinstance(node, list) else node
+
+    walk("", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    return flat
+
+
+def identity(config: DictConfig) -> str:
+    """A run's identity: the SHA-256 of everything that can change its result, seed included.
+
+    Left out: where it is stored, which study asked for it, and documentation fields.
+    """
+    ignored = ("tracking.", "similarity.shipped_by", "similarity.bounds", "similarity.least_norm", "home", "study")
+    kept = {key: value for key, value in flatten(config).items() if not key.startswith(ignored)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def condition(config: DictConfig) -> str:
+    """The cell of the table a run belongs to: its factors without the seed, e.g. 'both pretrained clamp_product xla'."""
+    trainable = {True: "trainable", False: "frozen"}.get(config.trainable, f"{config.trainable}-trainable")
+    return f"{trainable} {config.init.name} {config.similarity.name} {config.numerics.name}"

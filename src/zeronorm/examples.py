@@ -1,0 +1,67 @@
+"""Examples -> batches, reproducible from a seed: the order that the prediction reads and the training follows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeronorm.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Examples:
+    """text: int32 [n, window]; positive: int32 [n, 1]; negatives: int32 [n, k], title ids."""
+
+    text: np.ndarray
+    positive: np.ndarray
+    negatives: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's examples. `step` counts from 0 over the whole training, `batch` within its `epoch`."""
+
+    step: int
+    epoch: int
+    batch: int
+    text: np.ndarray
+    positive: np.ndarray
+    negatives: np.ndarray
+
+
+def draw(corpus: Corpus, count: int | None, negatives: int, seed: int) -> Examples:
+    """The first `count` train examples in a random order that the corpus alone decides (so that every seed trains on
+    the same part of the data), each with `negatives` other titles, drawn uniformly once per example, as the question
+    passed them to fit.
+
+    Raises ValueError if the train split has fewer than `count`.
+    """
+    order = np.random.default_rng(0).permutation(corpus.train)
+    if count is not None and count > len(order):
+        raise ValueError(f"examples={count} is more than the {len(order)} examples of the train split: use fewer.")
+    order = order[:count]
+    positive = corpus.title[order][:, None]
+    # a draw from the n - 1 other titles: the ids from the positive on move up by one
+    others = np.random.default_rng(seed).integers(0, len(corpus.titles) - 1, size=(len(order), negatives))
+    return Examples(corpus.text[order], positive, (others + (others >= positive)).astype(np.int32))
+
+
+def batches(examples: Examples, epochs: int, batch: int, shuffle: bool, seed: int) -> Iterator[Batch]:
+    """The batches of every epoch, each epoch in a new order if `shuffle`; the last batch of an epoch may be smaller."""
+    rng = np.random.default_rng(seed)
+    step = 0
+    for epoch in range(epochs):
+        order = rng.permutation(len(examples)) if shuffle else np.arange(len(examples))
+        for number, start in enumerate(range(0, len(order), batch)):
+            chosen = order[start : start + batch]
+            yield Batch(
+                step, epoch, number, examples.text[chosen], examples.positive[chosen], examples.negatives[chosen]
+            )
+            step += 1
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    return -(-count // batch)

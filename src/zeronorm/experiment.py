@@ -1,0 +1,355 @@
+"""One run's story: audit the vectors, predict, train, evaluate, and say in words what happened. No MLflow here."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import hydra
+import joblib
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from zeronorm import config as schema
+from zeronorm import corpus as corpora
+from zeronorm import examples, figures, model, numerics, prediction, ranking, recorder, training, vectors
+
+FREE_SPACE = 200e6  # bytes a run may need for its outputs
+
+
+class ExperimentError(Exception):
+    """Input that a run cannot start from: one sentence that says what is wrong and what to do."""
+
+
+@dataclass
+class Data:
+    """What every run of one corpus and vectors shares. words: [n_words, d], titles: [n_titles, d], as built."""
+
+    corpus: corpora.Corpus
+    words: np.ndarray
+    titles: np.ndarray
+
+
+@dataclass
+class Result:
+    """What a run found; complete when `outcome` is set. Written piece by piece, so that an interrupted run keeps what
+    it has.
+
+    outcome: finite or nan. audit: what the matrices hold. touch, prediction: see `prediction`. metrics: {path: value}
+    at the end. curves: {path: float64 [steps]}. epochs: {epoch: metrics} where asked for. norms: {weight: (start, end)}.
+    """
+
+    folder: Path
+    steps: int = 0
+    outcome: str | None = None
+    audit: dict = field(default_factory=dict)
+    touch: prediction.Touch | None = None
+    prediction: prediction.Prediction | None = None
+    recording: recorder.Recording | None = None
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    norms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    story: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told to the caller between steps: how many of `steps` are done."""
+
+    done: int
+    steps: int
+
+
+def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = lambda progress: None) -> None:
+    """Runs `config` to its end and fills `result`; its files lie in result.folder.
+
+    Raises ExperimentError, CorpusError or VectorsError before training if the input cannot be used. A NaN raises nothing.
+    """
+    OmegaConf.save(config, result.folder / "config.yaml", resolve=True)
+    require_space(result.folder)
+    data = load(config)
+    evaluated = data.corpus.test if config.training.evaluate_on == schema.Split.test else data.corpus.validation
+    words, titles = initial_matrices(config, data)
+    drawn = draw(config, data)
+
+    def order():
+        budget = config.training
+        return examples.batches(drawn, budget.epochs, budget.batch, budget.shuffle, config.seed)
+
+    # The audit and the prediction come first: they need the matrices and the batch order, not the training.
+    zero_titles = vectors.zero_rows(titles)
+    result.audit = {
+        "corpus": corpora.summary(data.corpus),
+        "words": vectors.audit(words),
+        "titles": vectors.audit(titles),
+        "zero_titles": [data.corpus.titles[row] for row in np.flatnonzero(zero_titles)],
+        "texts_of_zero_rows_only": int(vectors.zero_rows(words)[drawn.text].all(axis=1).sum()),
+    }
+    _write(result.folder / "audit.json", result.audit)
+    program = compiled(config, len(words), len(titles), words.shape[1])
+    result.touch = prediction.touches(order(), zero_titles, vectors.zero_rows(words))
+    result.prediction = prediction.predict(
+        result.touch,
+        prediction.probe(program.ranker.similarity, program.numerics),
+        trainable_titles="titles" in program.trained,
+    )
+
+    program.reset(words, titles, config.seed)
+    names = {"words": data.corpus.vocabulary, "titles": data.corpus.titles}
+    recording = result.recording = recorder.Recording(program.trained, names)
+    result.steps = config.training.epochs * examples.steps_per_epoch(len(drawn), config.training.batch)
+    start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
+
+    def after_step(batch: examples.Batch) -> None:
+        tell(Progress(batch.step + 1, result.steps))
+        last_of_epoch = (batch.batch + 1) * config.training.batch >= len(drawn)
+        if config.training.evaluate_every_epoch and last_of_epoch:
+            result.epochs[batch.step] = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
+
+    clock = time.perf_counter()
+    try:
+        xla_steps = training.train(program, order(), recording, config.training.on_nan == schema.OnNan.stop, after_step)
+        seconds = time.perf_counter() - clock
+    finally:  # also at an interruption: what was measured until then is kept
+        result.curves = recording.curves
+        for name, norm in start.items():
+            if name not in recording.trained:
+                result.curves[f"norm/{name}"] = np.full(recording.steps, norm)
+        result.norms = {name: (start[name], _norm(variable)) for name, variable in program.ranker.weights.items()}
+        _write_recording(result)
+
+    result.metrics = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
+    result.metrics["z/steps_per_second"] = recording.steps / seconds
+    result.metrics["zero_rows/titles"] = int(zero_titles.sum())
+    first = recording.first_nan()
+    result.outcome = "nan" if first else "finite"
+    result.tags = _tags(result, program.numerics, xla_steps)
+    result.story = story(config, result)
+    encoder_deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
+    figures.norms(result.curves, encoder_deaths, schema.condition(config), result.folder / "norms.png")
+    _write(result.folder / "metrics.json", result.metrics)
+
+
+def check(config: DictConfig) -> None:
+    """Raises what `run` would raise before its first step; what it builds on the way is kept for the run."""
+    require_space(Path(config.home))
+    data = load(config)
+    initial_matrices(config, data)
+    draw(config, data)
+    for path in (config.similarity.function, config.optimizer.keras["_target_"]):
+        try:
+            hydra.utils.get_object(path)
+        except Exception as error:
+            raise ExperimentError(f"{path} cannot be imported ({error}): correct the path in its YAML file.") from error
+
+
+def draw(config: DictConfig, data: Data) -> examples.Examples:
+    """The examples a run trains on. Raises ExperimentError if there are fewer than asked for."""
+    try:
+        return examples.draw(data.corpus, config.examples, config.training.negatives, config.seed)
+    except ValueError as error:
+        raise ExperimentError(str(error)) from error
+
+
+def load(config: DictConfig) -> Data:
+    """The corpus and the matrices of `config`: built once and cached under home, by the content of their sources."""
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return _load(json.dumps(plain["corpus"]), json.dumps(plain["vectors"]), str(Path(config.home).resolve()))
+
+
+@lru_cache(maxsize=2)
+def _load(corpus_json: str, vectors_json: str, home: str) -> Data:
+    corpus_options, vector_options = json.loads(corpus_json), json.loads(vectors_json)
+    memory = joblib.Memory(Path(home) / "cache", verbose=0)
+    del corpus_options["name"]
+    digests = tuple(_digest(options.get("path")) for options in (corpus_options["reader"], vector_options["source"]))
+    corpus = memory.cache(_build_corpus)(corpus_options, digests[0])
+    build_vectors = memory.cache(_build_vectors, ignore=["corpus"])
+    source = build_vectors(corpus, corpus_options, vector_options["source"], digests)
+    dtype = vector_options["dtype"]
+    words = vectors.matrix(source, corpus.vocabulary, dtype)
+    titles = vectors.matrix(source, corpus.titles, dtype)
+    for rows, names, what in ((words, corpus.vocabulary, "word"), (titles, corpus.titles, "title")):
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise ExperimentError(
+                f"The vectors hold non-finite values in {len(bad)} {what} rows, the first that of "
+                f"'{names[bad[0]]}': remove or replace these vectors."
+            )
+    if vector_options["normalise"]:
+        words, titles = vectors.normalised(words), vectors.normalised(titles)
+    if vector_options["zero_share"] is not None:
+        titles = vectors.with_zero_share(titles, vector_options["zero_share"], np.random.default_rng(0))
+    return Data(corpus, words, titles)
+
+
+def _digest(path: str | None) -> str:
+    """SHA-256 of a source file, so that a changed file is read again; of a packaged source, its version."""
+    if path is None:
+        from importlib.metadata import version
+
+        return "gensim " + version("gensim")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _build_corpus(options: dict, digest: str) -> corpora.Corpus:
+    bad_lines: list[corpora.BadLine] = []
+    reader = hydra.utils.instantiate(options["reader"], bad_lines=bad_lines)
+    return corpora.build(reader, bad_lines, **{k: v for k, v in options.items() if k != "reader"})
+
+
+def _build_vectors(corpus: corpora.Corpus, corpus_options: dict, source: dict, digests: tuple):
+    return hydra.utils.get_method(source["_target_"])(corpus, **{k: v for k, v in source.items() if k != "_target_"})
+
+
+def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """The two embedding matrices a run starts from, [n_words, d] and [n_titles, d]: the `init` factor."""
+    words, titles = data.words, data.titles
+    rng = np.random.default_rng([config.seed, 1])
+    if config.init.start == schema.Start.uniform:
+        words, titles = (vectors.uniform(rows.shape, config.init.scale, rng) for rows in (words, titles))
+    elif config.init.repair is not None:
+        titles = vectors.repaired(config.init.repair, titles, words, data.corpus, rng)
+    if config.init.norm is not None:
+        words, titles = vectors.rescaled(words, config.init.norm), vectors.rescaled(titles, config.init.norm)
+    return words, titles
+
+
+def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> training.Program:
+    """The compiled step of `config`'s graph. Runs that differ only in seed, init or data share it: one trace and one
+    XLA compilation serves them all."""
+    placement = config.similarity
+    graph = {
+        "n_words": n_words,
+        "n_titles": n_titles,
+        "dim": dim,
+        "window": config.corpus.window,
+        "negatives": config.training.negatives,
+        "filters": config.model.filters,
+        "width": config.model.width,
+        "dropout": config.model.dropout,
+        "margin": config.training.margin,
+        "trainable_words": config.trainable in (True, "words"),
+        "trainable_titles": config.trainable in (True, "titles"),
+    }
+    optimizer = json.dumps(OmegaConf.to_container(config.optimizer.keras, resolve=True))
+    return _compiled(tuple(graph.items()), placement.function, placement.epsilon, config.numerics.name, optimizer)
+
+
+@lru_cache(maxsize=16)  # the ablation's runs come back to a graph after 12 others
+def _compiled(graph: tuple, function: str, epsilon: float | None, name: str, optimizer: str) -> training.Program:
+    import keras
+
+    keras.backend.clear_session()  # else the layers' names count up from run to run
+    placement = hydra.utils.get_method(function)
+    if epsilon is not None:
+        placement = partial(placement, epsilon=epsilon)
+    ranker = model.build(**dict(graph), similarity=placement, numerics=numerics.BY_NAME[name])
+    return training.program(ranker, hydra.utils.instantiate(json.loads(optimizer)), numerics.BY_NAME[name])
+
+
+def evaluate(
+    ranker: model.Ranker, corpus: corpora.Corpus, positions: np.ndarray, zero_titles: np.ndarray
+) -> dict[str, float]:
+    """eval/* over the examples at `positions`, ranked among all titles, and eval_zero_rows/* over those of them whose
+    title started as a zero row."""
+    if not len(positions):
+        return {}
+    target = corpus.title[positions]
+    rank = ranking.ranks(training.scores(ranker, training.encode(ranker, corpus.text[positions])), target)
+    found = {f"eval/{name}": value for name, value in ranking.metrics(rank).items()}
+    found |= {f"eval_zero_rows/{name}": value for name, value in ranking.metrics(rank[zero_titles[target]]).items()}
+    return found
+
+
+def _norm(variable) -> float:
+    return float(np.linalg.norm(np.asarray(variable, dtype=np.float64)))
+
+
+def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, str]:
+    first = result.recording.first_nan()
+    encoder = result.recording.first_nan("convolution/kernel", "dense/kernel")
+    loss = result.curves["train/loss"]
+    finite = loss[np.isfinite(loss)]
+    tags = {
+        "outcome": result.outcome,
+        "xla.steps": f"{xla_steps} of {result.recording.steps}",
+        "loss.last_finite": f"{finite[-1]:.6g}" if len(finite) else None,
+        "nan.first_step": first and first.step,
+        "nan.first_tensor": first and first.tensor,
+        "nan.first_rows": first and ", ".join(first.names[:10]),
+        "nan.encoder_step": encoder and encoder.step,
+        "nan.predicted_step": result.prediction.first,
+        "nan.predicted_encoder_step": result.prediction.encoder,
+        "touch.first": result.touch.first,
+        "touch.again": result.touch.again,
+    }
+    return {key: str(value) for key, value in tags.items() if value not in (None, "")}
+
+
+def story(config: DictConfig, result: Result) -> str:
+    """What happened, in two or three sentences."""
+    recording, predicted = result.recording, result.prediction
+    zero, rows = result.audit["titles"]["zero_rows"], result.audit["titles"]["rows"]
+    sentences = [f"{zero} of {rows} title rows start at zero."]
+    first = recording.first_nan()
+    encoder = recording.first_nan("convolution/kernel", "dense/kernel")
+    forecast = "none was predicted" if predicted.first is None else f"step {predicted.first} was predicted"
+    if first is None:
+        sentences.append(f"All weights stayed finite over {recording.steps} steps ({forecast}).")
+    else:
+        who = f" ({', '.join(first.names[:3])}{', ...' if len(first.names) > 3 else ''})" if first.names else ""
+        sentences.append(f"{first.tensor}{who} became non-finite in step {first.step} ({forecast}).")
+        if encoder:
+            known = "none" if predicted.encoder is None else f"step {predicted.encoder}"
+            sentences.append(f"The encoder's kernels followed in step {encoder.step} (predicted: {known}).")
+    if config.numerics.name == "xla":
+        sentences.append(f"XLA computed {result.tags['xla.steps']} steps.")
+    if "eval/hits@10" in result.metrics:
+        sentences.append(
+            f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits@10']:.3f}, "
+            f"chance {min(1, 10 / rows):.3f}."
+        )
+    return " ".join(sentences)
+
+
+def require_space(folder: Path) -> None:
+    """Raises ExperimentError if the disk under `folder` has too little room for a run's outputs."""
+    free = shutil.disk_usage(folder).free
+    if free < FREE_SPACE:
+        raise ExperimentError(
+            f"The disk under {os.path.abspath(folder)} has {free / 1e6:.0f} MB left and a run may need "
+            f"{FREE_SPACE / 1e6:.0f}: free some, or set ZERONORM_HOME to another disk."
+        )
+
+
+def _write(path: Path, content) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_recording(result: Result) -> None:
+    recording = result.recording
+    deaths = {
+        name: [{"row": row, "name": recording.names[name][row], "step": step} for row, step in rows.items()]
+        for name, rows in recording.deaths.items()
+    }
+    prediction_ = {"touch": asdict(result.touch), "predicted": asdict(result.prediction)}
+    _write(
+        result.folder / "nan_events.json",
+        {**prediction_, "events": recording.events_as_dicts(), "row_deaths": deaths},
+    )
+    long = [
+        pd.DataFrame({"step": np.arange(len(curve)), "name": name, "value": curve})
+        for name, curve in result.curves.items()
+    ]
+    if long:
+        pd.concat(long).dropna().to_csv(result.folder / "curves.csv.gz", index=False)

@@ -1,0 +1,147 @@
+"""The question's encoder and ranker, in Keras 3 layers.
+
+text -> words -> Conv1D(filters, width, tanh) -> global max over time -> tanh -> dropout -> Dense(d) = z;
+similarity of z with the right title and with each negative; the sum over the negatives of
+max(0, margin + similarity(z, negative) - similarity(z, positive)).
+
+The question calls that loss WARP. It is a max-margin (hinge) ranking loss over sampled negatives, without the rank
+weighting of WARP (Weston, Bengio and Usunier, "WSABIE", IJCAI 2011).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zeronorm.numerics import Numerics
+
+WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
+"""Names of the model's weights, in the order in which a text meets them."""
+
+
+class Similarity(keras.layers.Layer):
+    """similarity: float32 [batch, 1 + k], of z [batch, d] with the positive [batch, 1, d] and negatives [batch, k, d]."""
+
+    def __init__(self, similarity: Callable, **kwargs):
+        super().__init__(**kwargs)
+        self.similarity = similarity
+
+    def call(self, z, positive, negatives):
+        z = z[:, tf.newaxis, :]  # [batch, 1, d], broadcast over the titles
+        return tf.concat([self.similarity(z, positive), self.similarity(z, negatives)], axis=1)
+
+    def compute_output_shape(self, z_shape, positive_shape, negatives_shape):
+        return (z_shape[0], positive_shape[1] + negatives_shape[1])
+
+
+class MaxMargin(keras.layers.Layer):
+    """loss: float32 [batch], from similarities [batch, 1 + k] whose first column is the right title's."""
+
+    def __init__(self, margin: float, maximum: Callable, **kwargs):
+        super().__init__(**kwargs)
+        self.margin, self.maximum = margin, maximum
+
+    def call(self, similarity):
+        violation = self.margin + similarity[:, 1:] - similarity[:, :1]
+        return tf.reduce_sum(self.maximum(0.0, violation), axis=1)
+
+    def compute_output_shape(self, similarity_shape):
+        return (similarity_shape[0],)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Three views of one set of layers.
+
+    model: (text, positive, negatives) -> loss [batch], what the question compiled and fitted with the mean as loss.
+    observed: the same inputs -> {loss [batch], similarity [batch, 1 + k], z [batch, d]}.
+    encoder: text [batch, window] -> z [batch, d].
+    similarity: the placement, bound to its epsilon and numerics.
+    """
+
+    model: keras.Model
+    observed: keras.Model
+    encoder: keras.Model
+    similarity: Callable
+
+    @property
+    def weights(self) -> dict[str, keras.Variable]:
+        """{name in WEIGHTS: variable}, frozen ones included."""
+        layer = self.model.get_layer
+        return {
+            "words": layer("words").embeddings,
+            "titles": layer("titles").embeddings,
+            "convolution/kernel": layer("convolution").kernel,
+            "convolution/bias": layer("convolution").bias,
+            "dense/kernel": layer("dense").kernel,
+            "dense/bias": layer("dense").bias,
+        }
+
+
+def build(
+    *,
+    n_words: int,
+    n_titles: int,
+    dim: int,
+    window: int,
+    negatives: int,
+    filters: int,
+    width: int,
+    dropout: float,
+    margin: float,
+    trainable_words: bool,
+    trainable_titles: bool,
+    similarity: Callable,
+    numerics: Numerics,
+) -> Ranker:
+    """The model, with weights of no meaning yet: `initialise` sets them.
+
+    similarity: a function of two float32 tensors [..., d] and a numerics, from `zeronorm.similarity` or elsewhere.
+    """
+    text = keras.Input((window,), dtype="int32", name="text")
+    positive = keras.Input((1,), dtype="int32", name="positive")
+    negative = keras.Input((negatives,), dtype="int32", name="negatives")
+
+    words = keras.layers.Embedding(n_words, dim, trainable=trainable_words, name="words")
+    titles = keras.layers.Embedding(n_titles, dim, trainable=trainable_titles, name="titles")
+
+    h = keras.layers.Conv1D(filters, width, activation="tanh", name="convolution")(words(text))
+    h = keras.layers.GlobalMaxPooling1D(name="pooling")(h)
+    h = keras.layers.Activation("tanh", name="squash")(h)
+    h = keras.layers.Dropout(dropout, seed=0, name="dropout")(h)
+    z = keras.layers.Dense(dim, name="dense")(h)
+
+    def bound(a, b):
+        return similarity(a, b, numerics)
+
+    similarities = Similarity(bound, name="similarity")(z, titles(positive), titles(negative))
+    loss = MaxMargin(margin, numerics.maximum, name="max_margin")(similarities)
+    inputs = [text, positive, negative]
+    return Ranker(
+        model=keras.Model(inputs, loss, name="ranker"),
+        observed=keras.Model(inputs, {"loss": loss, "similarity": similarities, "z": z}, name="observed"),
+        encoder=keras.Model(text, z, name="encoder"),
+        similarity=bound,
+    )
+
+
+def initialise(ranker: Ranker, words: np.ndarray, titles: np.ndarray, seed: int) -> None:
+    """Sets every weight and the dropout's random state: two rankers of one shape then compute the same, bit for bit.
+
+    words: [n_words, d], titles: [n_titles, d], cast to float32. Kernels are glorot-uniform from `seed`, biases zero:
+    Keras's defaults.
+    """
+    kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(2).tolist())
+    for name, variable in ranker.weights.items():
+        if name == "words":
+            variable.assign(words.astype(np.float32))
+        elif name == "titles":
+            variable.assign(titles.astype(np.float32))
+        elif name.endswith("kernel"):
+            glorot = keras.initializers.GlorotUniform(seed=next(kernel_seeds) % 2**31)
+            variable.assign(glorot(variable.shape))
+        else:
+            variable.assign(np.zeros(variable.shape, np.float32))
+    ranker.model.get_layer("dropout").seed_generator.state.assign([seed % 2**32, 0])

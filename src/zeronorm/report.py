@@ -1,0 +1,146 @@
+"""The committed report: experiments/<study>/ as data, and the README blocks that are rendered from that data.
+
+A block is what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `refreshed` renders every block of a text
+again from the committed files; the tests hold the READMEs against it, so no number in a block can differ from the data.
+"""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from zeronorm import config, figures, study
+
+LIBRARIES = ("tensorflow", "keras", "numpy", "gensim", "mlflow", "hydra-core")
+CURVES = ("train/loss", *(f"norm/{name}" for name in study.WEIGHTS))
+POINTS = 40  # of each committed curve
+
+
+class ReportError(Exception):
+    """A report that cannot be written: one sentence."""
+
+
+def experiments_dir() -> Path:
+    """experiments/ of the checkout. Raises ReportError in an installed wheel, which has none."""
+    folder = config.conf_dir().parent / "experiments"
+    if not folder.is_dir():
+        raise ReportError("--report writes to experiments/ of a checkout, and this is an installed package.")
+    return folder
+
+
+def write(
+    name: str, children: pd.DataFrame, tags: dict[str, str], seconds: float, curves_of: Callable[[str], pd.DataFrame]
+) -> list[Path]:
+    """Writes experiments/<name>/ from a sweep and refreshes the READMEs; returns the files written.
+
+    children, tags, seconds: of the sweep, from `tracking`. curves_of: run id -> (step, name, value).
+    """
+    folder = experiments_dir() / name
+    folder.mkdir(exist_ok=True)
+    runs = study.runs_table(name, children)
+    study.conditions_table(runs).to_csv(folder / "reported.csv", index=False, float_format="%.6g")
+    runs.to_csv(folder / "runs.csv", index=False, float_format="%.6g")
+    curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in runs.iterrows()])
+    curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
+    (folder / "provenance.json").write_text(json.dumps(_provenance(runs, tags, seconds), indent=1) + "\n")
+    figures.study_norms(_read(name, "runs.csv"), _read(name, "curves.csv"), folder / "norms.png")
+    written = [folder / file for file in ("reported.csv", "runs.csv", "curves.csv", "provenance.json", "norms.png")]
+    for readme in (experiments_dir().parent / "README.md", folder / "README.md"):
+        if readme.exists():
+            readme.write_text(refreshed(readme.read_text()))
+            written.append(readme)
+    return written
+
+
+def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
+    kept = curves[curves["name"].isin(CURVES)]
+    every = max(1, -(-(int(kept["step"].max()) + 1) // POINTS)) if len(kept) else 1
+    deaths = {0, 1, int(kept["step"].max()) if len(kept) else 0}
+    kept = kept[(kept["step"] % every == 0) | kept["step"].isin(deaths)]
+    return kept.assign(condition=_condition(run), seed=run["seed"])[["condition", "seed", "step", "name", "value"]]
+
+
+def _condition(run: pd.Series) -> str:
+    return f"{run['trainable']} {run['init']} {run['similarity']} {run['numerics']}"
+
+
+def _provenance(runs: pd.DataFrame, tags: dict[str, str], seconds: float) -> dict:
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = next((line.split(":")[1].strip() for line in cpuinfo.open() if line.startswith("model name")), model)
+    return {
+        "date": date.today().isoformat(),
+        "command": tags["command"],
+        "runs": len(runs),
+        "seeds": sorted({int(seed) for seed in runs["seed"]}),
+        "minutes": round(seconds / 60, 1),
+        "hardware": f"{os.cpu_count()} cores, {model}, no GPU",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "commit": tags.get("git.commit", "unknown")[:12],
+        "dirty": tags.get("git.dirty") == "true",
+    }
+
+
+def _read(name: str, file: str) -> pd.DataFrame:
+    text = {name: str for name in ("trainable", "init", "similarity", "epsilon", "numerics", "optimizer")}
+    text |= {f"{who}_nan_{kind}": str for who in ("first", "encoder") for kind in ("predicted", "observed")}
+    return pd.read_csv(experiments_dir() / name / file, dtype=text, keep_default_na=False, na_values={
+        column: [""] for column in [f"{p}{m}{s}" for p in ("", "zero_") for m in study.METRICS for s in ("", "_mean", "_std")]
+    })  # fmt: skip
+
+
+def conditions(name: str) -> pd.DataFrame:
+    """experiments/<name>/reported.csv, as `study.conditions_table` made it."""
+    return _read(name, "reported.csv")
+
+
+def provenance(name: str) -> dict:
+    """experiments/<name>/provenance.json: date, command, cost, hardware, versions, commit."""
+    return json.loads((experiments_dir() / name / "provenance.json").read_text())
+
+
+def _provenance_line(name: str) -> str:
+    p = provenance(name)
+    versions = ", ".join(f"{library} {number}" for library, number in p["versions"].items())
+    seeds = ", ".join(map(str, p["seeds"]))
+    dirty = " with uncommitted changes" if p["dirty"] else ""
+    return (
+        f"{p['runs']} run{'s' if p['runs'] > 1 else ''} in {p['minutes']} minutes, seed{'s' if ',' in seeds else ''} "
+        f"{seeds}, {p['date']}, commit {p['commit']}{dirty}; {p['hardware']}; Python {p['python']}, {versions}."
+    )
+
+
+def _quality(name: str) -> str:
+    row = conditions(name).iloc[0]
+    metrics = [("hits@1", "hits_at_1"), ("hits@10", "hits_at_10"), ("MRR", "mrr"), ("mean rank", "mean_rank")]
+    lines = ["| titles | " + " | ".join(label for label, _ in metrics) + " |", "|---|" + "---|" * len(metrics)]
+    for label, prefix in (("all", ""), ("those that started as a zero row", "zero_")):
+        lines.append(f"| {label} | " + " | ".join(f"{row[f'{prefix}{m}_mean']:.3f}" for _, m in metrics) + " |")
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[str], str]] = {
+    "summary": lambda name: study.summary(conditions(name)),
+    "table": lambda name: study.markdown(conditions(name)),
+    "provenance": _provenance_line,
+    "quality": _quality,
+}
+
+
+def refreshed(text: str) -> str:
+    """`text` with every block `<!-- begin KIND STUDY -->` ... `<!-- end -->` rendered from experiments/STUDY."""
+
+    def render(match: re.Match) -> str:
+        kind, name = match["kind"], match["study"]
+        return f"<!-- begin {kind} {name} -->\n{BLOCKS[kind](name)}\n<!-- end -->"
+
+    pattern = r"<!-- begin (?P<kind>\w+) (?P<study>\w+) -->\n.*?<!-- end -->"
+    return re.sub(pattern, render, text, flags=re.DOTALL)

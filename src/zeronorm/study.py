@@ -1,0 +1,209 @@
+"""A sweep's runs -> the table: as data, on the terminal, as markdown."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+FACTORS = {  # column of the table: MLflow parameter
+    "trainable": "params.trainable",
+    "init": "params.init.name",
+    "similarity": "params.similarity.name",
+    "epsilon": "params.similarity.epsilon",
+    "numerics": "params.numerics.name",
+    "optimizer": "params.optimizer.name",
+}
+DETAILS = ("init.", "similarity.", "numerics.", "optimizer.", "tracking.")  # parameters that a factor's name stands for
+METRICS = {"mrr": "mrr", "hits_at_1": "hits@1", "hits_at_10": "hits@10", "mean_rank": "mean_rank"}
+WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
+
+
+def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
+    """One row per finished run: the factors that vary, seed, what was predicted and seen, quality, norms.
+
+    children: from `tracking.children`. A value that is not there (no NaN, a weight whose norm is not finite) is empty.
+    """
+    finished = children[children["status"] == "FINISHED"].reset_index(drop=True)
+    table = pd.DataFrame({"study": [study] * len(finished)})
+    for factor, param in FACTORS.items():
+        table[factor] = finished[param].replace({"True": "true", "False": "false", "None": ""})
+    for column in finished.columns:
+        name = column.removeprefix("params.")
+        if (
+            column.startswith("params.")
+            and finished[column].nunique() > 1
+            and name != "seed"
+            and column not in FACTORS.values()
+            and not name.startswith(DETAILS)
+        ):
+            table[name] = finished[column]
+    table["seed"] = finished["params.seed"].astype(int)
+    tags = {
+        "outcome": "outcome",
+        "first_nan_predicted": "nan.predicted_step",
+        "first_nan_observed": "nan.first_step",
+        "first_nan_tensor": "nan.first_tensor",
+        "encoder_nan_predicted": "nan.predicted_encoder_step",
+        "encoder_nan_observed": "nan.encoder_step",
+        "last_finite_loss": "loss.last_finite",
+    }
+    for column, tag in tags.items():
+        table[column] = finished.get(f"tags.{tag}", "")
+    for prefix, group in (("", "eval"), ("zero_", "eval_zero_rows")):
+        for column, metric in METRICS.items():
+            table[prefix + column] = finished.get(f"metrics.{group}/{metric}", np.nan)
+    for name in WEIGHTS:
+        ends = finished[f"tags.norm.{name}"].str.split(" -> ", expand=True)
+        table[f"norm/{name}_start"], table[f"norm/{name}_end"] = ends[0], ends[1].replace("nan", "")
+    table["seconds"] = finished["seconds"].round(1)
+    table["run_id"] = finished["run_id"]
+    return table.fillna({column: "" for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])})
+
+
+def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed, mean and deviation."""
+    after = list(runs.columns).index("seed")
+    factors = list(runs.columns[:after])
+    rows = []
+    for values, group in runs.groupby(factors, sort=False, dropna=False):
+        first = group.sort_values("seed").iloc[0]
+        row = dict(zip(factors, values, strict=True))
+        row |= {"seeds": len(group), "nan_runs": int((group["outcome"] == "nan").sum())}
+        for column in (
+            "first_nan_predicted",
+            "first_nan_observed",
+            "first_nan_tensor",
+            "encoder_nan_predicted",
+            "encoder_nan_observed",
+            "last_finite_loss",
+        ):
+            row[column] = first[column]
+        for column in [prefix + name for prefix in ("", "zero_") for name in METRICS]:
+            row[f"{column}_mean"], row[f"{column}_std"] = group[column].mean(), group[column].std()
+        for name in WEIGHTS:
+            for end in ("start", "end"):
+                row[f"norm/{name}_{end}"] = first[f"norm/{name}_{end}"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+HEADERS = {  # column: width on the terminal
+    "similarity": 15,
+    "numerics": 8,
+    "outcome": 9,
+    "NaN step predicted": 9,
+    "NaN step observed": 8,
+    "first in": 8,
+    "last loss": 5,
+    "norm titles": 10,
+    "norm conv.": 10,
+    "MRR": 4,
+    "hits @10": 4,
+    "zero MRR": 4,
+    "zero @10": 4,
+}
+NORMS = ("norm titles", "norm conv.")
+CAPTION = (
+    "NaN steps: of the title rows, of the encoder's kernels. Norms: start > end. "
+    "zero: the same metric over titles that started as a zero row."
+)
+
+
+def cells(condition: Mapping) -> list[str]:
+    """The cells of one condition under HEADERS, as text."""
+
+    def steps(kind: str) -> str:
+        pair = [str(condition[f"{who}_nan_{kind}"]) for who in ("first", "encoder")]
+        return ", ".join(step for step in pair if step) or "-"
+
+    def norms(name: str) -> str:
+        start, end = condition[f"norm/{name}_start"], condition[f"norm/{name}_end"]
+        return f"{_short(start)} > {_short(end) if end not in ('', None) else 'NaN'}"
+
+    def mean(name: str) -> str:
+        value = condition[f"{name}_mean"]
+        return "" if pd.isna(value) else f"{value:.3f}".removeprefix("0")
+
+    nan, seeds = condition["nan_runs"], condition["seeds"]
+    outcome = ("NaN" if nan else "finite") if seeds == 1 else (f"NaN {nan}/{seeds}" if nan else "finite")
+    return [
+        str(condition["similarity"]),
+        str(condition["numerics"]),
+        outcome,
+        steps("predicted"),
+        steps("observed"),
+        str(condition["first_nan_tensor"]) or "-",
+        _short(condition["last_finite_loss"]),
+        norms("titles"),
+        norms("convolution/kernel"),
+        mean("mrr"),
+        mean("hits_at_10"),
+        mean("zero_mrr"),
+        mean("zero_hits_at_10"),
+    ]
+
+
+def _short(value) -> str:
+    return "" if value in ("", None) or pd.isna(value) else f"{float(value):.3g}"
+
+
+def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(heading, conditions) for each trainable x init, in the order of the sweep."""
+    words = {"true": "trainable", "false": "frozen"}
+    for (trainable, init), group in conditions.groupby(["trainable", "init"], sort=False):
+        yield f"{words.get(trainable, trainable)} embeddings, {init} vectors", group
+
+
+def print_table(conditions: pd.DataFrame, console: Console) -> None:
+    """The table on the terminal: 100 columns wide, or 80 without the norms where the terminal is narrower.
+
+    conditions: from `conditions_table`, here and below.
+    """
+    narrow = console.is_terminal and console.width < 100
+    kept = [name for name in HEADERS if not (narrow and name in NORMS)]
+    out = Console(file=console.file, width=80 if narrow else 100, force_terminal=console.is_terminal, highlight=False)
+    for heading, group in groups(conditions):
+        table = Table(
+            box=SIMPLE_HEAD, padding=0, pad_edge=False, title=heading, title_justify="left", title_style="bold"
+        )
+        for name in kept:
+            table.add_column(name, width=HEADERS[name], justify="left" if HEADERS[name] > 8 else "right")
+        for _, condition in group.iterrows():
+            row = dict(zip(HEADERS, cells(condition), strict=True))
+            table.add_row(*(row[name] for name in kept), style="red" if condition["nan_runs"] else None)
+        out.print(table)
+    out.print(CAPTION)
+
+
+def markdown(conditions: pd.DataFrame) -> str:
+    """The whole table, one section per trainable x init."""
+    lines = []
+    for heading, group in groups(conditions):
+        lines += [f"**{heading}**", "", "| " + " | ".join(HEADERS) + " |", "|" + "---|" * len(HEADERS)]
+        lines += ["| " + " | ".join(cells(condition)) + " |" for _, condition in group.iterrows()]
+        lines.append("")
+    return "\n".join([*lines, CAPTION])
+
+
+def summary(conditions: pd.DataFrame) -> str:
+    """The table folded to one row per trainable x init x similarity and one column per numerics, as markdown."""
+    columns = list(dict.fromkeys(conditions["numerics"]))
+    lines = [
+        "| embeddings | vectors | similarity | " + " | ".join(columns) + " |",
+        "|---|---|---|" + "---|" * len(columns),
+    ]
+    words = {"true": "trainable", "false": "frozen"}
+    for (trainable, init, similarity), group in conditions.groupby(["trainable", "init", "similarity"], sort=False):
+        found = []
+        for numerics in columns:
+            condition = group[group["numerics"] == numerics].iloc[0]
+            if condition["nan_runs"]:
+                row = dict(zip(HEADERS, cells(condition), strict=True))
+                found.append(f"**NaN** at steps {row['NaN step observed']} (predicted {row['NaN step predicted']})")
+            else:
+                found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}")
+        lines.append(f"| {words.get(trainable, trainable)} | {init} | {similarity} | " + " | ".join(found) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,236 @@
+"""A sweep around Hydra's jobs: check every job first, hold the parent run, show how far it is.
+
+Jobs may run in this process or, with another launcher, elsewhere. So a job tells how far it is through a small file in
+its output folder, and learns its parent run through the environment.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from zeronorm import config as schema
+
+PARENT_RUN = "ZERONORM_PARENT_RUN"  # environment variable: the MLflow run id of the sweep a job belongs to
+STATUS = "status.json"
+
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+class SweepCallback(Callback):
+    """Hydra calls it before and after the jobs. An exception would only be a warning there, hence SystemExit."""
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        check([without_hydra(config)])
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        jobs = [compose("config", overrides) for overrides in expand(config)]
+        check(jobs)
+        global current
+        current = Sweep(jobs, Path(config.hydra.sweep.dir))
+
+
+class Sweep:
+    """The sweep under way: its parent run and its progress display, from construction to `close`."""
+
+    def __init__(self, jobs: list[DictConfig], folder: Path):
+        from zeronorm import tracking
+
+        self.config, self.folder = jobs[0], folder
+        self.client = tracking.connect(self.config)
+        command = " ".join(["zeronorm", "train", *sys.argv[1:]])
+        self.run = tracking.open_sweep(self.client, self.config, len(jobs), command)
+        os.environ[PARENT_RUN] = self.run.info.run_id
+        self.display = Display(folder, [schema.condition(job) for job in jobs])
+        self.display.start()
+
+    def close(self, status: str) -> None:
+        """Ends the parent run and prints the table of what has finished. status: FINISHED, FAILED or KILLED."""
+        from zeronorm import study, tracking
+
+        self.display.stop()
+        runs = tracking.children(self.client, self.run)
+        done = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
+        files = []
+        if done:
+            table = study.runs_table(self.config.study or "sweep", runs)
+            conditions = study.conditions_table(table)
+            files = [self.folder / name for name in ("table.md", "table.csv", "runs.csv")]
+            files[0].write_text(study.markdown(conditions) + "\n")
+            conditions.to_csv(files[1], index=False)
+            table.to_csv(files[2], index=False)
+            study.print_table(conditions, console)
+        tracking.close_sweep(self.client, self.run.info.run_id, status, files)
+        console.print(
+            f"{done} of {len(self.display.names)} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv"
+        )
+        home = "" if self.config.home == "runs" else f"ZERONORM_HOME={self.config.home} "
+        console.print(
+            f"Browse every run:  {home}zeronorm ui   (the experiment is named '{self.config.study or 'single runs'}')"
+        )
+
+
+current: Sweep | None = None
+
+
+def close(status: str) -> None:
+    """Closes the sweep under way, if there is one."""
+    global current
+    if current is not None:
+        sweep, current = current, None
+        sweep.close(status)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    plain = config.copy()
+    with open_dict(plain):
+        plain.pop("hydra", None)
+    return plain
+
+
+def expand(config: DictConfig) -> list[list[str]]:
+    """The overrides of every job, as Hydra's basic sweeper will number them."""
+    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or {})
+    arguments = [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+
+
+def check(jobs: list[DictConfig]) -> None:
+    """Ends the program with one sentence if any of the jobs cannot run; builds the corpus and the vectors they need."""
+    try:
+        for job in jobs:
+            schema.validate(job)
+        with console.status("Loading TensorFlow, building corpus and vectors (once)"):
+            from zeronorm import corpus, experiment, tracking, vectors
+
+            known = (
+                schema.ConfigError,
+                corpus.CorpusError,
+                vectors.VectorsError,
+                experiment.ExperimentError,
+                tracking.TrackingError,
+            )
+            try:
+                tracking.connect(jobs[0])
+                for job in jobs:
+                    experiment.check(job)
+            except known as error:
+                raise schema.ConfigError(str(error)) from error
+    except schema.ConfigError as error:
+        raise SystemExit(f"zeronorm: {error}") from None
+
+
+def report_progress(folder: Path, state: str, steps: int, done: int) -> None:
+    """A job says how far it is. state: running, finite, nan, failed or killed."""
+    temporary = folder / f"{STATUS}.new"
+    temporary.write_text(json.dumps({"state": state, "steps": steps, "done": done}))
+    temporary.replace(folder / STATUS)
+
+
+class Display(threading.Thread):
+    """How many runs are done, which is running, how long is left. On a terminal a bar; elsewhere a line per run."""
+
+    def __init__(self, folder: Path, names: list[str], clock: Callable[[], float] = time.monotonic):
+        super().__init__(daemon=True)
+        self.folder, self.names, self.clock = folder, names, clock
+        self.started, self.ended = clock(), threading.Event()
+        self.seen: set[int] = set()
+
+    def run(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[left]}"))
+        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+            task = progress.add_task("starting", total=len(self.names), left="")
+            while not self.ended.wait(0.5):
+                description, share, left = self.look()
+                progress.update(task, description=description, completed=share * len(self.names), left=left)
+            self.look()
+
+    def look(self) -> tuple[str, float, str]:
+        """(what to say, share of the work done, time left); off a terminal also prints a line per newly ended run."""
+        share, running, ended = 0.0, [], []
+        for number, name in enumerate(self.names):
+            status = self._status(number)
+            if status is None:
+                continue
+            if status["state"] == "running":
+                share += status["done"] / max(status["steps"], 1)
+                running.append(name)
+            else:
+                share += 1
+                ended.append((number, name, status["state"]))
+        share /= len(self.names)
+        left = remaining(self.clock() - self.started, share)
+        count = f"{len(ended)}/{len(self.names)} runs"
+        for number, name, state in ended:
+            if number not in self.seen:
+                self.seen.add(number)
+                if not console.is_terminal:
+                    console.print(f"{count}  {name}: {state}  {left}")
+        return f"{count}  {running[0] if running else ''}", share, left
+
+    def _status(self, number: int) -> dict | None:
+        try:
+            return json.loads((self.folder / str(number) / STATUS).read_text())
+        except FileNotFoundError:
+            return None
+
+    def stop(self) -> None:
+        self.ended.set()
+        self.join()
+
+
+def remaining(elapsed: float, share: float) -> str:
+    """'3:05 left', from the seconds elapsed and the share of the work done; nothing before 1 % is done."""
+    if share < 0.01:
+        return ""
+    seconds = round(elapsed * (1 - share) / share)
+    return f"{seconds // 60}:{seconds % 60:02d} left"
+
+
+def job(config: DictConfig) -> None:
+    """One run, from a composed config to the store."""
+    from zeronorm import experiment, tracking
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    parent = os.environ.get(PARENT_RUN)
+    client = tracking.connect(config)
+    result = experiment.Result(folder)
+    report_progress(folder, "running", 1, 0)
+    said = 0.0
+
+    def tell(progress: experiment.Progress) -> None:
+        nonlocal said
+        if time.monotonic() - said > 0.5:
+            said = time.monotonic()
+            report_progress(folder, "running", progress.steps, progress.done)
+
+    state = "failed"
+    try:
+        with tracking.tracked(client, config, list(hydra_config.overrides.task), parent) as run_id:
+            try:
+                experiment.run(config, result, tell)
+            finally:
+                tracking.log(client, run_id, result, config.tracking.points)
+        state = result.outcome
+    except (KeyboardInterrupt, SystemExit):
+        state = "killed"
+        raise
+    finally:
+        report_progress(folder, state, 1, 1)
+    if parent is None:
+        console.print(result.story)
+        console.print(f"Files: {folder}   Browse: zeronorm ui (run {run_id[:8]})")

@@ -1,0 +1,235 @@
+"""MLflow: one parent run per sweep, one child per run. The only module that imports mlflow."""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from omegaconf import DictConfig
+
+from zeronorm import config as schema
+from zeronorm.experiment import Result
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a dead server is reported in seconds, not minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
+
+
+class TrackingError(Exception):
+    """A store that cannot be used: one sentence that says which and what to do."""
+
+
+def store_uri(config: DictConfig) -> str:
+    """The tracking URI, with the path of a sqlite file made absolute, so that it means the same in every process."""
+    uri = config.tracking.uri
+    prefix = "sqlite:///"
+    return prefix + os.path.abspath(uri.removeprefix(prefix)) if uri.startswith(prefix) else uri
+
+
+def connect(config: DictConfig) -> MlflowClient:
+    """A client of the configured store, which exists afterwards and has answered.
+
+    Raises TrackingError if it does not answer.
+    """
+    uri = store_uri(config)
+    home = Path(config.home).resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        # Several processes that open a fresh sqlite store at once can break its migration for good: one at a time.
+        with FileLock(home / "store.lock"):
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except Exception as error:  # requests, SQLAlchemy and MLflow each raise their own
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise TrackingError(
+            f"The tracking store {uri} does not answer ({reason}): start it, correct MLFLOW_TRACKING_URI, "
+            "or use tracking=local."
+        ) from error
+    return client
+
+
+def experiment_id(client: MlflowClient, config: DictConfig) -> str:
+    """The MLflow experiment of the config's study, made if need be; runs outside a study share 'single runs'."""
+    name = config.study or "single runs"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        artifacts = config.tracking.artifacts
+        location = artifacts and Path(artifacts).resolve().joinpath(name.replace(" ", "_")).as_uri()
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+    return found.experiment_id
+
+
+def provenance() -> dict[str, str]:
+    """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel."""
+    checkout = schema.conf_dir().parent
+    if not (checkout / ".git").exists():
+        return {}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(checkout), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        dirty = bool(git("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
+        return {}
+    return {"git.commit": commit, "git.dirty": str(dirty).lower(), COMMIT: commit}
+
+
+def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str) -> Run:
+    """The parent run of a sweep of `runs` runs."""
+    tags = {
+        NAME: f"{config.study or 'sweep'}, {runs} runs",
+        NOTE: f"A sweep of {runs} runs: `{command}`. Its runs are listed beneath it; filter them by `tags.outcome`.",
+        "kind": "sweep",
+        "study": config.study or "",
+        "command": command,
+        "runs": str(runs),
+        **provenance(),
+    }
+    return client.create_run(experiment_id(client, config), tags=tags)
+
+
+@contextmanager
+def tracked(client: MlflowClient, config: DictConfig, overrides: list[str], parent: str | None) -> Iterator[str]:
+    """A run in the store while the block runs: FINISHED after it, KILLED if it was interrupted, FAILED if it raised."""
+    condition = schema.condition(config)
+    tags = {
+        NAME: f"{condition} seed {config.seed}",
+        "kind": "run",
+        "study": config.study or "",
+        "condition": condition,
+        "seed": str(config.seed),
+        "config.sha": schema.identity(config),
+        **provenance(),
+    }
+    if parent:
+        tags[PARENT] = parent
+    run_id = client.create_run(experiment_id(client, config), tags=tags).info.run_id
+    params = [Param(key, str(value)[:6000]) for key, value in schema.flatten(config).items()]
+    for start in range(0, len(params), 100):  # MLflow takes 100 at a time
+        client.log_batch(run_id, params=params[start : start + 100])
+    client.set_tag(run_id, "overrides", " ".join(overrides))
+    try:
+        yield run_id
+    except Exception:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    except BaseException:  # KeyboardInterrupt, or SystemExit from SIGTERM
+        client.set_tag(run_id, "outcome", "killed")
+        client.set_terminated(run_id, "KILLED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def log(client: MlflowClient, run_id: str, result: Result, points: int) -> None:
+    """Everything a run has found so far: curves, end values, tags, description, files. Only finite metric values.
+
+    points: at most so many points of one curve, evenly spread, besides the last finite one before each gap; every step
+    is in curves.csv.gz.
+    """
+    now = int(time.time() * 1000)
+    metrics = []
+    for name, curve in result.curves.items():
+        metrics += [Metric(name, float(curve[step]), now, int(step)) for step in thinned(curve, points)]
+    for step, values in result.epochs.items():
+        metrics += [Metric(name, value, now, step) for name, value in values.items()]
+    last = max(result.recording.steps - 1, 0) if result.recording else 0
+    metrics += [Metric(name, float(value), now, last) for name, value in result.metrics.items()]
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    tags = dict(result.tags)
+    if result.story:
+        tags[NOTE] = result.story
+    for name, (start, end) in result.norms.items():
+        tags[f"norm.{name}"] = f"{start:.6g} -> {end:.6g}"
+    client.log_batch(run_id, tags=[RunTag(key, str(value)[:5000]) for key, value in tags.items()])
+    client.log_artifacts(run_id, str(result.folder))
+
+
+def thinned(curve: np.ndarray, points: int) -> np.ndarray:
+    """Positions of at most about `points` finite values of a curve, first and last included, and the last finite value
+    before every gap."""
+    finite = np.isfinite(curve)
+    chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
+    edges = np.flatnonzero(finite[:-1] & ~finite[1:])
+    return np.array([position for position in np.union1d(chosen, edges) if finite[position]], dtype=int)
+
+
+def close_sweep(client: MlflowClient, run_id: str, status: str, files: list[Path]) -> None:
+    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts."""
+    for file in files:
+        client.log_artifact(run_id, str(file))
+    client.set_terminated(run_id, status)
+
+
+def sweeps(client: MlflowClient, study: str) -> list[Run]:
+    """The parent runs of a study, newest first."""
+    found = client.get_experiment_by_name(study)
+    if found is None:
+        return []
+    return list(
+        client.search_runs(
+            [found.experiment_id], "tags.kind = 'sweep'", order_by=["attributes.start_time DESC"], max_results=100
+        )
+    )
+
+
+def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:
+    """One row per run of a sweep: status, params.*, tags.* and last metrics.*, in the order they started."""
+    runs = client.search_runs(
+        [sweep.info.experiment_id],
+        f"tags.`{PARENT}` = '{sweep.info.run_id}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=5000,
+    )
+    return pd.DataFrame(
+        [
+            {"run_id": run.info.run_id, "status": run.info.status}
+            | {"seconds": ((run.info.end_time or 0) - run.info.start_time) / 1000}
+            | {f"params.{key}": value for key, value in run.data.params.items()}
+            | {f"tags.{key}": value for key, value in run.data.tags.items()}
+            | {f"metrics.{key}": value for key, value in run.data.metrics.items()}
+            for run in runs
+        ]
+    )
+
+
+def seconds(run: Run) -> float:
+    """Wall time of an ended run."""
+    return (run.info.end_time - run.info.start_time) / 1000
+
+
+def curves(client: MlflowClient, run_id: str) -> pd.DataFrame:
+    """Every step of a run's curves, (step, name, value), from its artifact."""
+    with TemporaryDirectory() as folder:
+        return pd.read_csv(client.download_artifacts(run_id, "curves.csv.gz", folder))
+
+
+def ui_command(config: DictConfig, port: int) -> list[str]:
+    """The command that serves the MLflow UI on the configured store: two processes instead of ten."""
+    import sys
+
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri(config), "--port", str(port)] + [
+        "--workers", "1", "--default-artifact-root", Path(config.home, "artifacts").resolve().as_uri(),
+    ]  # fmt: skip

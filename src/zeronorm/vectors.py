@@ -1,0 +1,173 @@
+"""gensim vectors -> the two embedding matrices as people build them: zeros, filled where gensim has the word."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from zeronorm.corpus import Corpus
+
+
+class VectorsError(Exception):
+    """Vectors that cannot be used: one sentence that names the file and what is wrong with it."""
+
+
+def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int, seed: int):
+    """gensim KeyedVectors of a Word2Vec model trained on the corpus's train and validation windows.
+
+    One worker, so that the same seed gives the same bits. Words rarer than `min_count` get no vector.
+    """
+    from gensim.models import Word2Vec
+
+    sentences = [corpus.windows[position] for position in np.union1d(corpus.train, corpus.validation)]
+    try:
+        model = Word2Vec(
+            sentences, vector_size=dim, min_count=min_count, window=window, epochs=epochs, seed=seed, workers=1
+        )
+    except RuntimeError as error:  # gensim: "you must first build vocabulary before training the model"
+        raise VectorsError(
+            f"No word of the corpus is as frequent as vectors.source.min_count={min_count}: lower it, or give more text."
+        ) from error
+    return model.wv
+
+
+def keyed_vectors(corpus: Corpus, path: str, format: str):
+    """gensim KeyedVectors read from a file.
+
+    format: gensim (KeyedVectors.save), word2vec (text), word2vec_binary, glove (text without a header) or fasttext
+    (Facebook's .bin, without its subword vectors).
+    """
+    from gensim.models import KeyedVectors
+    from gensim.models.fasttext import load_facebook_vectors
+
+    readers: dict[str, Callable] = {
+        "gensim": KeyedVectors.load,
+        "word2vec": KeyedVectors.load_word2vec_format,
+        "word2vec_binary": lambda name: KeyedVectors.load_word2vec_format(name, binary=True),
+        "glove": lambda name: KeyedVectors.load_word2vec_format(name, no_header=True),
+        "fasttext": load_facebook_vectors,
+    }
+    if format not in readers:
+        raise VectorsError(f"vectors.source.format={format} is unknown: use one of {', '.join(readers)}.")
+    try:
+        found = readers[format](path)
+    except Exception as error:  # each format fails in its own way (pickle, struct, ValueError, ...)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VectorsError(f"{path} cannot be read as vectors.source.format={format} ({reason}).") from error
+    if not isinstance(found, KeyedVectors):
+        raise VectorsError(f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv instead.")
+    return found
+
+
+def matrix(vectors, names: list[str], dtype: str) -> np.ndarray:
+    """[len(names), d]: zeros, filled with the vector of each name that `vectors` holds as one token.
+
+    Names are lower-cased, as the reader lower-cases the text. A name of several words is no token, so its row stays
+    zero; so does the row of a name rarer than min_count. That is how the zero rows of the question arise.
+    """
+    rows = np.zeros((len(names), vectors.vector_size), dtype=dtype)
+    for row, name in zip(rows, names, strict=True):
+        token = name.lower()
+        if token and token in vectors.key_to_index:
+            row[:] = vectors[token]
+    return rows
+
+
+def zero_rows(rows: np.ndarray) -> np.ndarray:
+    """bool [n]: which rows of [n, d] are exactly zero."""
+    return ~rows.any(axis=1)
+
+
+def normalised(rows: np.ndarray) -> np.ndarray:
+    """Rows divided by their norm; zero rows stay zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1).astype(rows.dtype)
+
+
+def rescaled(rows: np.ndarray, norm: float) -> np.ndarray:
+    """The matrix times one factor, so that its non-zero rows have this mean norm."""
+    norms = np.linalg.norm(rows, axis=1)
+    mean = norms[norms > 0].mean() if (norms > 0).any() else 1.0
+    return (rows * (norm / mean)).astype(rows.dtype)
+
+
+def uniform(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
+    """float32 `shape`, uniform in [-scale, scale]."""
+    return rng.uniform(-scale, scale, size=shape).astype(np.float32)
+
+
+def _noise(titles, zero, words, words_of, rng):
+    """A random direction, with the norm of a random other row."""
+    norms = np.linalg.norm(titles[~zero], axis=1)
+    directions = rng.standard_normal((zero.sum(), titles.shape[1]))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions * rng.choice(norms, size=(zero.sum(), 1))
+
+
+def _mean(titles, zero, words, words_of, rng):
+    """The mean of the rows that are not zero."""
+    return np.broadcast_to(titles[~zero].mean(axis=0), (zero.sum(), titles.shape[1]))
+
+
+def _title_words(titles, zero, words, words_of, rng):
+    """The mean of the vectors of the title's words; noise where none of them has one."""
+    rows = _noise(titles, zero, words, words_of, rng)
+    for row, title in zip(rows, np.flatnonzero(zero), strict=True):
+        known = [words[word] for word in words_of[title] if words[word].any()]
+        if known:
+            row[:] = np.mean(known, axis=0)
+    return rows
+
+
+REPAIRS = {"noise": _noise, "mean": _mean, "title_words": _title_words}
+
+
+def repaired(rule: str, titles: np.ndarray, words: np.ndarray, corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
+    """`titles` [n, d] with its zero rows filled by a rule of REPAIRS: noise, mean or title_words.
+
+    Raises VectorsError if the rule is unknown, or if every row is zero and there is nothing to go by.
+    """
+    if rule not in REPAIRS:
+        raise VectorsError(f"init.repair={rule} is unknown: use one of {', '.join(REPAIRS)}.")
+    zero = zero_rows(titles)
+    if zero.all():
+        raise VectorsError(
+            f"Every title row is zero, so init.repair={rule} has no row to go by: lower vectors.source.min_count, "
+            "or use init=uniform."
+        )
+    ids = {word: number for number, word in enumerate(corpus.vocabulary)}
+    words_of = [[ids[word] for word in title.lower().split() if word in ids] for title in corpus.titles]
+    filled = titles.copy()
+    filled[zero] = REPAIRS[rule](titles, zero, words, words_of, rng)
+    return filled
+
+
+def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """`titles` [n, d] with exactly round(share * n) zero rows.
+
+    All zero rows are filled with noise first; then the rows to be zero are the first of a random order, so that with
+    the same `rng` a larger share contains the smaller one.
+    """
+    zero = zero_rows(titles)
+    if zero.all():
+        raise VectorsError("Every title row is zero, so vectors.zero_share has no row to fill the others by.")
+    planted = titles.copy()
+    order = rng.permutation(len(titles))
+    planted[zero] = _noise(titles, zero, None, None, rng)
+    planted[order[: round(share * len(titles))]] = 0
+    return planted
+
+
+def audit(rows: np.ndarray) -> dict:
+    """Shape, dtype, zero rows, non-finite values, smallest and median norm of the non-zero rows of a matrix [n, d]."""
+    zero = zero_rows(rows)
+    finite = np.isfinite(rows).all(axis=1)
+    norms = np.linalg.norm(rows[finite & ~zero].astype(np.float64), axis=1)
+    return {
+        "rows": len(rows),
+        "dim": rows.shape[1],
+        "dtype": str(rows.dtype),
+        "zero_rows": int(zero.sum()),
+        "nonfinite_values": int((~np.isfinite(rows)).sum()),
+        "smallest_norm": float(norms.min()) if len(norms) else None,
+        "median_norm": float(np.median(norms)) if len(norms) else None,
+    }
