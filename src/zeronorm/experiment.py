@@ -41,7 +41,7 @@ class Result:
     """What a run found; complete when `outcome` is set. Written piece by piece, so that an interrupted run keeps what
     it has.
 
-    outcome: finite or nan. audit: what the matrices hold. touch, prediction: see `prediction`. metrics: {path: value}
+    outcome: finite or nan. audit: what the matrices hold. touch, predicted: see `prediction`. metrics: {path: value}
     at the end. curves: {path: float64 [steps]}. epochs: {epoch: metrics} where asked for. norms: {weight: (start, end)}.
     """
 
@@ -50,7 +50,7 @@ class Result:
     outcome: str | None = None
     audit: dict = field(default_factory=dict)
     touch: prediction.Touch | None = None
-    prediction: prediction.Prediction | None = None
+    predicted: prediction.Prediction | None = None
     recording: recorder.Recording | None = None
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     _write(result.folder / "audit.json", result.audit)
     program = compiled(config, len(words), len(titles), words.shape[1])
     result.touch = prediction.touches(order(), zero_titles, vectors.zero_rows(words))
-    result.prediction = prediction.predict(
+    result.predicted = prediction.predict(
         result.touch,
         prediction.probe(program.ranker.similarity, program.numerics),
         trainable_titles="titles" in program.trained,
@@ -288,8 +288,8 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
         "nan.first_tensor": first and first.tensor,
         "nan.first_rows": first and ", ".join(first.names[:10]),
         "nan.encoder_step": encoder and encoder.step,
-        "nan.predicted_step": result.prediction.first,
-        "nan.predicted_encoder_step": result.prediction.encoder,
+        "nan.predicted_step": result.predicted.first,
+        "nan.predicted_encoder_step": result.predicted.encoder,
         "touch.first": result.touch.first,
         "touch.again": result.touch.again,
     }
@@ -298,7 +298,7 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
 
 def story(config: DictConfig, result: Result) -> str:
     """What happened, in two or three sentences."""
-    recording, predicted = result.recording, result.prediction
+    recording, predicted = result.recording, result.predicted
     zero, rows = result.audit["titles"]["zero_rows"], result.audit["titles"]["rows"]
     sentences = [f"{zero} of {rows} title rows start at zero."]
     first = recording.first_nan()
@@ -314,9 +314,9 @@ def story(config: DictConfig, result: Result) -> str:
             sentences.append(f"The encoder's kernels followed in step {encoder.step} (predicted: {known}).")
     if config.numerics.name == "xla":
         sentences.append(f"XLA computed {result.tags['xla.steps']} steps.")
-    if "eval/hits@10" in result.metrics:
+    if "eval/hits_at_10" in result.metrics:
         sentences.append(
-            f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits@10']:.3f}, "
+            f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits_at_10']:.3f}, "
             f"chance {min(1, 10 / rows):.3f}."
         )
     return " ".join(sentences)
@@ -342,10 +342,10 @@ def _write_recording(result: Result) -> None:
         name: [{"row": row, "name": recording.names[name][row], "step": step} for row, step in rows.items()]
         for name, rows in recording.deaths.items()
     }
-    prediction_ = {"touch": asdict(result.touch), "predicted": asdict(result.prediction)}
+    forecast = {"touch": asdict(result.touch), "predicted": asdict(result.predicted)}
     _write(
         result.folder / "nan_events.json",
-        {**prediction_, "events": recording.events_as_dicts(), "row_deaths": deaths},
+        {**forecast, "events": recording.events_as_dicts(), "row_deaths": deaths},
     )
     long = [
         pd.DataFrame({"step": np.arange(len(curve)), "name": name, "value": curve})

@@ -24,7 +24,7 @@ def metrics(rank: np.ndarray) -> dict[str, float]:
         return {}
     return {
         "mrr": float(np.mean(1.0 / rank)),
-        "hits@1": float(np.mean(rank <= 1)),
-        "hits@10": float(np.mean(rank <= 10)),
+        "hits_at_1": float(np.mean(rank <= 1)),
+        "hits_at_10": float(np.mean(rank <= 10)),
         "mean_rank": float(np.mean(rank)),
     }

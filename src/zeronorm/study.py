@@ -17,7 +17,7 @@ FACTORS = {  # column of the table: MLflow parameter
     "optimizer": "params.optimizer.name",
 }
 DETAILS = ("init.", "similarity.", "numerics.", "optimizer.", "tracking.")  # parameters that a factor's name stands for
-METRICS = {"mrr": "mrr", "hits_at_1": "hits@1", "hits_at_10": "hits@10", "mean_rank": "mean_rank"}
+METRICS = ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
 WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
 
 
@@ -53,8 +53,8 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
     for column, tag in tags.items():
         table[column] = finished.get(f"tags.{tag}", "")
     for prefix, group in (("", "eval"), ("zero_", "eval_zero_rows")):
-        for column, metric in METRICS.items():
-            table[prefix + column] = finished.get(f"metrics.{group}/{metric}", np.nan)
+        for metric in METRICS:
+            table[prefix + metric] = finished.get(f"metrics.{group}/{metric}", np.nan)
     for name in WEIGHTS:
         ends = finished[f"tags.norm.{name}"].str.split(" -> ", expand=True)
         table[f"norm/{name}_start"], table[f"norm/{name}_end"] = ends[0], ends[1].replace("nan", "")

@@ -7,9 +7,12 @@ its output folder, and learns its parent run through the environment.
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose
@@ -30,16 +33,51 @@ console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 class SweepCallback(Callback):
-    """Hydra calls it before and after the jobs. An exception would only be a warning there, hence SystemExit."""
+    """Hydra calls it before the jobs."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
-        check([without_hydra(config)])
+        with ending_the_program():
+            check([without_hydra(config)])
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        jobs = [compose("config", overrides) for overrides in expand(config)]
-        check(jobs)
-        global current
-        current = Sweep(jobs, Path(config.hydra.sweep.dir))
+        with ending_the_program():
+            jobs = [compose("config", overrides) for overrides in expand(config)]
+            check(jobs)
+            global current
+            current = Sweep(jobs, Path(config.hydra.sweep.dir))
+
+
+@contextmanager
+def ending_the_program() -> Iterator[None]:
+    """Hydra turns an exception of a callback into a warning and goes on; here it ends the program: a mistake of the
+    user's with its one sentence, anything else with its traceback."""
+    try:
+        yield
+    except schema.ConfigError as error:
+        raise SystemExit(f"zeronorm: {error}") from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keeps TensorFlow's start-up lines, which it writes before its log level counts, off the terminal; shows them if
+    the import fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class Sweep:
@@ -109,28 +147,24 @@ def expand(config: DictConfig) -> list[list[str]]:
 
 
 def check(jobs: list[DictConfig]) -> None:
-    """Ends the program with one sentence if any of the jobs cannot run; builds the corpus and the vectors they need."""
-    try:
-        for job in jobs:
-            schema.validate(job)
-        with console.status("Loading TensorFlow, building corpus and vectors (once)"):
-            from zeronorm import corpus, experiment, tracking, vectors
-
-            known = (
-                schema.ConfigError,
-                corpus.CorpusError,
-                vectors.VectorsError,
-                experiment.ExperimentError,
-                tracking.TrackingError,
-            )
-            try:
-                tracking.connect(jobs[0])
-                for job in jobs:
-                    experiment.check(job)
-            except known as error:
-                raise schema.ConfigError(str(error)) from error
-    except schema.ConfigError as error:
-        raise SystemExit(f"zeronorm: {error}") from None
+    """Raises ConfigError, with one sentence, if any of the jobs cannot run. Builds the corpus and vectors they need."""
+    for job in jobs:
+        schema.validate(job)
+    with console.status("Loading TensorFlow"), quiet_import():
+        from zeronorm import corpus, experiment, tracking, vectors
+    mistakes = (corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError, tracking.TrackingError)
+    with console.status("Building corpus and vectors (once; cached)"):
+        try:
+            tracking.connect(jobs[0])
+            for job in jobs:
+                experiment.check(job)
+        except mistakes as error:
+            raise schema.ConfigError(str(error)) from error
+    bad = experiment.load(jobs[0]).corpus.bad_lines
+    if bad:
+        console.print(f"{len(bad)} lines of {bad[0].file} were left out; the first {min(5, len(bad))}:")
+        for line in bad[:5]:
+            console.print(f"  {line.file}:{line.line}: {line.problem}")
 
 
 def report_progress(folder: Path, state: str, steps: int, done: int) -> None:
