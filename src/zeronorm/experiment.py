@@ -338,15 +338,18 @@ def _write(path: Path, content) -> None:
 
 def _write_recording(result: Result) -> None:
     recording = result.recording
-    deaths = {
-        name: [{"row": row, "name": recording.names[name][row], "step": step} for row, step in rows.items()]
-        for name, rows in recording.deaths.items()
-    }
     forecast = {"touch": asdict(result.touch), "predicted": asdict(result.predicted)}
-    _write(
-        result.folder / "nan_events.json",
-        {**forecast, "events": recording.events_as_dicts(), "row_deaths": deaths},
-    )
+    events = [json.dumps(asdict(event), ensure_ascii=False) for event in recording.events]  # one a line
+    text = json.dumps({**forecast, "events": []}, ensure_ascii=False, indent=1)
+    text = text.replace('"events": []', '"events": [\n  ' + ",\n  ".join(events) + "\n ]") if events else text
+    (result.folder / "nan_events.json").write_text(text + "\n", encoding="utf-8")
+    deaths = [
+        {"tensor": tensor, "row": row, "name": recording.names[tensor][row], "step": step}
+        for tensor, rows in recording.deaths.items()
+        for row, step in rows.items()
+    ]
+    if deaths:
+        pd.DataFrame(deaths).to_csv(result.folder / "row_deaths.csv", index=False)
     long = [
         pd.DataFrame({"step": np.arange(len(curve)), "name": name, "value": curve})
         for name, curve in result.curves.items()

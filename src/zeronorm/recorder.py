@@ -5,7 +5,8 @@ host and receives the measurements of many steps at once.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -39,11 +40,15 @@ def summed(slices: tf.IndexedSlices):
 
 
 def count_nonfinite(x):
-    """int32 [3]: how many elements are NaN, +inf and -inf."""
+    """int32 [3]: how many elements are NaN, +inf and -inf. Infinities are told apart only where there are any."""
     x = summed(x) if isinstance(x, tf.IndexedSlices) else x
-    return tf.stack(
-        [tf.math.count_nonzero(test, dtype=tf.int32) for test in (tf.math.is_nan(x), x == np.inf, x == -np.inf)]
-    )
+
+    def count(mask):
+        return tf.reduce_sum(tf.cast(mask, tf.int32))
+
+    bad, nan = count(~tf.math.is_finite(x)), count(tf.math.is_nan(x))
+    plus = tf.cond(bad > nan, lambda: count(x == np.inf), lambda: 0)
+    return tf.stack([nan, plus, bad - nan - plus])
 
 
 def nonfinite_rows(values, ids):
@@ -63,12 +68,10 @@ def measure(forward: dict, gradients: dict, before: dict, after: dict) -> dict:
     counts are taken only in a step with something non-finite; a finite norm proves that there is nothing to count.
     """
     updates = {name: after[name] - before[name] for name in gradients}
-    norms = {
-        "norm": tf.stack([norm(after[name]) for name in gradients]),
-        "norm/grad": tf.stack([norm(gradient) for gradient in gradients.values()]),
-        "norm/update": tf.stack([norm(update) for update in updates.values()]),
-    }
-    counted = [*forward.values(), *gradients.values(), *updates.values(), *(after[name] for name in gradients)]
+    phases = (forward, gradients, updates, {name: after[name] for name in gradients})
+    tensors = [tensor for phase in phases for tensor in phase.values()]
+    norms = [norm(tensor) for tensor in tensors]
+    of_weights = tf.reshape(tf.stack(norms[len(forward) :]), [3, len(gradients)])
     touched = {
         name: gradients[name]
         for name in EMBEDDINGS
@@ -76,23 +79,30 @@ def measure(forward: dict, gradients: dict, before: dict, after: dict) -> dict:
     }
 
     def details():
+        counts = [
+            tf.cond(tf.math.is_finite(n), lambda: tf.zeros([3], tf.int32), partial(count_nonfinite, tensor))
+            for n, tensor in zip(norms, tensors, strict=True)
+        ]
         rows = {}
         for name, slices in touched.items():
             rows[f"rows/gradient/{name}"] = nonfinite_rows(slices.values, slices.indices)
             rows[f"rows/weight/{name}"] = nonfinite_rows(tf.gather(after[name], slices.indices), slices.indices)
-        return {"nonfinite": tf.stack([count_nonfinite(x) for x in counted]), **rows}
+        return {"nonfinite": tf.stack(counts), **rows}
 
     def nothing():
         rows = {}
         for name, slices in touched.items():
             none = tf.fill([slices.values.shape[0]], -1)
             rows |= {f"rows/gradient/{name}": none, f"rows/weight/{name}": none}
-        return {"nonfinite": tf.zeros([len(counted), 3], tf.int32), **rows}
+        return {"nonfinite": tf.zeros([len(tensors), 3], tf.int32), **rows}
 
-    healthy = tf.reduce_all(
-        tf.math.is_finite(tf.concat([*norms.values(), [norm(x) for x in forward.values()]], axis=0))
-    )
-    return {"loss": tf.reduce_mean(forward["loss"]), **norms, **tf.cond(healthy, nothing, details)}
+    return {
+        "loss": tf.reduce_mean(forward["loss"]),
+        "norm/grad": of_weights[0],
+        "norm/update": of_weights[1],
+        "norm": of_weights[2],
+        **tf.cond(tf.reduce_all(tf.math.is_finite(tf.stack(norms))), nothing, details),
+    }
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,3 @@ class Recording:
     def first_nan(self, *weights: str) -> NanEvent | None:
         """The first event in which a weight became non-finite: any weight, or one of those named."""
         return next((e for e in self.events if e.phase == "weight" and (not weights or e.tensor in weights)), None)
-
-    def events_as_dicts(self) -> list[dict]:
-        return [asdict(event) for event in self.events]

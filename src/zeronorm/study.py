@@ -91,24 +91,24 @@ def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 HEADERS = {  # column: width on the terminal
-    "similarity": 15,
+    "similarity": 14,
     "numerics": 8,
-    "outcome": 9,
-    "NaN step predicted": 9,
-    "NaN step observed": 8,
-    "first in": 8,
+    "outcome": 7,
+    "NaN step, pred.": 7,
+    "NaN step, seen": 7,
+    "first in": 6,
     "last loss": 5,
-    "norm titles": 10,
-    "norm conv.": 10,
+    "norm of titles": 9,
+    "norm of conv.": 9,
     "MRR": 4,
     "hits @10": 4,
     "zero MRR": 4,
     "zero @10": 4,
 }
-NORMS = ("norm titles", "norm conv.")
+NORMS = ("norm of titles", "norm of conv.")
 CAPTION = (
-    "NaN steps: of the title rows, of the encoder's kernels. Norms: start > end. "
-    "zero: the same metric over titles that started as a zero row."
+    "NaN step: of the first weight, of the encoder's kernels; predicted before training, and seen. last loss: the last "
+    "finite one. norm: at the start > at the end. zero: MRR and hits@10 over the titles that started as a zero row."
 )
 
 
@@ -121,11 +121,11 @@ def cells(condition: Mapping) -> list[str]:
 
     def norms(name: str) -> str:
         start, end = condition[f"norm/{name}_start"], condition[f"norm/{name}_end"]
-        return f"{_short(start)} > {_short(end) if end not in ('', None) else 'NaN'}"
+        return f"{_short(start)}>{'NaN' if end == '' else _short(end)}"
 
     def mean(name: str) -> str:
         value = condition[f"{name}_mean"]
-        return "" if pd.isna(value) else f"{value:.3f}".removeprefix("0")
+        return "" if pd.isna(value) else f"{value:.3f}".removeprefix("0")[:4]
 
     nan, seeds = condition["nan_runs"], condition["seeds"]
     outcome = ("NaN" if nan else "finite") if seeds == 1 else (f"NaN {nan}/{seeds}" if nan else "finite")
@@ -135,7 +135,7 @@ def cells(condition: Mapping) -> list[str]:
         outcome,
         steps("predicted"),
         steps("observed"),
-        str(condition["first_nan_tensor"]) or "-",
+        {"": "-", "convolution/kernel": "conv."}.get(condition["first_nan_tensor"], condition["first_nan_tensor"]),
         _short(condition["last_finite_loss"]),
         norms("titles"),
         norms("convolution/kernel"),
@@ -170,11 +170,13 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
             box=SIMPLE_HEAD, padding=0, pad_edge=False, title=heading, title_justify="left", title_style="bold"
         )
         for name in kept:
-            table.add_column(name, width=HEADERS[name], justify="left" if HEADERS[name] > 8 else "right")
+            table.add_column(
+                name, width=HEADERS[name], justify="left" if name in ("similarity", "numerics", "outcome") else "right"
+            )
         for _, condition in group.iterrows():
             row = dict(zip(HEADERS, cells(condition), strict=True))
             table.add_row(*(row[name] for name in kept), style="red" if condition["nan_runs"] else None)
-        out.print(table)
+        out.print(table, "")
     out.print(CAPTION)
 
 
