@@ -277,6 +277,6 @@ def identity(config: DictConfig) -> str:
 
 
 def condition(config: DictConfig) -> str:
-    """The cell of the table a run belongs to: its factors without the seed, e.g. 'both pretrained clamp_product xla'."""
+    """The cell of the table a run belongs to: its factors without the seed, e.g. 'frozen uniform clamp_squares xla'."""
     trainable = {True: "trainable", False: "frozen"}.get(config.trainable, f"{config.trainable}-trainable")
     return f"{trainable} {config.init.name} {config.similarity.name} {config.numerics.name}"

@@ -1,5 +1,6 @@
 """Articles -> (window of text, title) examples, a vocabulary and fixed splits."""
 
+import bz2
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -50,20 +51,24 @@ class Corpus:
 
 
 def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
-    """Articles of a Wikipedia dump (pages-articles, bz2), read with gensim's WikiCorpus.
+    """Articles of a Wikipedia dump (pages-articles, bz2), read as gensim's WikiCorpus reads them.
 
     path: null reads the excerpt inside the gensim package: 106 articles of at least 50 tokens. The reader lower-cases
     the text, drops tokens of one letter or more than 15, and skips redirects and pages outside the main namespace.
+
+    WikiCorpus itself forks workers, which can deadlock once TensorFlow's threads run; so its parts are called here.
     """
-    from gensim.corpora import WikiCorpus
+    from gensim.corpora import wikicorpus
     from gensim.test.utils import datapath
 
     path = path or datapath("enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
-    reader = WikiCorpus(path, dictionary={}, processes=1)
-    reader.metadata = True
     try:
-        for tokens, (_, title) in reader.get_texts():
-            yield title, tokens
+        with bz2.open(path) as dump:
+            for title, text, page in wikicorpus.extract_pages(dump):
+                tokens, title, _ = wikicorpus.process_article((text, title, page))
+                ignored = any(title.startswith(f"{namespace}:") for namespace in wikicorpus.IGNORED_NAMESPACES)
+                if len(tokens) >= wikicorpus.ARTICLE_MIN_WORDS and not ignored:
+                    yield title, tokens
     except (OSError, EOFError, SyntaxError) as error:  # SyntaxError: xml.etree's ParseError
         raise CorpusError(f"{path} is no bz2-compressed Wikipedia dump ({error}).") from error
 

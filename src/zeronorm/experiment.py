@@ -42,7 +42,8 @@ class Result:
     it has.
 
     outcome: finite or nan. audit: what the matrices hold. touch, predicted: see `prediction`. metrics: {path: value}
-    at the end. curves: {path: float64 [steps]}. epochs: {epoch: metrics} where asked for. norms: {weight: (start, end)}.
+    at the end. curves: {path: float64 [steps]}. epochs: {last step of an epoch: metrics} where asked for. norms:
+    {weight: (start, end)}.
     """
 
     folder: Path
@@ -71,7 +72,8 @@ class Progress:
 def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = lambda progress: None) -> None:
     """Runs `config` to its end and fills `result`; its files lie in result.folder.
 
-    Raises ExperimentError, CorpusError or VectorsError before training if the input cannot be used. A NaN raises nothing.
+    Raises ExperimentError, CorpusError or VectorsError before training if the input cannot be used. A NaN raises
+    nothing.
     """
     OmegaConf.save(config, result.folder / "config.yaml", resolve=True)
     require_space(result.folder)

@@ -22,7 +22,7 @@ WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/k
 
 
 class Similarity(keras.layers.Layer):
-    """similarity: float32 [batch, 1 + k], of z [batch, d] with the positive [batch, 1, d] and negatives [batch, k, d]."""
+    """Of z [batch, d] with the positive [batch, 1, d] and the negatives [batch, k, d]: float32 [batch, 1 + k]."""
 
     def __init__(self, similarity: Callable, **kwargs):
         super().__init__(**kwargs)

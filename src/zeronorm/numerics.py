@@ -5,7 +5,8 @@ incoming gradient is 0, i.e. in 0 * 0.5 / 0:
 
 - kernels: 0. Since 2018 SqrtGrad and RsqrtGrad return 0 for an incoming 0
   (tensorflow/core/kernels/cwise_ops_gradients.h: scalar_sqrt_gradient_op, scalar_rsqrt_gradient_op, mul_no_nan_op).
-- xla: NaN. SqrtGrad is lowered to `dy * 0.5 / y` (tensorflow/compiler/tf2xla/kernels/binary_ops.cc).
+- xla: NaN. SqrtGrad is lowered to `dy * 0.5 / y` (tensorflow/compiler/tf2xla/kernels/binary_ops.cc). Its maximum on a
+  CPU is not settled for NaN: with both operands unknown to the compiler, maximum(0, NaN) is 0 and maximum(NaN, 0) NaN.
 - tf1: NaN. The 2017 header had no guard either. In addition its maximum, as compiled to the SSE and GPU instructions of
   the time, dropped NaN (maximum(0, NaN) = 0), which is why a loss could read 0 while every weight was NaN.
 """

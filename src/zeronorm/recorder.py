@@ -150,10 +150,10 @@ class Recording:
             return
         self._extend("train/loss", [m["loss"] for m in measured])
         counts = np.stack([m["nonfinite"] for m in measured])  # [steps, tensors, kinds]
-        for kind, prefix in (("norm", "norm"), ("norm/grad", "norm/grad"), ("norm/update", "norm/update")):
+        for kind in ("norm", "norm/grad", "norm/update"):
             for column, name in enumerate(self.trained):
-                self._extend(f"{prefix}/{name}", [m[kind][column] for m in measured])
-        for column, name in enumerate(self.trained):
+                self._extend(f"{kind}/{name}", [m[kind][column] for m in measured])
+        for name in self.trained:
             row = self.tensors.index(("weight", name))
             self._extend(f"nonfinite/{name}", counts[:, row].sum(axis=1))
         for batch, m, count in zip(batches, measured, counts, strict=True):

@@ -90,11 +90,12 @@ def _provenance(runs: pd.DataFrame, tags: dict[str, str], seconds: float) -> dic
 
 
 def _read(name: str, file: str) -> pd.DataFrame:
-    text = {name: str for name in ("trainable", "init", "similarity", "epsilon", "numerics", "optimizer")}
-    text |= {f"{who}_nan_{kind}": str for who in ("first", "encoder") for kind in ("predicted", "observed")}
-    return pd.read_csv(experiments_dir() / name / file, dtype=text, keep_default_na=False, na_values={
-        column: [""] for column in [f"{p}{m}{s}" for p in ("", "zero_") for m in study.METRICS for s in ("", "_mean", "_std")]
-    })  # fmt: skip
+    steps = [f"{who}_nan_{kind}" for who in ("first", "encoder") for kind in ("predicted", "observed")]
+    text = dict.fromkeys([*study.FACTORS, *steps, "first_nan_tensor"], str)
+    metrics = [zero + metric for zero in ("", "zero_") for metric in study.METRICS]
+    # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it was written from.
+    empty = {column: [""] for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")}
+    return pd.read_csv(experiments_dir() / name / file, dtype=text, keep_default_na=False, na_values=empty)
 
 
 def conditions(name: str) -> pd.DataFrame:

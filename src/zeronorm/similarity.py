@@ -2,8 +2,8 @@
 
 Every function takes `a` and `b` (float32, [..., d], broadcast against each other) and returns their similarity
 (float32, [...]) over the last axis. `numerics` supplies the operations whose gradient is in question (square root,
-reciprocal root, maximum, minimum); see `zeronorm.numerics`. With u = |a| |b|, dot = a.b and e = epsilon, a name says the
-formula. The YAML file of the same name under conf/similarity says what epsilon bounds and who ships that placement.
+reciprocal root, maximum, minimum); see `zeronorm.numerics`. With u = |a| |b|, dot = a.b and e = epsilon, a name says
+the formula. The YAML file of the same name under conf/similarity says what epsilon bounds and who ships that placement.
 
 The rule behind the table of results: a guard *after* the root leaves sqrt's infinite derivative at 0 in the chain
 and multiplies it by an incoming 0. Whoever computes 0 * inf decides whether the row becomes NaN.
@@ -81,7 +81,7 @@ def single_where(a, b, numerics):
 
 
 def double_where(a, b, numerics):
-    """where(u > 0, dot / u, 0) with the root's argument replaced by 1 where it is 0, so that neither branch divides by 0.
+    """where(u > 0, dot / u, 0), the root's argument replaced by 1 where it is 0: neither branch divides by 0.
 
     The gradient at a zero row is exactly 0: the row never learns.
     """

@@ -140,7 +140,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 def expand(config: DictConfig) -> list[list[str]]:
     """The overrides of every job, as Hydra's basic sweeper will number them."""
-    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or {})
+    params = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}
     arguments = [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
     parsed = OverridesParser.create().parse_overrides(arguments)
     return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]

@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow import MlflowClient  # noqa: E402 (after its environment is set)
+from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
 
 NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
 
@@ -227,9 +228,7 @@ def curves(client: MlflowClient, run_id: str) -> pd.DataFrame:
 
 
 def ui_command(config: DictConfig, port: int) -> list[str]:
-    """The command that serves the MLflow UI on the configured store: two processes instead of ten."""
-    import sys
-
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri(config), "--port", str(port)] + [
-        "--workers", "1", "--default-artifact-root", Path(config.home, "artifacts").resolve().as_uri(),
-    ]  # fmt: skip
+    """The command that serves the MLflow UI on the configured store, on 127.0.0.1 and with one worker."""
+    artifacts = Path(config.home, "artifacts").resolve().as_uri()
+    command = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --default-artifact-root {artifacts}"
+    return [sys.executable, *command.split(), "--backend-store-uri", store_uri(config)]

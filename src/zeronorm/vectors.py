@@ -25,7 +25,8 @@ def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int,
         )
     except RuntimeError as error:  # gensim: "you must first build vocabulary before training the model"
         raise VectorsError(
-            f"No word of the corpus is as frequent as vectors.source.min_count={min_count}: lower it, or give more text."
+            f"No word of the corpus is as frequent as vectors.source.min_count={min_count}: lower it, or give more "
+            "text."
         ) from error
     return model.wv
 

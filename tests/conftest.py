@@ -1,0 +1,50 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["GIT_OPTIONAL_LOCKS"] = "0"
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from zeronorm import config as schema
+from zeronorm import corpus as corpora
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """One store and cache for the whole session: the corpus and the vectors are built once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def composed(home):
+    """composed("numerics=xla", ...) -> the config of one run, as Hydra composes it."""
+    schema.register()
+
+    def compose_(*overrides):
+        with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+            return compose("config", [f"home={home}", *overrides])
+
+    return compose_
+
+
+@pytest.fixture(scope="session")
+def excerpt(composed):
+    """The embedded corpus and its word2vec matrices, as a run loads them."""
+    from zeronorm import experiment
+
+    return experiment.load(composed())
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A corpus of 12 titles and 40 words, 20 words a text, with vectors of d = 8 of which every third title is zero."""
+    rng = np.random.default_rng(0)
+    vocabulary = [f"word{number}" for number in range(40)]
+    articles = [(f"Title {t}", [vocabulary[w] for w in rng.integers(0, 40, size=200)]) for t in range(12)]
+    built = corpora.build(articles, [], 20, 10, 0.1, 0.1, "per_title", seed=0)
+    words = rng.standard_normal((len(built.vocabulary), 8)).astype(np.float32)
+    titles = rng.standard_normal((12, 8)).astype(np.float32)
+    titles[::3] = 0
+    return built, words, titles

@@ -1,0 +1,82 @@
+"""The emulation of 2017 against cases worked by hand, and the witness that XLA ran."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from zeronorm import numerics
+
+NAN, INF = np.nan, np.inf
+
+
+def gradient(function, *arguments, upstream):
+    tensors = [tf.constant(x, tf.float32) for x in arguments]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = function(*tensors)
+    return value.numpy(), *(g.numpy() for g in tape.gradient(value, tensors, output_gradients=tf.constant(upstream)))
+
+
+def test_sqrt_2017_by_hand():
+    # (0.5 * dy) / y: 0.5 * 8 / 2 = 2; 0.5 * 1 / 0 = inf; 0 / 0 = NaN
+    value, dx = gradient(numerics.sqrt_2017, [4.0, 0.0, 0.0], upstream=[8.0, 1.0, 0.0])
+    np.testing.assert_array_equal(value, [2, 0, 0])
+    np.testing.assert_array_equal(dx, [2, INF, NAN])
+
+
+def test_rsqrt_2017_by_hand():
+    # -0.5 * dy * y^3: -0.5 * 8 / 8 = -0.5; -0.5 * 1 * inf = -inf; 0 * inf = NaN
+    value, dx = gradient(numerics.rsqrt_2017, [4.0, 0.0, 0.0], upstream=[8.0, 1.0, 0.0])
+    np.testing.assert_array_equal(value, [0.5, INF, INF])
+    np.testing.assert_array_equal(dx, [-0.5, -INF, NAN])
+
+
+def test_maximum_2017_drops_nan_and_sends_the_gradient_to_what_it_returned():
+    x, y = [1.0, 3.0, 2.0, NAN, 0.0, NAN], [2.0, 1.0, 2.0, 5.0, NAN, NAN]
+    value, dx, dy = gradient(numerics.maximum_2017, x, y, upstream=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    np.testing.assert_array_equal(value, [2, 3, 2, 5, 0, NAN])
+    np.testing.assert_array_equal(dx, [0, 2, 3, 0, 5, 6])  # a tie goes to x
+    np.testing.assert_array_equal(dy, [1, 0, 0, 4, 0, 0])
+
+
+def test_minimum_2017_mirrors_it():
+    value, dx, dy = gradient(
+        numerics.minimum_2017, [1.0, 2.0, NAN, 4.0], [2.0, 2.0, 3.0, NAN], upstream=[1.0, 2.0, 3.0, 4.0]
+    )
+    np.testing.assert_array_equal(value, [1, 2, 3, 4])
+    np.testing.assert_array_equal(dx, [1, 2, 0, 4])
+    np.testing.assert_array_equal(dy, [0, 0, 3, 0])
+
+
+def test_maximum_2017_sums_the_gradient_of_a_broadcast_operand():
+    _, dx, dy = gradient(
+        numerics.maximum_2017, 0.0, [[1.0, -1.0], [-2.0, 3.0]], upstream=[[1.0, 10.0], [100.0, 1000.0]]
+    )
+    assert dx == 110
+    np.testing.assert_array_equal(dy, [[1, 0], [0, 1000]])
+
+
+def test_the_kernels_maximum_keeps_nan():
+    assert np.isnan(tf.maximum(0.0, NAN).numpy())
+    assert numerics.maximum_2017(0.0, NAN).numpy() == 0
+
+
+@pytest.mark.parametrize("used, expected", [(numerics.KERNELS, 0.0), (numerics.XLA, NAN), (numerics.TF1, NAN)])
+def test_the_disagreement_in_one_operation(used, expected):
+    """sqrt's gradient at 0 for an incoming 0: the whole subject of this repository."""
+
+    @tf.function(jit_compile=used.jit_compile)
+    def root_gradient(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = used.sqrt(x)
+        return tape.gradient(y, x, output_gradients=upstream)
+
+    np.testing.assert_array_equal(root_gradient(tf.constant(0.0), tf.constant(0.0)), expected)
+
+
+def test_the_witness_counts_xla_and_fails_under_the_kernels():
+    step = tf.constant(7)
+    assert tf.function(numerics.xla_witness, jit_compile=True)(step).numpy() == 1
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.function(numerics.xla_witness)(step)

@@ -1,0 +1,146 @@
+"""Our loop is the question's training, only measured: equal to plain Keras, repeatable, stopped on demand."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from zeronorm import examples, model, numerics, recorder, similarity, training
+
+STEPS = 24
+
+
+def build(used, words, titles, trainable=True, placement=None, dropout=0.2, filters=32):
+    return model.build(
+        n_words=len(words), n_titles=len(titles), dim=words.shape[1], window=20, negatives=10, filters=filters, width=5,
+        dropout=dropout, margin=1.0, trainable_words=trainable, trainable_titles=trainable,
+        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7), numerics=used,
+    )  # fmt: skip
+
+
+def recorded(tiny, used, stop=False, steps=STEPS, optimizer=None, **options):
+    built, words, titles = tiny
+    drawn = examples.draw(built, None, 10, seed=0)
+    order = list(examples.batches(drawn, epochs=9, batch=4, shuffle=True, seed=0))[:steps]
+    program = training.program(build(used, words, titles, **options), optimizer or keras.optimizers.Adam(), used)
+    program.reset(words, titles, seed=7)
+    recording = recorder.Recording(program.trained, {"words": built.vocabulary, "titles": built.titles})
+    xla_steps = training.train(program, order, recording, stop_on_nan=stop)
+    return program, recording, order, xla_steps
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.SGD])
+@pytest.mark.parametrize("used", [numerics.KERNELS, numerics.XLA], ids=lambda used: used.name)
+def test_equals_plain_keras_fit(tiny, used, optimizer):
+    """Same weights, seed and batches through compile and fit: the same losses and weights after 24 steps."""
+    built, words, titles = tiny
+    titles = np.abs(titles) + 0.1  # no zero row: both must stay finite to be compared
+    program, recording, order, _ = recorded((built, words, titles), used, optimizer=optimizer())
+
+    reference = build(used, words, titles)
+    model.initialise(reference, words, titles, seed=7)
+    losses = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append(logs["loss"])
+            self.model.reset_metrics()  # Keras reports the running mean otherwise
+
+    def mean(_, loss):
+        return tf.reduce_mean(loss)
+
+    reference.model.compile(optimizer(), loss=mean, jit_compile=used.jit_compile)
+    for batch in order:
+        inputs = [batch.text, batch.positive, batch.negatives]
+        reference.model.fit(
+            inputs, np.zeros(len(batch.text)), batch_size=len(batch.text), shuffle=False, verbose=0, callbacks=[Keep()]
+        )
+    assert reference.model.jit_compile == used.jit_compile
+    np.testing.assert_allclose(recording.curves["train/loss"], losses, rtol=2e-5)
+    for name, variable in program.ranker.weights.items():
+        np.testing.assert_allclose(variable.numpy(), reference.weights[name].numpy(), rtol=1e-4, atol=2e-6)
+
+
+def test_nan_travels_as_in_plain_keras_under_xla(tiny):
+    """The same weights end as NaN, row by row, as in compile(jit_compile=True) and fit."""
+    _, words, titles = tiny
+    program, _, order, _ = recorded(tiny, numerics.XLA, steps=6)
+    reference = build(numerics.XLA, words, titles)
+    model.initialise(reference, words, titles, seed=7)
+    reference.model.compile(keras.optimizers.Adam(), loss=lambda _, loss: tf.reduce_mean(loss), jit_compile=True)
+    for batch in order:
+        reference.model.train_on_batch([batch.text, batch.positive, batch.negatives], np.zeros(len(batch.text)))
+    assert np.isnan(program.ranker.weights["dense/kernel"].numpy()).all()
+    for name, variable in program.ranker.weights.items():
+        np.testing.assert_array_equal(np.isnan(variable.numpy()), np.isnan(reference.weights[name].numpy()))
+
+
+@pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
+def test_two_runs_of_one_seed_are_identical_and_a_reset_program_is_as_new(tiny, used):
+    _, first, _, _ = recorded(tiny, used)
+    program, second, order, _ = recorded(tiny, used)
+    program.reset(*tiny[1:], seed=7)
+    third = recorder.Recording(program.trained, {"words": tiny[0].vocabulary, "titles": tiny[0].titles})
+    training.train(program, order, third)
+    for other in (second, third):
+        assert other.events == first.events
+        for name, curve in first.curves.items():
+            np.testing.assert_array_equal(curve, other.curves[name])
+    program.reset(*tiny[1:], seed=8)
+    fourth = recorder.Recording(program.trained, {"words": tiny[0].vocabulary, "titles": tiny[0].titles})
+    training.train(program, order, fourth)
+    assert not np.array_equal(fourth.curves["norm/grad/dense/kernel"], first.curves["norm/grad/dense/kernel"])
+
+
+@pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
+def test_xla_counts_its_steps(tiny, used):
+    _, _, order, xla_steps = recorded(tiny, used, steps=5)
+    assert xla_steps == (len(order) if used.jit_compile else 0)
+
+
+def test_stop_ends_with_the_step_that_broke(tiny):
+    _, recording, _, _ = recorded(tiny, numerics.XLA, stop=True)
+    assert recording.steps == recording.events[0].step + 1 == recording.first_nan().step + 1
+    _, recording, order, _ = recorded(tiny, numerics.XLA, stop=False)
+    assert recording.steps == len(order)
+
+
+def test_tf1_loss_is_zero_while_the_weights_are_nan(tiny):
+    """What the question reports (C4): the maximum of 2017 drops the NaN, so the loss never shows it."""
+    program, recording, _, _ = recorded(tiny, numerics.TF1)
+    assert np.isnan(program.ranker.weights["dense/kernel"].numpy()).all()
+    assert recording.curves["train/loss"][-1] == 0
+    assert np.isfinite(recording.curves["train/loss"]).all()
+
+
+def test_frozen_embeddings_stay(tiny):
+    program, recording, _, _ = recorded(tiny, numerics.XLA, trainable=False)
+    np.testing.assert_array_equal(program.ranker.weights["words"].numpy(), tiny[1])
+    np.testing.assert_array_equal(program.ranker.weights["titles"].numpy(), tiny[2])
+    assert program.trained == ["convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias"]
+    assert recording.first_nan() is None
+
+
+def test_scores_are_the_placement_of_every_text_with_every_title(tiny):
+    built, words, titles = tiny
+    ranker = build(numerics.KERNELS, words, titles)
+    model.initialise(ranker, words, titles, seed=0)
+    z = training.encode(ranker, built.text, batch=7)
+    expected = z @ titles.T / np.maximum(np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(titles, axis=1), 1e-7)
+    np.testing.assert_allclose(training.scores(ranker, z, batch=7), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_by_hand(tiny):
+    """max(0, 1 + s(negative) - s(positive)), summed over the negatives, of similarities seen by the model itself."""
+    built, words, titles = tiny
+    ranker = build(numerics.KERNELS, words, titles)
+    model.initialise(ranker, words, titles, seed=0)
+    drawn = examples.draw(built, 6, 10, seed=0)
+    out = ranker.observed([drawn.text, drawn.positive, drawn.negatives], training=False)
+    s = out["similarity"].numpy()
+    expected = [sum(max(0.0, 1 + s[i, j] - s[i, 0]) for j in range(1, 11)) for i in range(6)]
+    np.testing.assert_allclose(out["loss"], expected, rtol=1e-5)
+    scores = training.scores(ranker, out["z"].numpy())
+    np.testing.assert_allclose(s[:, 0], scores[np.arange(6), drawn.positive[:, 0]], rtol=1e-4, atol=1e-6)
