@@ -115,7 +115,7 @@ class TrainingConfig:
 @dataclass
 class TrackingConfig:
     name: str = MISSING
-    uri: str = MISSING
+    uri: str | None = MISSING
     artifacts: str | None = None  # where a new experiment's artifacts go; null: where the server puts them
     points: int = 200  # logged points of one curve; the artifact curves.csv.gz has every step
 
@@ -239,16 +239,18 @@ def _rules(c: DictConfig):
         c.training.evaluate_on == Split.validation and c.corpus.validation_share == 0,
         "training.evaluate_on=validation needs corpus.validation_share greater than 0.",
     )
-    path = c.corpus.reader.get("path")
     yield (
-        path is not None and not os.path.isfile(path),
-        f"corpus.reader.path={path} is no file: give the path of a file that exists.",
+        not c.tracking.uri,
+        f"tracking={c.tracking.name} needs a URI: set MLFLOW_TRACKING_URI, e.g. to http://127.0.0.1:5000.",
     )
-    path = c.vectors.source.get("path")
-    yield (
-        path is not None and not os.path.isfile(path),
-        f"vectors.source.path={path} is no file: give the path of a file that exists.",
-    )
+    for group, node in (("corpus", "reader"), ("vectors", "source")):
+        missing = OmegaConf.is_missing(c[group][node], "path")
+        yield (missing, f"{group}={c[group].name} needs {group}.{node}.path, the path of your file.")
+        path = None if missing else c[group][node].get("path")
+        yield (
+            path is not None and not os.path.isfile(path),
+            f"{group}.{node}.path={path} is no file: give the path of a file that exists.",
+        )
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:

@@ -150,12 +150,18 @@ def check(jobs: list[DictConfig]) -> None:
     """Raises ConfigError, with one sentence, if any of the jobs cannot run. Builds the corpus and vectors they need."""
     for job in jobs:
         schema.validate(job)
-    with console.status("Loading TensorFlow"), quiet_import():
-        from zeronorm import corpus, experiment, tracking, vectors
-    mistakes = (corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError, tracking.TrackingError)
-    with console.status("Building corpus and vectors (once; cached)"):
+    with console.status("Opening the tracking store"):
+        from zeronorm import tracking
+
         try:
             tracking.connect(jobs[0])
+        except tracking.TrackingError as error:
+            raise schema.ConfigError(str(error)) from error
+    with console.status("Loading TensorFlow"), quiet_import():
+        from zeronorm import corpus, experiment, vectors
+    mistakes = (corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
+    with console.status("Building corpus and vectors (once; cached)"):
+        try:
             for job in jobs:
                 experiment.check(job)
         except mistakes as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from zeronorm import config as schema
-from zeronorm.experiment import Result
+
+if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
+    from zeronorm.experiment import Result
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a dead server is reported in seconds, not minutes
@@ -143,7 +146,7 @@ def tracked(client: MlflowClient, config: DictConfig, overrides: list[str], pare
     client.set_terminated(run_id, "FINISHED")
 
 
-def log(client: MlflowClient, run_id: str, result: Result, points: int) -> None:
+def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> None:
     """Everything a run has found so far: curves, end values, tags, description, files. Only finite metric values.
 
     points: at most so many points of one curve, evenly spread, besides the last finite one before each gap; every step

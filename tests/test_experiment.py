@@ -1,0 +1,166 @@
+"""One run's story, in this process, on a small budget."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zeronorm import experiment
+
+SMALL = ("training=smoke", "examples=40", "model.filters=16")
+
+
+def run(config, folder):
+    folder.mkdir(exist_ok=True)
+    result = experiment.Result(folder)
+    seen = []
+    experiment.run(config, result, seen.append)
+    assert seen[-1].done == seen[-1].steps == result.steps
+    return result
+
+
+@pytest.fixture(scope="module")
+def died(composed, tmp_path_factory):
+    return run(composed("numerics=xla", *SMALL), tmp_path_factory.mktemp("died"))
+
+
+def test_a_nan_is_an_outcome(died):
+    assert died.outcome == "nan" and died.steps == died.recording.steps == 8
+    assert died.tags["nan.first_step"] == died.tags["nan.predicted_step"] == "0"
+    assert died.tags["nan.first_tensor"] == "titles"
+    assert died.tags["nan.encoder_step"] == died.tags["nan.predicted_encoder_step"] == "1"
+    assert died.tags["xla.steps"] == "8 of 8"
+    assert died.metrics["eval/hits_at_10"] == 0 and died.metrics["eval/mean_rank"] == 106
+
+
+def test_the_story_says_what_happened(died):
+    assert "57 of 106 title rows start at zero" in died.story
+    assert "became non-finite in step 0 (step 0 was predicted)" in died.story
+    assert "kernels followed in step 1 (predicted: step 1)" in died.story
+    assert "XLA computed 8 of 8 steps" in died.story
+
+
+def test_files_of_a_run(died):
+    events = json.loads((died.folder / "nan_events.json").read_text())
+    assert events["touch"]["first"] == 0 and events["predicted"] == {"titles": 0, "encoder": 1}
+    first = events["events"][0]
+    assert first["phase"] == "gradient" and first["tensor"] == "titles" and "A" in first["names"]
+    deaths = pd.read_csv(died.folder / "row_deaths.csv")
+    titles = deaths[deaths["tensor"] == "titles"]
+    audit = json.loads((died.folder / "audit.json").read_text())
+    assert set(titles[titles["step"] == 0]["name"]) <= set(audit["zero_titles"])
+    assert audit["titles"]["zero_rows"] == len(audit["zero_titles"]) == 57
+    curves = pd.read_csv(died.folder / "curves.csv.gz")
+    assert np.isfinite(curves["value"]).all()
+    assert (died.folder / "norms.png").stat().st_size > 10_000
+    assert "${" not in (died.folder / "config.yaml").read_text()
+
+
+def test_the_same_run_again_is_identical(died, composed, tmp_path):
+    again = run(composed("numerics=xla", *SMALL), tmp_path)
+    for name, curve in died.curves.items():
+        np.testing.assert_array_equal(curve, again.curves[name])
+
+
+def test_frozen_and_uniform_stay_finite_and_know_it(composed, tmp_path):
+    for number, overrides in enumerate((("trainable=false",), ("init=uniform",))):
+        result = run(composed("numerics=xla", *overrides, *SMALL), tmp_path / str(number))
+        assert result.outcome == "finite" and result.predicted.first is None
+        assert "All weights stayed finite over 8 steps (none was predicted)" in result.story
+
+
+def test_trainable_apart(composed, tmp_path):
+    words = run(composed("numerics=xla", "trainable=words", *SMALL), tmp_path / "words")
+    titles = run(composed("numerics=xla", "trainable=titles", *SMALL), tmp_path / "titles")
+    assert words.outcome == "finite" and "titles" not in words.recording.trained
+    assert titles.outcome == "nan" and titles.predicted.first == titles.recording.first_nan("titles").step == 0
+    np.testing.assert_array_equal(titles.curves["norm/words"], titles.curves["norm/words"][0])
+
+
+def test_stop_and_every_epoch_and_validation(composed, tmp_path):
+    stopped = run_stopped = experiment.Result(tmp_path)
+    experiment.run(composed("numerics=xla", "training.on_nan=stop", *SMALL), run_stopped)
+    assert stopped.recording.steps == 1 and stopped.outcome == "nan"
+    result = run(
+        composed("training.evaluate_every_epoch=true", "training.evaluate_on=validation", *SMALL), tmp_path / "epochs"
+    )
+    assert list(result.epochs) == [3, 7] and "eval/mrr" in result.epochs[3]
+    assert result.epochs[7]["eval/mrr"] == result.metrics["eval/mrr"]
+    assert "on validation" in result.story
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("init=repaired",),
+        ("init=repaired", "init.repair=mean"),
+        ("init=repaired", "init.repair=title_words"),
+        ("vectors.zero_share=0",),
+    ],
+)
+def test_without_zero_rows_xla_stays_finite(composed, tmp_path, overrides):
+    result = run(composed("numerics=xla", *overrides, *SMALL), tmp_path)
+    assert result.audit["titles"]["zero_rows"] == 0 and result.outcome == "finite"
+
+
+def test_normalising_and_float64_do_not_help(composed, tmp_path):
+    """C6 and C7 of the question."""
+    for number, overrides in enumerate((("vectors.normalise=true",), ("vectors.dtype=float64",))):
+        result = run(composed("numerics=xla", *overrides, *SMALL), tmp_path / str(number))
+        assert result.outcome == "nan" and result.recording.first_nan().step == result.predicted.first == 0
+
+
+def test_norm_rescales_both_matrices(composed):
+    config = composed("init.norm=0.29")
+    for rows in experiment.initial_matrices(config, experiment.load(config)):
+        norms = np.linalg.norm(rows, axis=1)
+        np.testing.assert_allclose(norms[norms > 0].mean(), 0.29, rtol=1e-4)
+
+
+def test_runs_of_one_graph_share_the_compiled_step(composed):
+    sizes = (100, 10, 8)
+    base = experiment.compiled(composed(), *sizes)
+    assert experiment.compiled(composed("seed=3", "init=uniform", "examples=20"), *sizes) is base
+    for override in ("numerics=tf1", "similarity.epsilon=1e-6", "trainable=false", "optimizer=sgd", "model.filters=9"):
+        assert experiment.compiled(composed(override), *sizes) is not base
+
+
+def test_vectors_with_nan_are_refused_by_name(composed, tmp_path):
+    from gensim.models import KeyedVectors
+
+    vectors = KeyedVectors(vector_size=4)
+    values = np.ones((2, 4), dtype=np.float32)
+    values[1, 2] = np.nan
+    vectors.add_vectors(["anarchism", "alien"], values)
+    vectors.save(str(tmp_path / "vectors"))
+    config = composed("vectors=keyed_vectors", f"vectors.source.path={tmp_path / 'vectors'}")
+    with pytest.raises(experiment.ExperimentError, match="non-finite values in 1 word rows, the first that of 'alien'"):
+        experiment.check(config)
+
+
+def test_more_examples_than_there_are(composed):
+    with pytest.raises(experiment.ExperimentError, match="examples=5000 is more than the 3677 examples"):
+        experiment.check(composed("examples=5000"))
+
+
+def test_a_placement_that_cannot_be_imported(composed):
+    with pytest.raises(experiment.ExperimentError, match=r"zeronorm\.similarity\.nothing cannot be imported"):
+        experiment.check(composed("similarity.function=zeronorm.similarity.nothing"))
+
+
+def test_a_full_disk(composed, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(experiment.ExperimentError, match="has 0 MB left and a run may need 200: free some"):
+        experiment.check(composed())
+
+
+@pytest.mark.slow
+def test_full_model_under_each_numerics(composed, tmp_path):
+    """The headline at the question's size: 1000 filters, all words, 30 steps."""
+    outcomes = {}
+    for name in ("kernels", "xla", "tf1"):
+        result = run(composed(f"numerics={name}", "training=quick", "examples=300"), tmp_path / name)
+        outcomes[name] = (result.outcome, result.tags.get("nan.first_step"), result.tags.get("nan.encoder_step"))
+    assert outcomes == {"kernels": ("finite", None, None), "xla": ("nan", "0", "1"), "tf1": ("nan", "0", "1")}
