@@ -35,10 +35,7 @@ def train(overrides: tuple[str, ...]) -> None:
 
     from zeronorm import config, sweep
 
-    def stop(signum, frame):
-        raise SystemExit(128 + signum)
-
-    signal.signal(signal.SIGTERM, stop)
+    sweep.interrupts.install()
     config.register()
     sys.argv = ["zeronorm train", *overrides]
     entry = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep.job)

@@ -205,12 +205,17 @@ def _digest(path: str | None) -> str:
 
 def _build_corpus(options: dict, digest: str) -> corpora.Corpus:
     bad_lines: list[corpora.BadLine] = []
-    reader = hydra.utils.instantiate(options["reader"], bad_lines=bad_lines)
-    return corpora.build(reader, bad_lines, **{k: v for k, v in options.items() if k != "reader"})
+    articles = _call(options["reader"], bad_lines=bad_lines)
+    return corpora.build(articles, bad_lines, **{k: v for k, v in options.items() if k != "reader"})
 
 
 def _build_vectors(corpus: corpora.Corpus, corpus_options: dict, source: dict, digests: tuple):
-    return hydra.utils.get_method(source["_target_"])(corpus, **{k: v for k, v in source.items() if k != "_target_"})
+    return _call(source, corpus=corpus)
+
+
+def _call(node: dict, **more):
+    """Calls a config node's _target_. hydra.utils.instantiate would copy the arguments that are lists."""
+    return hydra.utils.get_method(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
 
 
 def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ its output folder, and learns its parent run through the environment.
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -120,6 +121,40 @@ class Sweep:
         )
 
 
+class Interrupts:
+    """SIGINT and SIGTERM, held back while TensorFlow computes: raised inside its C++ they come out as other errors, and
+    the run would count as failed. `check`, called between steps, raises what came; a second signal raises at once."""
+
+    def __init__(self):
+        self.holding, self.pending = False, None
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame) -> None:
+        first, self.pending = self.pending is None, number
+        if not (self.holding and first):
+            self.check()
+
+    def check(self) -> None:
+        number, self.pending = self.pending, None
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number is not None:
+            raise SystemExit(128 + number)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.holding = True
+        try:
+            yield
+        finally:
+            self.holding = False
+        self.check()
+
+
+interrupts = Interrupts()
 current: Sweep | None = None
 
 
@@ -168,7 +203,7 @@ def check(jobs: list[DictConfig]) -> None:
             raise schema.ConfigError(str(error)) from error
     bad = experiment.load(jobs[0]).corpus.bad_lines
     if bad:
-        console.print(f"{len(bad)} lines of {bad[0].file} were left out; the first {min(5, len(bad))}:")
+        console.print(f"Bad lines left out of {bad[0].file}: {len(bad)}. The first:")
         for line in bad[:5]:
             console.print(f"  {line.file}:{line.line}: {line.problem}")
 
@@ -254,6 +289,7 @@ def job(config: DictConfig) -> None:
 
     def tell(progress: experiment.Progress) -> None:
         nonlocal said
+        interrupts.check()
         if time.monotonic() - said > 0.5:
             said = time.monotonic()
             report_progress(folder, "running", progress.steps, progress.done)
@@ -262,7 +298,8 @@ def job(config: DictConfig) -> None:
     try:
         with tracking.tracked(client, config, list(hydra_config.overrides.task), parent) as run_id:
             try:
-                experiment.run(config, result, tell)
+                with interrupts.held():
+                    experiment.run(config, result, tell)
             finally:
                 tracking.log(client, run_id, result, config.tracking.points)
         state = result.outcome

@@ -1,0 +1,343 @@
+"""The command as its user runs it: a sweep, its store, its interruptions. Each test is a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from zeronorm import config as schema
+from zeronorm import sweep, tracking
+
+SMALL = ["training=smoke", "examples=40", "model.filters=16"]
+ZERONORM = [str(Path(sys.executable).with_name("zeronorm"))]
+
+MINE = """
+import tensorflow as tf
+
+def add_to_root(a, b, numerics, epsilon):
+    norm = lambda x: numerics.sqrt(tf.reduce_sum(x * x, -1) + epsilon)
+    return tf.reduce_sum(a * b, -1) / (norm(a) * norm(b))
+
+def broken(a, b, numerics):
+    raise RuntimeError("this placement is broken")
+"""
+
+
+def environment(folder: Path, **more) -> dict:
+    return {**os.environ, "ZERONORM_HOME": str(folder / "home"), "PYTHONPATH": str(folder), "COLUMNS": "100", **more}
+
+
+def zeronorm(folder: Path, *arguments: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*ZERONORM, *arguments],
+        cwd=folder,
+        env=environment(folder, **more),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def store(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder}/home/mlflow.db")
+
+
+def runs_of(client: MlflowClient, name: str):
+    found = client.search_runs([client.get_experiment_by_name(name).experiment_id], order_by=["start_time ASC"])
+    parents = [run for run in found if run.data.tags["kind"] == "sweep"]
+    return parents, [run for run in found if run.data.tags["kind"] == "run"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, home, excerpt):
+    """A sweep with a placement of the user's own: one function and one YAML file, both outside the package."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "home").mkdir()
+    (folder / "home" / "cache").symlink_to(home / "cache")
+    (folder / "mine.py").write_text(MINE)
+    group = folder / "conf" / "similarity"
+    group.mkdir(parents=True)
+    (group / "add_to_root.yaml").write_text(
+        "name: add_to_root\nfunction: mine.add_to_root\nepsilon: 1.0e-7\nbounds: each squared norm, inside the root\n"
+    )
+    (group / "broken.yaml").write_text("name: broken\nfunction: mine.broken\n")
+    done = zeronorm(
+        folder, "train", "-m", f"--config-dir={folder}/conf", "similarity=clamp_product,add_to_root",
+        "numerics=kernels,xla", *SMALL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_new_placement_is_one_function_and_one_file(swept):
+    folder, _ = swept
+    _, runs = runs_of(store(folder), "single runs")
+    outcomes = {run.data.tags["condition"]: run.data.tags["outcome"] for run in runs}
+    assert outcomes == {
+        "trainable pretrained clamp_product kernels": "finite",
+        "trainable pretrained clamp_product xla": "nan",
+        "trainable pretrained add_to_root kernels": "finite",
+        "trainable pretrained add_to_root xla": "finite",
+    }
+
+
+def test_the_terminal_shows_progress_table_and_what_next(swept):
+    folder, done = swept
+    assert "4/4 runs  trainable pretrained add_to_root xla: finite" in done.stdout
+    assert "trainable embeddings, pretrained vectors" in done.stdout
+    assert re.search(r"clamp_product +xla +NaN +0, 1 +0, 1 titles", done.stdout)
+    assert "4 of 4 runs finished" in done.stdout and "zeronorm ui" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if str(folder) not in line) <= 100
+    assert done.stderr == ""
+    outputs = next((folder / "home" / "outputs").iterdir())
+    assert (outputs / "table.md").read_text().count("\n| ") == 5
+    assert len((outputs / "runs.csv").read_text().splitlines()) == 5
+
+
+def test_the_store_holds_the_sweep(swept):
+    folder, _ = swept
+    client = store(folder)
+    [parent], runs = runs_of(client, "single runs")
+    assert parent.info.status == "FINISHED" and parent.data.tags["runs"] == "4"
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"table.md", "table.csv", "runs.csv"}
+    for run in runs:
+        tags, params = run.data.tags, run.data.params
+        assert run.info.status == "FINISHED" and tags["mlflow.parentRunId"] == parent.info.run_id
+        assert params["similarity.name"] in tags["condition"] and params["model.filters"] == "16"
+        assert len(tags["config.sha"]) == 64 and tags["seed"] == "0"
+        assert re.fullmatch("[0-9a-f]{40}", tags["git.commit"]) and tags["git.dirty"] in ("true", "false")
+        assert tags["mlflow.note.content"].startswith("57 of 106 title rows start at zero.")
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert {"config.yaml", "nan_events.json", "audit.json", "norms.png", "curves.csv.gz", ".hydra"} <= files
+
+
+def test_curves_are_the_closed_list_and_finite(swept):
+    folder, _ = swept
+    client = store(folder)
+    _, runs = runs_of(client, "single runs")
+    weights = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
+    closed = {"train/loss", "zero_rows/titles", "z/steps_per_second"}
+    closed |= {f"{kind}/{weight}" for kind in ("norm", "norm/grad", "norm/update", "nonfinite") for weight in weights}
+    closed |= {
+        f"{group}/{metric}"
+        for group in ("eval", "eval_zero_rows")
+        for metric in ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
+    }
+    for run in runs:
+        assert set(run.data.metrics) <= closed
+        assert all(np.isfinite(value) for value in run.data.metrics.values())
+        loss = client.get_metric_history(run.info.run_id, "train/loss")
+        died = run.data.tags["outcome"] == "nan"
+        assert [point.step for point in loss] == ([0] if died else list(range(8)))  # a gap, never a NaN
+        if died:
+            assert run.data.metrics["nonfinite/dense/kernel"] == 16 * 100
+            assert run.data.tags["nan.first_step"] == "0" and run.data.tags["nan.first_tensor"] == "titles"
+            found = client.search_runs([run.info.experiment_id], "tags.outcome = 'nan'")
+            assert [other.info.run_id for other in found] == [run.info.run_id]
+
+
+def test_study_shows_the_table_again(swept):
+    folder, done = swept
+    again = zeronorm(folder, "study", "single runs")
+    assert again.returncode == 0, again.stderr
+    table = again.stdout[again.stdout.index("trainable embeddings") :].split("NaN step: of")[0]
+    assert table in done.stdout
+    missing = zeronorm(folder, "study", "nothing")
+    assert missing.returncode == 1
+    assert "The store has no finished sweep of the study 'nothing': run  zeronorm train study=nothing" in missing.stderr
+
+
+@pytest.mark.slow
+def test_ui_serves_the_store(swept):
+    import requests
+
+    folder, _ = swept
+    port = "5077"
+    process = subprocess.Popen(
+        [*ZERONORM, "ui", "--port", port], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert f"MLflow UI on http://127.0.0.1:{port}" in process.stdout.readline()
+        base = f"http://127.0.0.1:{port}"
+        for _ in range(120):
+            try:
+                if requests.get(f"{base}/health", timeout=2).ok:
+                    break
+            except requests.ConnectionError:
+                time.sleep(1)
+        assert "MLflow" in requests.get(base, timeout=10).text
+        listed = requests.post(f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=10).json()
+        assert "single runs" in {experiment["name"] for experiment in listed["experiments"]}
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def test_a_failing_run_is_marked_and_the_others_finish(swept):
+    folder, _ = swept
+    before = len(runs_of(store(folder), "single runs")[1])
+    done = zeronorm(
+        folder,
+        "train",
+        "-m",
+        f"--config-dir={folder}/conf",
+        "similarity=broken,clamp_product",
+        "trainable=false",
+        *SMALL,
+    )
+    assert done.returncode == 1
+    assert "this placement is broken" in done.stderr
+    parents, runs = runs_of(store(folder), "single runs")
+    assert [run.info.status for run in runs[before:]] == ["FAILED", "FINISHED"]
+    assert parents[-1].info.status == "FAILED"
+    assert "1 of 2 runs finished" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_keeps_what_is_finished(swept, sent, code):
+    folder, _ = swept
+    before = {run.info.run_id for part in runs_of(store(folder), "single runs") for run in part}
+    earlier = set((folder / "home" / "outputs").iterdir())
+    process = subprocess.Popen(
+        [*ZERONORM, "train", "-m", "seed=0,1,2", "examples=400", "training.epochs=30", "model.filters=16",
+         "trainable=false"],
+        cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(600):  # until the second run is under way
+        time.sleep(0.2)
+        new = [path for path in (folder / "home" / "outputs").iterdir() if path not in earlier]
+        status = new[0] / "1" / sweep.STATUS if new else None
+        if status and status.exists() and json.loads(status.read_text())["done"] > 0:
+            break
+        assert process.poll() is None, process.communicate()
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    parents, runs = (
+        [run for run in part if run.info.run_id not in before] for part in runs_of(store(folder), "single runs")
+    )
+    assert [run.info.status for run in runs] == ["FINISHED", "KILLED"]
+    assert [run.info.status for run in parents] == ["KILLED"]
+    assert runs[0].data.tags["outcome"] == "finite" and "eval/mrr" in runs[0].data.metrics
+    assert (
+        runs[1].data.tags["outcome"] == "killed" and "train/loss" in runs[1].data.metrics
+    )  # what was measured is kept
+    assert "1 of 3 runs finished" in out and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["similarity=unguarded", "similarity.epsilon=1e-3"], "zeronorm: similarity=unguarded has no epsilon, but"),
+        (
+            ["-m", "init=pretrained,uniform", "vectors.zero_share=0.5"],
+            "zeronorm: init=uniform draws every row anew, so",
+        ),
+        (["tracking=server"], "zeronorm: tracking=server needs a URI: set MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_started(tmp_path, arguments, sentence):
+    done = zeronorm(tmp_path, "train", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence) and done.stderr.count("\n") == 1
+    assert not (tmp_path / "home" / "mlflow.db").exists()
+
+
+def test_a_dead_tracking_server_is_said_before_anything_is_computed(tmp_path):
+    done = zeronorm(tmp_path, "train", "tracking=server", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("zeronorm: The tracking store http://127.0.0.1:9 does not answer")
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [f"word{'abcdefghij'[n % 10]}{'abcdefghij'[n // 10]}" for n in range(100)]
+    lines = [f"{' '.join(rng.choice(words, 30))}\t{words[n % 7]}" for n in range(140)]
+    lines.insert(3, "a line without a tab")
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n")
+    done = zeronorm(
+        tmp_path, "train", "corpus=pairs", "corpus.reader.path=pairs.tsv", "corpus.window=30", "numerics=tf1", *SMALL
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Bad lines left out of pairs.tsv: 1. The first:" in done.stdout
+    assert "pairs.tsv:4: 0 tabs where there should be 1" in done.stdout
+    assert "0 of 7 title rows start at zero. All weights stayed finite" in done.stdout
+
+
+def test_help_answers_at_once_without_tensorflow():
+    program = "import sys, zeronorm.cli; zeronorm.cli.main(['--help'], standalone_mode=False); print(*sys.modules)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 2
+    assert "train" in done.stdout and "study" in done.stdout
+    assert not {"tensorflow", "mlflow", "hydra", "gensim"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_thinned_keeps_ends_gaps_and_finite_values_only():
+    curve = np.concatenate([np.arange(90.0), [np.nan] * 10])
+    steps = tracking.thinned(curve, 10)
+    assert steps[0] == 0 and steps[-1] == 89 and len(steps) <= 11
+    assert np.isfinite(curve[steps]).all()
+    assert tracking.thinned(np.array([np.nan, np.nan]), 10).size == 0
+    np.testing.assert_array_equal(tracking.thinned(np.arange(5.0), 10), np.arange(5))
+
+
+def test_remaining_time():
+    assert sweep.remaining(60, 0.25) == "3:00 left"
+    assert sweep.remaining(10, 0.001) == ""
+
+
+def test_the_display_counts_runs_and_fractions(tmp_path):
+    clock = iter([0.0, 30.0]).__next__
+    display = sweep.Display(tmp_path, ["a", "b", "c", "d"], clock)
+    for number, state, done in ((0, "nan", 8), (1, "running", 4)):
+        (tmp_path / str(number)).mkdir()
+        sweep.report_progress(tmp_path / str(number), state, 8, done)
+    assert display.look() == ("1/4 runs  b", 0.375, "0:50 left")
+
+
+def test_the_store_uri_is_absolute(composed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert tracking.store_uri(composed("home=runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.store_uri(composed("tracking=server")) == "http://127.0.0.1:5000"
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_checkout(tmp_path):
+    """conf/ travels with it: built, unpacked elsewhere, and trained with."""
+    root = schema.conf_dir().parent
+    python = [sys.executable, "-m"]
+    subprocess.run(
+        [*python, "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    [wheel] = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run(
+        [*python, "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    program = "import zeronorm.cli, zeronorm.config; print(zeronorm.config.conf_dir()); zeronorm.cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "trainable=false", *SMALL],
+        cwd=tmp_path, env=environment(tmp_path) | {"PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(site / "zeronorm" / "conf") in done.stdout.replace("\n", "")
+    assert "All weights stayed finite" in done.stdout
