@@ -1,0 +1,119 @@
+"""The READMEs equal the data, their commands parse, and the data says what the prose says."""
+
+import re
+import shlex
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+
+from zeronorm import config as schema
+from zeronorm import report, study, sweep
+
+ROOT = schema.conf_dir().parent
+READMES = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
+STUDIES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/reported.csv"))
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_of_a_readme_is_what_the_data_says(readme):
+    text = readme.read_text()
+    assert "<!-- begin" in text
+    assert report.refreshed(text) == text
+
+
+def test_changing_a_cell_changes_the_block(monkeypatch):
+    """The test above can fail."""
+    text = (ROOT / "README.md").read_text()
+    found = report.conditions("ablation")
+    found.loc[3, "hits_at_10_mean"] += 0.001
+    monkeypatch.setattr(report, "conditions", lambda name: found)
+    assert report.refreshed(text) != text
+
+
+def test_every_study_is_reported_under_its_name():
+    assert STUDIES == sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
+    for name in STUDIES:
+        assert not report.provenance(name)["dirty"]
+        assert len(report.provenance(name)["commit"]) == 12
+
+
+def commands():
+    for readme in READMES:
+        for line in re.findall(
+            r"(?:^|`|\| `)((?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?zeronorm [^`\n]+)", readme.read_text(), re.M
+        ):
+            yield readme.parent.name, line
+
+
+@pytest.mark.parametrize("where, line", sorted(set(commands())))
+def test_every_printed_command_parses(where, line, home, tmp_path, monkeypatch):
+    words = shlex.split(line)
+    words = words[next(n for n, word in enumerate(words) if word.endswith("zeronorm")) + 1 :]
+    assert words[0] in ("train", "study", "ui")
+    if words[0] != "train" or "--help" in words:
+        return
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    (tmp_path / "my_titles.tsv").touch()
+    schema.register()
+    overrides = [word for word in words[1:] if word != "-m"]
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        # as a sweep over one job or more, which is what `expand` makes of any command line
+        base = compose("config", [f"home={home}"], return_hydra_config=True)
+        base.hydra.overrides.task = overrides
+        study_name = next((word.split("=")[1] for word in overrides if word.startswith("study=")), None)
+        if study_name:
+            params = compose("config", [f"study={study_name}"], return_hydra_config=True).hydra.sweeper.params
+            base.hydra.sweeper.params = params
+        jobs = [compose("config", job) for job in sweep.expand(base)]
+    for job in jobs:
+        schema.validate(job)
+
+
+def test_the_ablation_is_what_its_readme_says():
+    found = report.conditions("ablation")
+    dead = found[found["nan_runs"] > 0]
+    assert len(found) == 48
+    assert set(zip(dead["trainable"], dead["init"], dead["similarity"], dead["numerics"], strict=True)) == {
+        ("true", "pretrained", similarity, numerics)
+        for similarity in ("clamp_product", "add_to_product")
+        for numerics in ("xla", "tf1")
+    }
+    assert (found["first_nan_predicted"] == found["first_nan_observed"]).all()
+    assert (found["encoder_nan_predicted"] == found["encoder_nan_observed"]).all()
+    assert (dead["first_nan_tensor"] == "titles").all()
+    assert (dead[dead["numerics"] == "tf1"]["last_finite_loss"].astype(float) == 0).all()
+    alive = found[found["nan_runs"] == 0]
+    assert (alive["hits_at_10_mean"] > 0.2).all()  # chance is 0.094
+
+
+def test_the_full_budget_reaches_what_the_independent_run_had():
+    [row] = report.conditions("full_budget").to_dict("records")
+    assert row["hits_at_10_mean"] >= 0.88 and row["hits_at_1_mean"] >= 0.50 and row["nan_runs"] == 0
+
+
+def test_seeds_are_pooled():
+    base = report._read("ablation", "runs.csv").iloc[[0, 0, 1]].copy()
+    base["seed"] = [0, 1, 0]
+    base.loc[:, "hits_at_10"] = [0.2, 0.4, 0.7]
+    base["outcome"] = ["finite", "nan", "finite"]
+    pooled = study.conditions_table(base)
+    assert len(pooled) == 2
+    first = pooled.iloc[0]
+    assert (first["seeds"], first["nan_runs"]) == (2, 1)
+    assert first["hits_at_10_mean"] == pytest.approx(0.3) and first["hits_at_10_std"] == pytest.approx(0.1414, abs=1e-4)
+    assert study.cells(first)[2] == "NaN 1/2"
+    assert pd.isna(pooled.iloc[1]["hits_at_10_std"])
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_table_fits_the_terminal_and_cuts_nothing(width, capsys):
+    console = Console(width=width, force_terminal=True, no_color=True)
+    study.print_table(report.conditions("ablation"), console)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+    assert sum("add_to_product" in line for line in lines) == 12
+    assert any("33.6>NaN" in line for line in lines) == (width == 100)
