@@ -17,7 +17,7 @@ def run(config, folder):
     result = experiment.Result(folder)
     seen = []
     experiment.run(config, result, seen.append)
-    assert seen[-1].done == seen[-1].steps == result.steps
+    assert seen[0].done == 0 and seen[-1].done == seen[-1].steps == result.steps
     return result
 
 

@@ -33,7 +33,7 @@ def test_changing_a_cell_changes_the_block(monkeypatch):
 
 
 def test_every_study_is_reported_under_its_name():
-    assert STUDIES == sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml"))
+    assert sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml")) == STUDIES
     for name in STUDIES:
         assert not report.provenance(name)["dirty"]
         assert len(report.provenance(name)["commit"]) == 12

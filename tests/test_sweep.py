@@ -264,6 +264,24 @@ def test_a_dead_tracking_server_is_said_before_anything_is_computed(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_store_that_dies_under_way_loses_nothing(composed, tmp_path):
+    """What a run found stays in its folder, and the sentence says where."""
+    from zeronorm import experiment
+
+    config = composed(f"home={tmp_path}", *SMALL)
+    client = tracking.connect(config)
+    result = experiment.Result(tmp_path)
+    with (
+        pytest.raises(tracking.TrackingError, match="everything the run found is in") as failed,
+        tracking.tracked(client, config, [], None) as run_id,
+    ):
+        experiment.run(composed(*SMALL), result)
+        (tmp_path / "mlflow.db").write_bytes(b"")
+        tracking.log(client, run_id, result, points=10)
+    assert str(tmp_path) in str(failed.value) and "\n" not in str(failed.value)
+    assert (tmp_path / "curves.csv.gz").exists() and (tmp_path / "metrics.json").exists()
+
+
 def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
     rng = np.random.default_rng(0)
     words = [f"word{'abcdefghij'[n % 10]}{'abcdefghij'[n // 10]}" for n in range(100)]
@@ -276,6 +294,7 @@ def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Bad lines left out of pairs.tsv: 1. The first:" in done.stdout
     assert "pairs.tsv:4: 0 tabs where there should be 1" in done.stdout
+    assert "0 of 7 title rows start at zero. Predicted: no NaN." in done.stdout
     assert "0 of 7 title rows start at zero. All weights stayed finite" in done.stdout
 
 
@@ -304,7 +323,7 @@ def test_remaining_time():
 
 def test_the_display_counts_runs_and_fractions(tmp_path):
     clock = iter([0.0, 30.0]).__next__
-    display = sweep.Display(tmp_path, ["a", "b", "c", "d"], clock)
+    display = sweep.Display([tmp_path / str(number) for number in range(4)], ["a", "b", "c", "d"], clock)
     for number, state, done in ((0, "nan", 8), (1, "running", 4)):
         (tmp_path / str(number)).mkdir()
         sweep.report_progress(tmp_path / str(number), state, 8, done)

@@ -63,7 +63,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """Told to the caller between steps: how many of `steps` are done."""
+    """Told to the caller before the first step and after each: how many of `steps` are done."""
 
     done: int
     steps: int
@@ -108,6 +108,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     names = {"words": data.corpus.vocabulary, "titles": data.corpus.titles}
     recording = result.recording = recorder.Recording(program.trained, names)
     result.steps = config.training.epochs * examples.steps_per_epoch(len(drawn), config.training.batch)
+    tell(Progress(0, result.steps))
     start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
 
     def after_step(batch: examples.Batch) -> None:
@@ -303,6 +304,14 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
+def forecast(result: Result) -> str:
+    """What the audit found and what is predicted, in two sentences, before the first step."""
+    zero, rows = result.audit["titles"]["zero_rows"], result.audit["titles"]["rows"]
+    steps = {"the title rows": result.predicted.titles, "the encoder's kernels": result.predicted.encoder}
+    deaths = [f"{who} become NaN in step {step}" for who, step in steps.items() if step is not None]
+    return f"{zero} of {rows} title rows start at zero. Predicted: {', '.join(deaths) or 'no NaN'}."
+
+
 def story(config: DictConfig, result: Result) -> str:
     """What happened, in two or three sentences."""
     recording, predicted = result.recording, result.predicted
@@ -310,12 +319,12 @@ def story(config: DictConfig, result: Result) -> str:
     sentences = [f"{zero} of {rows} title rows start at zero."]
     first = recording.first_nan()
     encoder = recording.first_nan("convolution/kernel", "dense/kernel")
-    forecast = "none was predicted" if predicted.first is None else f"step {predicted.first} was predicted"
+    expected = "none was predicted" if predicted.first is None else f"step {predicted.first} was predicted"
     if first is None:
-        sentences.append(f"All weights stayed finite over {recording.steps} steps ({forecast}).")
+        sentences.append(f"All weights stayed finite over {recording.steps} steps ({expected}).")
     else:
         who = f" ({', '.join(first.names[:3])}{', ...' if len(first.names) > 3 else ''})" if first.names else ""
-        sentences.append(f"{first.tensor}{who} became non-finite in step {first.step} ({forecast}).")
+        sentences.append(f"{first.tensor}{who} became non-finite in step {first.step} ({expected}).")
         if encoder:
             known = "none" if predicted.encoder is None else f"step {predicted.encoder}"
             sentences.append(f"The encoder's kernels followed in step {encoder.step} (predicted: {known}).")

@@ -38,7 +38,11 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with ending_the_program():
-            check([without_hydra(config)])
+            job = without_hydra(config)
+            check([job])
+            global display
+            display = Display([Path(config.hydra.run.dir)], [schema.condition(job)])
+            display.start()
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         with ending_the_program():
@@ -87,19 +91,21 @@ class Sweep:
     def __init__(self, jobs: list[DictConfig], folder: Path):
         from zeronorm import tracking
 
-        self.config, self.folder = jobs[0], folder
+        self.config, self.folder, self.jobs = jobs[0], folder, len(jobs)
         self.client = tracking.connect(self.config)
         command = " ".join(["zeronorm", "train", *sys.argv[1:]])
         self.run = tracking.open_sweep(self.client, self.config, len(jobs), command)
         os.environ[PARENT_RUN] = self.run.info.run_id
-        self.display = Display(folder, [schema.condition(job) for job in jobs])
-        self.display.start()
+        global display
+        display = Display(
+            [folder / str(number) for number in range(len(jobs))], [schema.condition(job) for job in jobs]
+        )
+        display.start()
 
     def close(self, status: str) -> None:
         """Ends the parent run and prints the table of what has finished. status: FINISHED, FAILED or KILLED."""
         from zeronorm import study, tracking
 
-        self.display.stop()
         runs = tracking.children(self.client, self.run)
         done = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
         files = []
@@ -112,13 +118,8 @@ class Sweep:
             table.to_csv(files[2], index=False)
             study.print_table(conditions, console)
         tracking.close_sweep(self.client, self.run.info.run_id, status, files)
-        console.print(
-            f"{done} of {len(self.display.names)} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv"
-        )
-        home = "" if self.config.home == "runs" else f"ZERONORM_HOME={self.config.home} "
-        console.print(
-            f"Browse every run:  {home}zeronorm ui   (the experiment is named '{self.config.study or 'single runs'}')"
-        )
+        console.print(f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv")
+        console.print(browse_hint(self.config))
 
 
 class Interrupts:
@@ -156,14 +157,26 @@ class Interrupts:
 
 interrupts = Interrupts()
 current: Sweep | None = None
+display: "Display | None" = None
 
 
 def close(status: str) -> None:
-    """Closes the sweep under way, if there is one."""
+    """Ends the progress display and closes the sweep under way, if there is one."""
     global current
+    if display is not None:
+        display.stop()
     if current is not None:
         sweep, current = current, None
         sweep.close(status)
+
+
+def browse_hint(config: DictConfig) -> str:
+    """How to see the runs in a browser."""
+    name = config.study or "single runs"
+    if config.tracking.name != "local":
+        return f"Browse every run: {config.tracking.uri}, experiment '{name}'"
+    home = f"ZERONORM_HOME={os.environ['ZERONORM_HOME']} " if "ZERONORM_HOME" in os.environ else ""
+    return f"Browse every run: {home}zeronorm ui, experiment '{name}'"
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -218,9 +231,9 @@ def report_progress(folder: Path, state: str, steps: int, done: int) -> None:
 class Display(threading.Thread):
     """How many runs are done, which is running, how long is left. On a terminal a bar; elsewhere a line per run."""
 
-    def __init__(self, folder: Path, names: list[str], clock: Callable[[], float] = time.monotonic):
+    def __init__(self, folders: list[Path], names: list[str], clock: Callable[[], float] = time.monotonic):
         super().__init__(daemon=True)
-        self.folder, self.names, self.clock = folder, names, clock
+        self.folders, self.names, self.clock = folders, names, clock
         self.started, self.ended = clock(), threading.Event()
         self.seen: set[int] = set()
 
@@ -236,9 +249,10 @@ class Display(threading.Thread):
     def look(self) -> tuple[str, float, str]:
         """(what to say, share of the work done, time left); off a terminal also prints a line per newly ended run."""
         share, running, ended = 0.0, [], []
-        for number, name in enumerate(self.names):
-            status = self._status(number)
-            if status is None:
+        for number, (folder, name) in enumerate(zip(self.folders, self.names, strict=True)):
+            try:
+                status = json.loads((folder / STATUS).read_text())
+            except FileNotFoundError:  # not started yet
                 continue
             if status["state"] == "running":
                 share += status["done"] / max(status["steps"], 1)
@@ -255,12 +269,6 @@ class Display(threading.Thread):
                 if not console.is_terminal:
                     console.print(f"{count}  {name}: {state}  {left}")
         return f"{count}  {running[0] if running else ''}", share, left
-
-    def _status(self, number: int) -> dict | None:
-        try:
-            return json.loads((self.folder / str(number) / STATUS).read_text())
-        except FileNotFoundError:
-            return None
 
     def stop(self) -> None:
         self.ended.set()
@@ -290,6 +298,8 @@ def job(config: DictConfig) -> None:
     def tell(progress: experiment.Progress) -> None:
         nonlocal said
         interrupts.check()
+        if progress.done == 0 and parent is None:
+            console.print(experiment.forecast(result))
         if time.monotonic() - said > 0.5:
             said = time.monotonic()
             report_progress(folder, "running", progress.steps, progress.done)
@@ -309,5 +319,7 @@ def job(config: DictConfig) -> None:
     finally:
         report_progress(folder, state, 1, 1)
     if parent is None:
+        display.stop()
         console.print(result.story)
-        console.print(f"Files: {folder}   Browse: zeronorm ui (run {run_id[:8]})")
+        console.print(f"Files: {folder}")
+        console.print(browse_hint(config))

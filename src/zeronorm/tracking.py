@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -137,7 +137,8 @@ def tracked(client: MlflowClient, config: DictConfig, overrides: list[str], pare
     try:
         yield run_id
     except Exception:
-        client.set_terminated(run_id, "FAILED")
+        with suppress(Exception):  # the store itself may be what failed; the first error is the one to show
+            client.set_terminated(run_id, "FAILED")
         raise
     except BaseException:  # KeyboardInterrupt, or SystemExit from SIGTERM
         client.set_tag(run_id, "outcome", "killed")
@@ -150,8 +151,19 @@ def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> Non
     """Everything a run has found so far: curves, end values, tags, description, files. Only finite metric values.
 
     points: at most so many points of one curve, evenly spread, besides the last finite one before each gap; every step
-    is in curves.csv.gz.
+    is in curves.csv.gz. Raises TrackingError if the store fails; the run's files stay in result.folder.
     """
+    try:
+        _log(client, run_id, result, points)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise TrackingError(
+            f"The tracking store failed while run {run_id} was written ({reason}): everything the run found is in "
+            f"{result.folder.resolve()}; restore the store and run it again to log it."
+        ) from error
+
+
+def _log(client: MlflowClient, run_id: str, result: "Result", points: int) -> None:
     now = int(time.time() * 1000)
     metrics = []
     for name, curve in result.curves.items():
