@@ -136,8 +136,8 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     result.outcome = "nan" if first else "finite"
     result.tags = _tags(result, program.numerics, xla_steps)
     result.story = story(config, result)
-    encoder_deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
-    figures.norms(result.curves, encoder_deaths, schema.condition(config), result.folder / "norms.png")
+    deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
+    figures.norms(result.curves, start, deaths, schema.condition(config), result.folder / "norms.png")
     _write(result.folder / "metrics.json", result.metrics)
 
 

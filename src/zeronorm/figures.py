@@ -20,38 +20,43 @@ COLOURS = {
 }
 
 
-def norms(curves: Mapping[str, np.ndarray], deaths: Mapping[str, int], title: str, path: Path) -> None:
-    """Norm of every weight against the step, with a cross at the last finite value of each that died.
+def norms(
+    curves: Mapping[str, np.ndarray], start: Mapping[str, float], deaths: Mapping[str, int], title: str, path: Path
+) -> None:
+    """Norm of every weight against the steps done, with a cross at the last finite value of each that died.
 
-    curves: {"norm/<weight>": float [steps], NaN where not finite}; deaths: {weight: first non-finite step}.
+    curves: {"norm/<weight>": float [steps], after each step, NaN where not finite}; start: {weight: norm before the
+    first step}; deaths: {weight: first non-finite step}.
     """
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=100, layout="constrained")
-    draw_norms(axes, curves, deaths)
+    draw_norms(axes, curves, start, deaths)
     axes.set_title(title, fontsize=11, loc="left")
-    axes.set_ylabel("norm after the step")
+    axes.set_ylabel("norm")
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(path)
     plt.close(figure)
 
 
-def draw_norms(axes, curves: Mapping[str, np.ndarray], deaths: Mapping[str, int]) -> None:
-    """One panel: the curves, and a cross for each death; a weight that dies in step 0 has no curve, only a cross."""
-    steps = max((len(curve) for curve in curves.values()), default=0)
-    floor = min((np.nanmin(c) for c in curves.values() if np.isfinite(c).any() and np.nanmin(c) > 0), default=1.0)
+def draw_norms(axes, curves: Mapping[str, np.ndarray], start: Mapping[str, float], deaths: Mapping[str, int]) -> None:
+    """One panel. The steps' axis is linear up to 1 and logarithmic from there, because deaths come early."""
+    steps = max((len(curve) for curve in curves.values()), default=1)
     for name, colour in COLOURS.items():
         curve = curves.get(f"norm/{name}")
         if curve is None:
             continue
-        axes.plot(np.arange(len(curve)), curve, color=colour, linewidth=1.6, label=name)
-        if name in deaths:
-            alive = np.flatnonzero(np.isfinite(curve[: deaths[name]]))
-            height = curve[alive[-1]] if len(alive) else floor
-            axes.plot(
-                deaths[name], height, "x", color=colour, markersize=10, markeredgewidth=2.2, clip_on=False, zorder=5
-            )
+        values = np.concatenate([[start[name]], curve])  # values[n]: after n steps
+        values = np.where(values > 0, values, np.nan)  # a bias starts at 0, which has no place on a logarithmic axis
+        style = "--" if name.startswith("dense") else "-"  # the two kernels start at almost the same norm
+        axes.plot(np.arange(len(values)), values, style, color=colour, linewidth=1.6, label=name)
+        alive = np.flatnonzero(np.isfinite(values[: deaths[name] + 1])) if name in deaths else []
+        if len(alive):
+            where = alive[-1]
+            axes.plot(where, values[where], "x", color=colour, ms=9, mew=2.2, clip_on=False, zorder=5)
     axes.set_yscale("log")
-    axes.set_xlim(-0.02 * max(steps, 1), steps)
-    axes.set_xlabel("step")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(-0.1, steps)
+    axes.set_xlabel("steps done")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -66,20 +71,16 @@ def study_norms(runs, curves, path: Path) -> None:
         (runs["trainable"] == "true") & (runs["init"] == "pretrained") & (runs["similarity"] == "clamp_product")
     ]
     wanted = (wanted if len(wanted) else runs).drop_duplicates("numerics")
+    size = (3.3 * len(wanted) + 1.7, 3.4)
     figure, panels = plt.subplots(
-        1,
-        len(wanted),
-        figsize=(3.3 * len(wanted) + 1.7, 3.4),
-        dpi=110,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
+        1, len(wanted), figsize=size, dpi=110, sharey=True, squeeze=False, layout="constrained"
     )
+    last = int(curves["step"].max())
     for axes, (_, run) in zip(panels[0], wanted.iterrows(), strict=True):
         condition = f"{run['trainable']} {run['init']} {run['similarity']} {run['numerics']}"
         mine = curves[(curves["condition"] == condition) & (curves["seed"] == run["seed"])]
-        last = int(mine["step"].max())
         drawn, deaths = {}, {}
+        start = {name: float(run[f"norm/{name}_start"]) for name in COLOURS}
         for name in COLOURS:
             part = mine[mine["name"] == f"norm/{name}"]
             curve = np.full(last + 1, np.nan)
@@ -91,10 +92,10 @@ def study_norms(runs, curves, path: Path) -> None:
             elif not end:
                 deaths[name] = int(run["first_nan_observed"] if name == "titles" else run["encoder_nan_observed"])
             drawn[f"norm/{name}"] = curve
-        draw_norms(axes, drawn, deaths)
+        draw_norms(axes, drawn, start, deaths)
         verdict = f"dies in step {run['first_nan_observed']}" if deaths else "stays finite"
         axes.set_title(f"{run['numerics']}: {verdict}", fontsize=10, loc="left")
-    panels[0][0].set_ylabel("norm after the step")
+    panels[0][0].set_ylabel("norm")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(path)

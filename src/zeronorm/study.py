@@ -112,12 +112,14 @@ CAPTION = (
 )
 
 
+def nan_steps(condition: Mapping, kind: str) -> str:
+    """'0, 1': the steps in which the first weight and the encoder went to NaN; '-': none. kind: predicted, observed."""
+    pair = [str(condition[f"{who}_nan_{kind}"]) for who in ("first", "encoder")]
+    return ", ".join(step for step in pair if step) or "-"
+
+
 def cells(condition: Mapping) -> list[str]:
     """The cells of one condition under HEADERS, as text."""
-
-    def steps(kind: str) -> str:
-        pair = [str(condition[f"{who}_nan_{kind}"]) for who in ("first", "encoder")]
-        return ", ".join(step for step in pair if step) or "-"
 
     def norms(name: str) -> str:
         start, end = condition[f"norm/{name}_start"], condition[f"norm/{name}_end"]
@@ -133,8 +135,8 @@ def cells(condition: Mapping) -> list[str]:
         str(condition["similarity"]),
         str(condition["numerics"]),
         outcome,
-        steps("predicted"),
-        steps("observed"),
+        nan_steps(condition, "predicted"),
+        nan_steps(condition, "observed"),
         {"": "-", "convolution/kernel": "conv."}.get(condition["first_nan_tensor"], condition["first_nan_tensor"]),
         _short(condition["last_finite_loss"]),
         norms("titles"),
@@ -203,8 +205,8 @@ def summary(conditions: pd.DataFrame) -> str:
         for numerics in columns:
             condition = group[group["numerics"] == numerics].iloc[0]
             if condition["nan_runs"]:
-                row = dict(zip(HEADERS, cells(condition), strict=True))
-                found.append(f"**NaN** at steps {row['NaN step observed']} (predicted {row['NaN step predicted']})")
+                seen, predicted = (nan_steps(condition, kind) for kind in ("observed", "predicted"))
+                found.append(f"**NaN** at steps {seen} (predicted {predicted})")
             else:
                 found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}")
         lines.append(f"| {words.get(trainable, trainable)} | {init} | {similarity} | " + " | ".join(found) + " |")
