@@ -75,7 +75,9 @@ def experiment_id(client: MlflowClient, config: DictConfig) -> str:
         artifacts = config.tracking.artifacts
         location = artifacts and Path(artifacts).resolve().joinpath(name.replace(" ", "_")).as_uri()
         try:
-            return client.create_experiment(name, artifact_location=location)
+            # The kind decides which of its two interfaces MLflow opens: runs and charts, or traces of language models.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return client.create_experiment(name, artifact_location=location, tags=tags)
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
     return found.experiment_id
@@ -108,6 +110,7 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
         "kind": "sweep",
         "study": config.study or "",
         "command": command,
+        "mlflow.source.name": command,
         "runs": str(runs),
         **provenance(),
     }
