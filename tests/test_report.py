@@ -94,6 +94,28 @@ def test_the_full_budget_reaches_what_the_independent_run_had():
     assert row["hits_at_10_mean"] >= 0.88 and row["hits_at_1_mean"] >= 0.50 and row["nan_runs"] == 0
 
 
+def test_what_tells_runs_apart_stands_beside_them():
+    """Learning rates, epsilons and budgets are conditions of their own, not seeds."""
+    children = pd.DataFrame(
+        {
+            "params.seed": ["0", "0", "1", "0"],
+            "params.optimizer.name": ["adam", "adam", "adam", "sgd"],
+            "params.optimizer.keras.learning_rate": ["0.001", "0.01", "0.01", "0.1"],
+            "params.training.name": ["quick", "quick", "quick", "question"],
+            "params.training.epochs": ["1", "1", "1", "10"],
+            "params.examples": ["20", "20", "20", "20"],
+            "params.tracking.points": ["1", "2", "3", "4"],
+        }
+    )
+    assert study.further_factors(children) == ["params.optimizer.keras.learning_rate", "params.training.name"]
+    found = report.conditions("ablation").iloc[[0, 0]].copy()
+    found["epsilon"] = ["1e-07", "0.001"]
+    assert [heading for heading, _ in study.groups(found)] == [
+        "trainable embeddings, pretrained vectors, epsilon=1e-07",
+        "trainable embeddings, pretrained vectors, epsilon=0.001",
+    ]
+
+
 def test_seeds_are_pooled():
     base = report._read("ablation", "runs.csv").iloc[[0, 0, 1]].copy()
     base["seed"] = [0, 1, 0]

@@ -1,6 +1,6 @@
 """Figures, for a run and for a study. Colours are Okabe and Ito's, which the colour-blind tell apart."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -61,10 +61,11 @@ def draw_norms(axes, curves: Mapping[str, np.ndarray], start: Mapping[str, float
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def study_norms(runs, curves, path: Path) -> None:
+def study_norms(runs, curves, condition: Callable, path: Path) -> None:
     """The question's condition (trainable, pretrained, clamp_product) under each numerics of a study, side by side.
 
-    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv. Draws the study's first condition of
+    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv; condition: row of runs -> its key in
+    curves. Draws the study's first condition of
     each numerics where it has no such condition.
     """
     wanted = runs[
@@ -77,8 +78,7 @@ def study_norms(runs, curves, path: Path) -> None:
     )
     last = int(curves["step"].max())
     for axes, (_, run) in zip(panels[0], wanted.iterrows(), strict=True):
-        condition = f"{run['trainable']} {run['init']} {run['similarity']} {run['numerics']}"
-        mine = curves[(curves["condition"] == condition) & (curves["seed"] == run["seed"])]
+        mine = curves[(curves["condition"] == condition(run)) & (curves["seed"] == run["seed"])]
         drawn, deaths = {}, {}
         start = {name: float(run[f"norm/{name}_start"]) for name in COLOURS}
         for name in COLOURS:

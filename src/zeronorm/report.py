@@ -5,19 +5,14 @@ again from the committed files; the tests hold the READMEs against it, so no num
 """
 
 import json
-import os
-import platform
 import re
-from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from zeronorm import config, figures, study
 
-LIBRARIES = ("tensorflow", "keras", "numpy", "gensim", "mlflow", "hydra-core")
 CURVES = ("train/loss", *(f"norm/{name}" for name in study.WEIGHTS))
 POINTS = 40  # of each committed curve
 
@@ -49,7 +44,7 @@ def write(
     curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in runs.iterrows()])
     curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
     (folder / "provenance.json").write_text(json.dumps(_provenance(runs, tags, seconds), indent=1) + "\n")
-    figures.study_norms(_read(name, "runs.csv"), _read(name, "curves.csv"), folder / "norms.png")
+    figures.study_norms(_read(name, "runs.csv"), _read(name, "curves.csv"), condition, folder / "norms.png")
     written = [folder / file for file in ("reported.csv", "runs.csv", "curves.csv", "provenance.json", "norms.png")]
     for readme in (experiments_dir().parent / "README.md", folder / "README.md"):
         if readme.exists():
@@ -63,27 +58,24 @@ def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
     every = max(1, -(-(int(kept["step"].max()) + 1) // POINTS)) if len(kept) else 1
     deaths = {0, 1, int(kept["step"].max()) if len(kept) else 0}
     kept = kept[(kept["step"] % every == 0) | kept["step"].isin(deaths)]
-    return kept.assign(condition=_condition(run), seed=run["seed"])[["condition", "seed", "step", "name", "value"]]
+    return kept.assign(condition=condition(run), seed=run["seed"])[["condition", "seed", "step", "name", "value"]]
 
 
-def _condition(run: pd.Series) -> str:
-    return f"{run['trainable']} {run['init']} {run['similarity']} {run['numerics']}"
+def condition(run: Mapping) -> str:
+    """The key of a run's curves in curves.csv, besides its seed: the values of its factors."""
+    factors = list(run.keys())[1 : list(run.keys()).index("seed")]
+    return " ".join(str(run[factor]) for factor in factors)
 
 
 def _provenance(runs: pd.DataFrame, tags: dict[str, str], seconds: float) -> dict:
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        model = next((line.split(":")[1].strip() for line in cpuinfo.open() if line.startswith("model name")), model)
     return {
-        "date": date.today().isoformat(),
+        "date": tags["date"],
         "command": tags["command"],
         "runs": len(runs),
         "seeds": sorted({int(seed) for seed in runs["seed"]}),
         "minutes": round(seconds / 60, 1),
-        "hardware": f"{os.cpu_count()} cores, {model}, no GPU",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "hardware": tags["hardware"],
+        "versions": tags["versions"],
         "commit": tags.get("git.commit", "unknown")[:12],
         "dirty": tags.get("git.dirty") == "true",
     }
@@ -110,12 +102,11 @@ def provenance(name: str) -> dict:
 
 def _provenance_line(name: str) -> str:
     p = provenance(name)
-    versions = ", ".join(f"{library} {number}" for library, number in p["versions"].items())
     seeds = ", ".join(map(str, p["seeds"]))
     dirty = " with uncommitted changes" if p["dirty"] else ""
     return (
         f"{p['runs']} run{'s' if p['runs'] > 1 else ''} in {p['minutes']} minutes, seed{'s' if ',' in seeds else ''} "
-        f"{seeds}, {p['date']}, commit {p['commit']}{dirty}; {p['hardware']}; Python {p['python']}, {versions}."
+        f"{seeds}, {p['date']}, commit {p['commit']}{dirty}; {p['hardware']}; {p['versions']}."
     )
 
 

@@ -16,7 +16,6 @@ FACTORS = {  # column of the table: MLflow parameter
     "numerics": "params.numerics.name",
     "optimizer": "params.optimizer.name",
 }
-DETAILS = ("init.", "similarity.", "numerics.", "optimizer.", "tracking.")  # parameters that a factor's name stands for
 METRICS = ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
 WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
 
@@ -30,16 +29,8 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"study": [study] * len(finished)})
     for factor, param in FACTORS.items():
         table[factor] = finished[param].replace({"True": "true", "False": "false", "None": ""})
-    for column in finished.columns:
-        name = column.removeprefix("params.")
-        if (
-            column.startswith("params.")
-            and finished[column].nunique() > 1
-            and name != "seed"
-            and column not in FACTORS.values()
-            and not name.startswith(DETAILS)
-        ):
-            table[name] = finished[column]
+    for column in further_factors(finished):
+        table[column.removeprefix("params.")] = finished[column]
     table["seed"] = finished["params.seed"].astype(int)
     tags = {
         "outcome": "outcome",
@@ -61,6 +52,23 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
     table["seconds"] = finished["seconds"].round(1)
     table["run_id"] = finished["run_id"]
     return table.fillna({column: "" for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])})
+
+
+def further_factors(children: pd.DataFrame) -> list[str]:
+    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow from a choice."""
+    found = []
+    for column in children.columns:
+        group = column.removeprefix("params.").split(".")[0]
+        if not column.startswith("params.") or column in FACTORS.values() or group in ("seed", "tracking", "home"):
+            continue
+        choice = f"params.{group}.name"
+        if column != choice and choice in children:
+            varies = (children.groupby(choice)[column].nunique(dropna=False) > 1).any()
+        else:
+            varies = children[column].nunique(dropna=False) > 1
+        if varies:
+            found.append(column)
+    return found
 
 
 def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -153,10 +161,17 @@ def _short(value) -> str:
 
 
 def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(heading, conditions) for each trainable x init, in the order of the sweep."""
+    """(heading, conditions) for each trainable x init and each value of what else varies, in the sweep's order."""
     words = {"true": "trainable", "false": "frozen"}
-    for (trainable, init), group in conditions.groupby(["trainable", "init"], sort=False):
-        yield f"{words.get(trainable, trainable)} embeddings, {init} vectors", group
+    factors = list(conditions.columns[: list(conditions.columns).index("seeds")])
+    others = [name for name in factors if name not in (*FACTORS, "study")]
+    if conditions["optimizer"].nunique() > 1:
+        others.append("optimizer")
+    if (conditions.groupby("similarity")["epsilon"].nunique() > 1).any():
+        others.append("epsilon")
+    for (trainable, init, *rest), group in conditions.groupby(["trainable", "init", *others], sort=False):
+        more = "".join(f", {name}={value}" for name, value in zip(others, rest, strict=True))
+        yield f"{words.get(trainable, trainable)} embeddings, {init} vectors{more}", group
 
 
 def print_table(conditions: pd.DataFrame, console: Console) -> None:
@@ -183,7 +198,7 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
 
 
 def markdown(conditions: pd.DataFrame) -> str:
-    """The whole table, one section per trainable x init."""
+    """The whole table, one section per group."""
     lines = []
     for heading, group in groups(conditions):
         lines += [f"**{heading}**", "", "| " + " | ".join(HEADERS) + " |", "|" + "---|" * len(HEADERS)]

@@ -2,11 +2,15 @@
 
 import logging
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -83,7 +87,28 @@ def experiment_id(client: MlflowClient, config: DictConfig) -> str:
     return found.experiment_id
 
 
+LIBRARIES = ("tensorflow", "keras", "numpy", "gensim", "mlflow", "hydra-core")
+
+
+@cache
 def provenance() -> dict[str, str]:
+    """Tags that say where a number comes from: date, hardware, versions, and the code's commit."""
+    processor = platform.processor()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    gpu = "with a GPU" if Path("/dev/nvidia0").exists() else "no GPU"
+    return {
+        "date": date.today().isoformat(),
+        "hardware": f"{os.cpu_count()} cores, {processor}, {gpu}",
+        "versions": ", ".join(
+            [f"Python {platform.python_version()}", *(f"{library} {version(library)}" for library in LIBRARIES)]
+        ),
+        **commit(),
+    }
+
+
+def commit() -> dict[str, str]:
     """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel."""
     checkout = schema.conf_dir().parent
     if not (checkout / ".git").exists():
