@@ -148,6 +148,8 @@ def test_more_examples_than_there_are(composed):
 def test_a_placement_that_cannot_be_imported(composed):
     with pytest.raises(experiment.ExperimentError, match=r"zeronorm\.similarity\.nothing cannot be imported"):
         experiment.check(composed("similarity.function=zeronorm.similarity.nothing"))
+    with pytest.raises(experiment.ExperimentError, match="optimizer=adam cannot be made"):
+        experiment.check(composed("optimizer.keras.learning_rate=fast"))
 
 
 def test_a_full_disk(composed, tmp_path, monkeypatch):

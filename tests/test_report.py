@@ -58,7 +58,9 @@ def test_every_printed_command_parses(where, line, home, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     (tmp_path / "my_titles.tsv").touch()
     schema.register()
-    overrides = [word for word in words[1:] if word != "-m"]
+    (tmp_path / "similarity").mkdir()  # the placement that the README adds
+    (tmp_path / "similarity" / "guarded.yaml").write_text("name: guarded\nfunction: mine.guarded\nepsilon: 1.0e-6\n")
+    overrides = [word for word in words[1:] if not word.startswith("-")] + [f"hydra.searchpath=[file://{tmp_path}]"]
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         # as a sweep over one job or more, which is what `expand` makes of any command line
         base = compose("config", [f"home={home}"], return_hydra_config=True)

@@ -27,7 +27,12 @@ def add_to_root(a, b, numerics, epsilon):
     return tf.reduce_sum(a * b, -1) / (norm(a) * norm(b))
 
 def broken(a, b, numerics):
-    raise RuntimeError("this placement is broken")
+    if a.shape[-1] == 100:
+        raise RuntimeError("this placement is broken")
+    return tf.reduce_sum(a * b, -1)
+
+def wrong(a, b, numerics):
+    return a * b
 """
 
 
@@ -65,10 +70,12 @@ def swept(tmp_path_factory, home, excerpt):
     (folder / "mine.py").write_text(MINE)
     group = folder / "conf" / "similarity"
     group.mkdir(parents=True)
-    (group / "add_to_root.yaml").write_text(
-        "name: add_to_root\nfunction: mine.add_to_root\nepsilon: 1.0e-7\nbounds: each squared norm, inside the root\n"
-    )
+    (group / "add_to_root.yaml").write_text("name: add_to_root\nfunction: mine.add_to_root\nepsilon: 1.0e-7\n")
     (group / "broken.yaml").write_text("name: broken\nfunction: mine.broken\n")
+    (group / "wrong.yaml").write_text("name: wrong\nfunction: mine.wrong\n")
+    (group / "mismatched.yaml").write_text("name: mismatched\nfunction: mine.wrong\nepsilon: 1.0e-7\n")
+    (group / "nowhere.yaml").write_text("name: nowhere\nfunction: mine.nowhere\n")
+    (group / "nameless.yaml").write_text("function: mine.wrong\n")
     done = zeronorm(
         folder, "train", "-m", f"--config-dir={folder}/conf", "similarity=clamp_product,add_to_root",
         "numerics=kernels,xla", *SMALL,
@@ -152,7 +159,36 @@ def test_study_shows_the_table_again(swept):
     assert table in done.stdout
     missing = zeronorm(folder, "study", "nothing")
     assert missing.returncode == 1
-    assert "The store has no finished sweep of the study 'nothing': run  zeronorm train study=nothing" in missing.stderr
+    assert "has no sweep of 'nothing': run its study first" in missing.stderr
+    nowhere = zeronorm(folder, "study", "ablation", ZERONORM_HOME=str(folder / "nowhere"))
+    assert nowhere.returncode == 1 and f"There is no store at {folder}/nowhere/mlflow.db yet" in nowhere.stderr
+    assert not (folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        (
+            "wrong",
+            "similarity=wrong returns shape (2, 3, 4) for a [2, 1, 4] and b [2, 3, 4]; it must reduce the last axis",
+        ),
+        ("mismatched", "similarity=mismatched: its YAML file has an epsilon, but mine.wrong takes none."),
+        ("nowhere", "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML file, or put"),
+        ("nameless", "The similarity's YAML file needs the keys name and function"),
+    ],
+)
+def test_a_placement_that_cannot_work_is_refused_before_training(swept, name, sentence):
+    folder, _ = swept
+    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", f"similarity={name}", *SMALL)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"zeronorm: {sentence}") and done.stderr.count("\n") == 1
+
+
+def test_a_home_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    done = zeronorm(tmp_path, "train", ZERONORM_HOME=str(tmp_path / "file"))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "file cannot be written" in done.stderr and "set ZERONORM_HOME to a folder that can" in done.stderr
 
 
 @pytest.mark.slow
@@ -166,7 +202,9 @@ def test_ui_serves_the_store(swept):
         start_new_session=True,
     )  # fmt: skip
     try:
-        assert f"MLflow UI on http://127.0.0.1:{port}" in process.stdout.readline()
+        assert "MLflow UI in about 20 seconds" in process.stdout.readline()
+        link = process.stdout.readline().split()[-1]
+        assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs", link)
         base = f"http://127.0.0.1:{port}"
         for _ in range(120):
             try:
@@ -177,9 +215,11 @@ def test_ui_serves_the_store(swept):
         assert "MLflow" in requests.get(base, timeout=10).text
         listed = requests.post(f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=10).json()
         assert "single runs" in {experiment["name"] for experiment in listed["experiments"]}
+        used = zeronorm(folder, "ui", "--port", port)
+        assert used.returncode == 1 and f"Port {port} is in use: choose another with --port." in used.stderr
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
 
 
 def test_a_failing_run_is_marked_and_the_others_finish(swept):
@@ -216,7 +256,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished(swept, sent, code):
     for _ in range(600):  # until the second run is under way
         time.sleep(0.2)
         new = [path for path in (folder / "home" / "outputs").iterdir() if path not in earlier]
-        status = new[0] / "1" / sweep.STATUS if new else None
+        status = sweep.status_file(new[0] / "1") if new else None
         if status and status.exists() and json.loads(status.read_text())["done"] > 0:
             break
         assert process.poll() is None, process.communicate()
@@ -232,7 +272,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished(swept, sent, code):
     assert (
         runs[1].data.tags["outcome"] == "killed" and "train/loss" in runs[1].data.metrics
     )  # what was measured is kept
-    assert "1 of 3 runs finished" in out and "Traceback" not in err
+    assert "1 of 3 runs finished" in out and "Interrupted." in out and "Traceback" not in err
 
 
 @pytest.mark.parametrize(
@@ -323,7 +363,8 @@ def test_remaining_time():
 
 def test_the_display_counts_runs_and_fractions(tmp_path):
     clock = iter([0.0, 30.0]).__next__
-    display = sweep.Display([tmp_path / str(number) for number in range(4)], ["a", "b", "c", "d"], clock)
+    folders = [tmp_path / str(number) for number in range(4)]
+    display = sweep.Display(folders, ["a", "b", "c", "d"], [1.0, 1.0, 1.0, 1.0], clock)
     for number, state, done in ((0, "nan", 8), (1, "running", 4)):
         (tmp_path / str(number)).mkdir()
         sweep.report_progress(tmp_path / str(number), state, 8, done)

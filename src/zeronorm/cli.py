@@ -56,17 +56,24 @@ def train(overrides: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("name")
+@click.argument("overrides", nargs=-1)
 @click.option("--report", is_flag=True, help="Also write experiments/NAME and the README's tables from this sweep.")
-@click.option("--sweep", "sweep_id", help="Run id of the sweep's parent run; default: the last one that finished.")
-def study(name: str, report: bool, sweep_id: str | None) -> None:
-    """Print the table of a study's last finished sweep."""
+@click.option("--sweep", "sweep_id", help="Run id of the sweep's parent run; default: the last one.")
+def study(name: str, overrides: tuple[str, ...], report: bool, sweep_id: str | None) -> None:
+    """Print the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
     from zeronorm import report as committed
     from zeronorm import study as tables
     from zeronorm import sweep, tracking
 
-    client, found = _sweep(name, sweep_id)
+    client, found = _sweep(name, sweep_id, overrides)
     runs = tracking.children(client, found)
+    if not len(runs) or not (runs["status"] == "FINISHED").any():
+        raise click.ClickException(f"Sweep {found.info.run_id} of '{name}' has no finished run yet.")
     tables.print_table(tables.conditions_table(tables.runs_table(name, runs)), sweep.console)
+    done = int((runs["status"] == "FINISHED").sum())
+    sweep.console.print(
+        f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its {found.data.tags['runs']} runs."
+    )
     if report:
         try:
             written = committed.write(
@@ -88,34 +95,63 @@ def _composed(*overrides: str):
         return compose("config", list(overrides))
 
 
-def _sweep(name: str, sweep_id: str | None):
+def _connected(*overrides: str):
+    """The config and a client of its store; one sentence if there is none yet."""
     from zeronorm import tracking
 
+    config = _composed(*overrides)
+    file = tracking.store_uri(config).removeprefix("sqlite:///") if config.tracking.uri else None
+    if file is None:
+        raise click.ClickException("tracking=server needs a URI: set MLFLOW_TRACKING_URI.")
+    if file.startswith("/") and not os.path.exists(file):
+        raise click.ClickException(f"There is no store at {file} yet: run a study first, or set ZERONORM_HOME.")
     try:
-        client = tracking.connect(_composed())
+        return config, tracking.connect(config)
     except tracking.TrackingError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
+    from zeronorm import tracking
+
+    config, client = _connected(*overrides)
     found = tracking.sweeps(client, name)
-    chosen = [run for run in found if (run.info.run_id == sweep_id if sweep_id else run.info.status == "FINISHED")]
+    chosen = [run for run in found if sweep_id in (None, run.info.run_id)]
     if not chosen:
         raise click.ClickException(
-            f"The store has no {'sweep ' + sweep_id if sweep_id else 'finished sweep'} of the study '{name}': "
-            f"run  zeronorm train study={name}  first."
+            f"The store {tracking.store_uri(config)} has no sweep{' ' + sweep_id if sweep_id else ''} of '{name}': "
+            "run its study first, or name another store by ZERONORM_HOME."
         )
-    return client, chosen[0]
+    # the last one that finished, or, where none did, the last
+    return client, next((run for run in chosen if run.info.status == "FINISHED"), chosen[0])
 
 
 @main.command()
 @click.option("--port", default=5000, show_default=True)
 def ui(port: int) -> None:
     """Open the MLflow UI on the store (stop it with Ctrl-C)."""
+    import socket
+
     from zeronorm import tracking
 
-    config = _composed()
-    try:
-        tracking.connect(config)
-    except tracking.TrackingError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"MLflow UI on http://127.0.0.1:{port} in about 20 seconds; store: {tracking.store_uri(config)}")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    raise SystemExit(subprocess.call(tracking.ui_command(config, port), env=environment))
+    config, client = _connected()
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise click.ClickException(f"Port {port} is in use: choose another with --port.")
+    click.echo(f"MLflow UI in about 20 seconds; store: {tracking.store_uri(config)}")
+    for experiment in client.search_experiments():
+        if experiment.name != "Default":
+            click.echo(f"  {experiment.name}: http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs")
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    server = subprocess.Popen(
+        tracking.ui_command(config, port),
+        env={**os.environ, **quiet},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    # a session of its own: Ctrl-C then reaches this process alone, which ends the server without its tracebacks
+    interrupted = (signal.SIGINT, signal.SIGTERM)
+    for number in interrupted:
+        signal.signal(number, lambda *_: os.killpg(server.pid, signal.SIGTERM))
+    code = server.wait()
+    raise SystemExit(0 if code in (0, *(-number for number in interrupted)) else code)

@@ -157,6 +157,11 @@ def validate(config: DictConfig) -> None:
             raise ConfigError(sentence)
 
 
+def _shipped(placement: DictConfig) -> bool:
+    """Whether the placement is one of ours, whose file says if it has an epsilon; of others the signature does."""
+    return placement.function.startswith("zeronorm.similarity.")
+
+
 def _rules(c: DictConfig):
     placement, init, vectors = c.similarity, c.init, c.vectors
     yield (
@@ -164,12 +169,17 @@ def _rules(c: DictConfig):
         f"trainable={c.trainable} is unknown: use true, false, words or titles.",
     )
     yield (
-        placement.bounds is None and placement.epsilon is not None,
+        any(OmegaConf.is_missing(placement, key) for key in ("name", "function")),
+        "The similarity's YAML file needs the keys name and function (and epsilon, if the function takes one).",
+    )
+    yield (
+        _shipped(placement) and placement.bounds is None and placement.epsilon is not None,
         f"similarity={placement.name} has no epsilon, but similarity.epsilon={placement.epsilon} is set: "
         "drop the epsilon or choose a placement that has one.",
     )
+    wrong = placement.epsilon is not None and not 0 < placement.epsilon < 1
     yield (
-        placement.bounds is not None and (placement.epsilon is None or not 0 < placement.epsilon < 1),
+        wrong or (_shipped(placement) and placement.bounds is not None and placement.epsilon is None),
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
     )
     uniform = init.start == Start.uniform

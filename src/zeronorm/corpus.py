@@ -151,7 +151,9 @@ def build(
             names.append(name)
     titles = list(dict.fromkeys(names))
     if len(titles) < 2:
-        raise CorpusError(f"The corpus has {len(titles)} titles with text; a ranking needs at least two.")
+        bad = bad_lines[0] if bad_lines else None
+        why = f" {len(bad_lines)} bad lines, the first {bad.file}:{bad.line}: {bad.problem}." if bad else ""
+        raise CorpusError(f"The corpus has {len(titles)} titles with text; a ranking needs at least two.{why}")
     ids = {name: number for number, name in enumerate(titles)}
     title = np.array([ids[name] for name in names], dtype=np.int32)
 

@@ -1,8 +1,11 @@
 """One run's story: audit the vectors, predict, train, evaluate, and say in words what happened. No MLflow here."""
 
 import hashlib
+import inspect
 import json
+import logging
 import os
+import pkgutil
 import shutil
 import time
 from collections.abc import Callable
@@ -136,6 +139,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     result.outcome = "nan" if first else "finite"
     result.tags = _tags(result, program.numerics, xla_steps)
     result.story = story(config, result)
+    logging.getLogger(__name__).info(result.story)
     deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
     figures.norms(result.curves, start, deaths, schema.condition(config), result.folder / "norms.png")
     _write(result.folder / "metrics.json", result.metrics)
@@ -147,11 +151,42 @@ def check(config: DictConfig) -> None:
     data = load(config)
     initial_matrices(config, data)
     draw(config, data)
-    for path in (config.similarity.function, config.optimizer.keras["_target_"]):
-        try:
-            hydra.utils.get_object(path)
-        except Exception as error:
-            raise ExperimentError(f"{path} cannot be imported ({error}): correct the path in its YAML file.") from error
+    _check_similarity(config.similarity)
+    try:
+        hydra.utils.instantiate(config.optimizer.keras)
+    except Exception as error:
+        raise ExperimentError(f"optimizer={config.optimizer.name} cannot be made: {_first_line(error)}") from error
+
+
+def _check_similarity(placement: DictConfig) -> None:
+    """Tries the placement on two texts and three titles, as the model will call it."""
+    try:
+        function = pkgutil.resolve_name(placement.function)
+    except Exception as error:
+        raise ExperimentError(
+            f"similarity={placement.name}: {placement.function} cannot be imported; correct the path in its YAML file, "
+            "or put its module's folder on PYTHONPATH."
+        ) from error
+    takes_epsilon = "epsilon" in inspect.signature(function).parameters
+    if takes_epsilon != (placement.epsilon is not None):
+        raise ExperimentError(
+            f"similarity={placement.name}: its YAML file has {'no' if takes_epsilon else 'an'} epsilon, but "
+            f"{placement.function} {'takes one' if takes_epsilon else 'takes none'}."
+        )
+    bound = partial(function, epsilon=placement.epsilon) if takes_epsilon else function
+    try:
+        shape = bound(np.ones((2, 1, 4), np.float32), np.ones((2, 3, 4), np.float32), numerics.KERNELS).shape
+    except Exception as error:
+        raise ExperimentError(f"similarity={placement.name} fails: {_first_line(error)}") from error
+    if tuple(shape) != (2, 3):
+        raise ExperimentError(
+            f"similarity={placement.name} returns shape {tuple(shape)} for a [2, 1, 4] and b [2, 3, 4]; it must reduce "
+            "the last axis only, to (2, 3)."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def draw(config: DictConfig, data: Data) -> examples.Examples:
@@ -216,7 +251,7 @@ def _build_vectors(corpus: corpora.Corpus, corpus_options: dict, source: dict, d
 
 def _call(node: dict, **more):
     """Calls a config node's _target_. hydra.utils.instantiate would copy the arguments that are lists."""
-    return hydra.utils.get_method(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
+    return pkgutil.resolve_name(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
 
 
 def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +293,7 @@ def _compiled(graph: tuple, function: str, epsilon: float | None, name: str, opt
     import keras
 
     keras.backend.clear_session()  # else the layers' names count up from run to run
-    placement = hydra.utils.get_method(function)
+    placement = pkgutil.resolve_name(function)
     if epsilon is not None:
         placement = partial(placement, epsilon=epsilon)
     ranker = model.build(**dict(graph), similarity=placement, numerics=numerics.BY_NAME[name])

@@ -119,32 +119,12 @@ def _quality(name: str) -> str:
     return "\n".join(lines)
 
 
-def _verdict(name: str) -> str:
-    """Which conditions died, and whether the prediction held, in two sentences."""
-    found = conditions(name)
-    dead = found[found["nan_runs"] > 0]
-    groups = {}
-    for _, row in dead.iterrows():
-        who = " + ".join(
-            [{"true": "trainable", "false": "frozen"}.get(row["trainable"], row["trainable"]), row["init"]]
-        )
-        groups.setdefault(f"{who} with {row['similarity']}", []).append(row["numerics"])
-    named = "; ".join(f"{who} under {' and '.join(numerics)}" for who, numerics in groups.items())
-    exact = (found["first_nan_predicted"] == found["first_nan_observed"]) & (
-        found["encoder_nan_predicted"] == found["encoder_nan_observed"]
-    )
-    return (
-        f"{len(dead)} of {len(found)} conditions end in NaN: {named or 'none'}. In {exact.sum()} of {len(found)} "
-        "conditions the prediction, made before training, is exact: no NaN, or both steps."
-    )
-
-
 BLOCKS: dict[str, Callable[[str], str]] = {
     "summary": lambda name: study.summary(conditions(name)),
     "table": lambda name: study.markdown(conditions(name)),
     "provenance": _provenance_line,
     "quality": _quality,
-    "verdict": _verdict,
+    "verdict": lambda name: study.verdict(conditions(name)),
 }
 
 

@@ -194,7 +194,8 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
             row = dict(zip(HEADERS, cells(condition), strict=True))
             table.add_row(*(row[name] for name in kept), style="red" if condition["nan_runs"] else None)
         out.print(table, "")
-    out.print(CAPTION)
+    out.print(CAPTION if not narrow else CAPTION.replace("norm: at the start > at the end. ", ""))
+    out.print(verdict(conditions), style="bold")
 
 
 def markdown(conditions: pd.DataFrame) -> str:
@@ -226,3 +227,20 @@ def summary(conditions: pd.DataFrame) -> str:
                 found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}")
         lines.append(f"| {words.get(trainable, trainable)} | {init} | {similarity} | " + " | ".join(found) + " |")
     return "\n".join(lines)
+
+
+def verdict(conditions: pd.DataFrame) -> str:
+    """Which conditions died, and whether the prediction held, in two sentences."""
+    words = {"true": "trainable", "false": "frozen"}
+    named: dict[str, list[str]] = {}
+    for _, row in conditions[conditions["nan_runs"] > 0].iterrows():
+        who = f"{words.get(row['trainable'], row['trainable'])} {row['init']} {row['similarity']}"
+        named.setdefault(who, []).append(row["numerics"])
+    dead = "; ".join(f"{who} under {' and '.join(dict.fromkeys(numerics))}" for who, numerics in named.items())
+    exact = (conditions["first_nan_predicted"] == conditions["first_nan_observed"]) & (
+        conditions["encoder_nan_predicted"] == conditions["encoder_nan_observed"]
+    )
+    return (
+        f"{(conditions['nan_runs'] > 0).sum()} of {len(conditions)} conditions end in NaN: {dead or 'none'}. "
+        f"In {exact.sum()} of {len(conditions)} the prediction, made before training, is exact: no NaN, or both steps."
+    )

@@ -6,6 +6,7 @@ its output folder, and learns its parent run through the environment.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,7 +29,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from zeronorm import config as schema
 
 PARENT_RUN = "ZERONORM_PARENT_RUN"  # environment variable: the MLflow run id of the sweep a job belongs to
-STATUS = "status.json"
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
@@ -41,7 +41,7 @@ class SweepCallback(Callback):
             job = without_hydra(config)
             check([job])
             global display
-            display = Display([Path(config.hydra.run.dir)], [schema.condition(job)])
+            display = Display([Path(config.hydra.run.dir)], [schema.condition(job)], [1.0])
             display.start()
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
@@ -97,9 +97,8 @@ class Sweep:
         self.run = tracking.open_sweep(self.client, self.config, len(jobs), command)
         os.environ[PARENT_RUN] = self.run.info.run_id
         global display
-        display = Display(
-            [folder / str(number) for number in range(len(jobs))], [schema.condition(job) for job in jobs]
-        )
+        folders = [folder / str(number) for number in range(len(jobs))]
+        display = Display(folders, [schema.condition(job) for job in jobs], costs(jobs))
         display.start()
 
     def close(self, status: str) -> None:
@@ -118,6 +117,8 @@ class Sweep:
             table.to_csv(files[2], index=False)
             study.print_table(conditions, console)
         tracking.close_sweep(self.client, self.run.info.run_id, status, files)
+        if status == "KILLED":
+            console.print("Interrupted. What is finished is kept; the same command starts a new sweep.")
         console.print(f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv")
         console.print(browse_hint(self.config))
 
@@ -176,7 +177,8 @@ def browse_hint(config: DictConfig) -> str:
     if config.tracking.name != "local":
         return f"Browse every run: {config.tracking.uri}, experiment '{name}'"
     home = f"ZERONORM_HOME={os.environ['ZERONORM_HOME']} " if "ZERONORM_HOME" in os.environ else ""
-    return f"Browse every run: {home}zeronorm ui, experiment '{name}'"
+    program = "zeronorm" if shutil.which("zeronorm") else os.path.relpath(Path(sys.executable).with_name("zeronorm"))
+    return f"Browse every run: {home}{program} ui, experiment '{name}'"
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -221,19 +223,38 @@ def check(jobs: list[DictConfig]) -> None:
             console.print(f"  {line.file}:{line.line}: {line.problem}")
 
 
+def costs(jobs: list[DictConfig]) -> list[float]:
+    """What each job will take, relative to each other, as measured on the ablation: a fixed part, the steps (a
+    trainable word matrix doubles them), and tracing and compiling where the step's graph is new."""
+    seen: set[tuple] = set()
+    found = []
+    for job in jobs:
+        graph = (job.trainable, job.similarity.name, job.similarity.epsilon, job.numerics.name, job.optimizer.name)
+        found.append(2.0 + (5.0 if job.trainable in (True, "words") else 2.0) + (0.0 if graph in seen else 4.0))
+        seen.add(graph)
+    return found
+
+
+def status_file(folder: Path) -> Path:
+    """Beside a job's output folder, not in it, because the folder is logged while the job still runs."""
+    return folder.with_name(f"{folder.name}.status.json")
+
+
 def report_progress(folder: Path, state: str, steps: int, done: int) -> None:
     """A job says how far it is. state: running, finite, nan, failed or killed."""
-    temporary = folder / f"{STATUS}.new"
+    temporary = status_file(folder).with_suffix(".new")
     temporary.write_text(json.dumps({"state": state, "steps": steps, "done": done}))
-    temporary.replace(folder / STATUS)
+    temporary.replace(status_file(folder))
 
 
 class Display(threading.Thread):
     """How many runs are done, which is running, how long is left. On a terminal a bar; elsewhere a line per run."""
 
-    def __init__(self, folders: list[Path], names: list[str], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, folders: list[Path], names: list[str], costs: list[float], clock: Callable[[], float] = time.monotonic
+    ):
         super().__init__(daemon=True)
-        self.folders, self.names, self.clock = folders, names, clock
+        self.folders, self.names, self.costs, self.clock = folders, names, costs, clock
         self.started, self.ended = clock(), threading.Event()
         self.seen: set[int] = set()
 
@@ -249,18 +270,18 @@ class Display(threading.Thread):
     def look(self) -> tuple[str, float, str]:
         """(what to say, share of the work done, time left); off a terminal also prints a line per newly ended run."""
         share, running, ended = 0.0, [], []
-        for number, (folder, name) in enumerate(zip(self.folders, self.names, strict=True)):
+        for number, (folder, name, cost) in enumerate(zip(self.folders, self.names, self.costs, strict=True)):
             try:
-                status = json.loads((folder / STATUS).read_text())
+                status = json.loads(status_file(folder).read_text())
             except FileNotFoundError:  # not started yet
                 continue
             if status["state"] == "running":
-                share += status["done"] / max(status["steps"], 1)
+                share += cost * status["done"] / max(status["steps"], 1)
                 running.append(name)
             else:
-                share += 1
+                share += cost
                 ended.append((number, name, status["state"]))
-        share /= len(self.names)
+        share /= sum(self.costs)
         left = remaining(self.clock() - self.started, share)
         count = f"{len(ended)}/{len(self.names)} runs"
         for number, name, state in ended:

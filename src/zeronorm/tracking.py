@@ -56,7 +56,13 @@ def connect(config: DictConfig) -> MlflowClient:
     """
     uri = store_uri(config)
     home = Path(config.home).resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "store.lock").touch()
+    except OSError as error:
+        raise TrackingError(
+            f"{home} cannot be written ({error.strerror}): set ZERONORM_HOME to a folder that can."
+        ) from error
     try:
         # Several processes that open a fresh sqlite store at once can break its migration for good: one at a time.
         with FileLock(home / "store.lock"):

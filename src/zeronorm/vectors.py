@@ -53,7 +53,10 @@ def keyed_vectors(corpus: Corpus, path: str, format: str):
         found = readers[format](path)
     except Exception as error:  # each format fails in its own way (pickle, struct, ValueError, ...)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VectorsError(f"{path} cannot be read as vectors.source.format={format} ({reason}).") from error
+        others = ", ".join(name for name in readers if name != format)
+        raise VectorsError(
+            f"{path} cannot be read as vectors.source.format={format} ({reason}); the other formats: {others}."
+        ) from error
     if not isinstance(found, KeyedVectors):
         raise VectorsError(f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv instead.")
     return found
