@@ -38,7 +38,8 @@ def test_a_nan_is_an_outcome(died):
 def test_the_story_says_what_happened(died):
     assert "57 of 106 title rows start at zero" in died.story
     assert "became non-finite in step 0 (step 0 was predicted)" in died.story
-    assert "kernels followed in step 1 (predicted: step 1)" in died.story
+    assert "the encoder's kernels in step 1 (step 1 was predicted)" in died.story
+    assert died.story.count(". ") == 2  # three sentences
     assert "XLA computed 8 of 8 steps" in died.story
 
 

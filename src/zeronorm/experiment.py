@@ -348,29 +348,30 @@ def forecast(result: Result) -> str:
 
 
 def story(config: DictConfig, result: Result) -> str:
-    """What happened, in two or three sentences."""
+    """What happened, in three sentences."""
     recording, predicted = result.recording, result.predicted
     zero, rows = result.audit["titles"]["zero_rows"], result.audit["titles"]["rows"]
-    sentences = [f"{zero} of {rows} title rows start at zero."]
     first = recording.first_nan()
     encoder = recording.first_nan("convolution/kernel", "dense/kernel")
-    expected = "none was predicted" if predicted.first is None else f"step {predicted.first} was predicted"
+
+    def expected(step: int | None) -> str:
+        return "none was predicted" if step is None else f"step {step} was predicted"
+
     if first is None:
-        sentences.append(f"All weights stayed finite over {recording.steps} steps ({expected}).")
+        event = f"All weights stayed finite over {recording.steps} steps ({expected(predicted.first)})"
     else:
         who = f" ({', '.join(first.names[:3])}{', ...' if len(first.names) > 3 else ''})" if first.names else ""
-        sentences.append(f"{first.tensor}{who} became non-finite in step {first.step} ({expected}).")
+        event = f"{first.tensor}{who} became non-finite in step {first.step} ({expected(predicted.first)})"
         if encoder:
-            known = "none" if predicted.encoder is None else f"step {predicted.encoder}"
-            sentences.append(f"The encoder's kernels followed in step {encoder.step} (predicted: {known}).")
-    if config.numerics.name == "xla":
-        sentences.append(f"XLA computed {result.tags['xla.steps']} steps.")
+            event += f", the encoder's kernels in step {encoder.step} ({expected(predicted.encoder)})"
+    ending = []
     if "eval/hits_at_10" in result.metrics:
-        sentences.append(
-            f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits_at_10']:.3f}, "
-            f"chance {min(1, 10 / rows):.3f}."
-        )
-    return " ".join(sentences)
+        quality = f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits_at_10']:.3f}"
+        ending.append(f"{quality}, chance {min(1, 10 / rows):.3f}")
+    if config.numerics.name == "xla":
+        ending.append(f"XLA computed {result.tags['xla.steps']} steps")
+    sentences = [f"{zero} of {rows} title rows start at zero", event, "; ".join(ending)]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
 def require_space(folder: Path) -> None:
