@@ -91,6 +91,17 @@ def test_the_ablation_is_what_its_readme_says():
     assert (alive["hits_at_10_mean"] > 0.2).all()  # chance is 0.094
 
 
+def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
+    text = (ROOT / "README.md").read_text()
+    zero, titles = int((~excerpt.titles.any(axis=1)).sum()), len(excerpt.corpus.titles)
+    assert f"{zero} of {titles}, nothing planted" in text.replace("\n", " ")
+    assert f"over {titles} titles (chance {10 / titles:.3f})" in text
+    assert "under 10 minutes" in text and report.provenance("ablation")["minutes"] < 10
+    assert f"{report.provenance('ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
+    why = text.split("## Why it happens")[1].split("\n## ")[0]
+    assert len(why.split()) <= 320
+
+
 def test_the_full_budget_reaches_what_the_independent_run_had():
     [row] = report.conditions("full_budget").to_dict("records")
     assert row["hits_at_10_mean"] >= 0.88 and row["hits_at_1_mean"] >= 0.50 and row["nan_runs"] == 0
