@@ -91,6 +91,19 @@ def test_the_ablation_is_what_its_readme_says():
     assert (alive["hits_at_10_mean"] > 0.2).all()  # chance is 0.094
 
 
+def test_the_readmes_own_placement_works(composed, tmp_path, monkeypatch):
+    """Its two code blocks, taken as they stand."""
+    import yaml
+
+    from zeronorm import experiment
+
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "mine.py").write_text(text.split("```python\n")[1].split("```")[0])
+    placement = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment.check(composed(*(f"similarity.{key}={value}" for key, value in placement.items())))
+
+
 def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     text = (ROOT / "README.md").read_text()
     zero, titles = int((~excerpt.titles.any(axis=1)).sum()), len(excerpt.corpus.titles)
