@@ -177,7 +177,8 @@ def browse_hint(config: DictConfig) -> str:
     if config.tracking.name != "local":
         return f"Browse every run: {config.tracking.uri}, experiment '{name}'"
     home = f"ZERONORM_HOME={os.environ['ZERONORM_HOME']} " if "ZERONORM_HOME" in os.environ else ""
-    program = "zeronorm" if shutil.which("zeronorm") else os.path.relpath(Path(sys.executable).with_name("zeronorm"))
+    installed = str(Path(sys.executable).with_name("zeronorm"))
+    program = "zeronorm" if shutil.which("zeronorm") else min(os.path.relpath(installed), installed, key=len)
     return f"Browse every run: {home}{program} ui, experiment '{name}'"
 
 
