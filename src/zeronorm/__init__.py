@@ -1,3 +1,1 @@
 """zeronorm: why a cosine ranker's weights turn to NaN, as an experiment-tracked ablation."""
-
-__version__ = "0.1.0"

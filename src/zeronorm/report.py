@@ -1,6 +1,6 @@
 """The committed report: experiments/<study>/ as data, and the README blocks that are rendered from that data.
 
-A block is what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `refreshed` renders every block of a text
+A block stands between `<!-- begin KIND STUDY -->` and `<!-- end -->`. `refreshed` renders every block of a text
 again from the committed files; the tests hold the READMEs against it, so no number in a block can differ from the data.
 """
 

@@ -16,6 +16,7 @@ FACTORS = {  # column of the table: MLflow parameter
     "numerics": "params.numerics.name",
     "optimizer": "params.optimizer.name",
 }
+EMBEDDINGS = {"true": "trainable", "false": "frozen"}  # how the table says `trainable`
 METRICS = ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
 WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
 
@@ -162,7 +163,6 @@ def _short(value) -> str:
 
 def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """(heading, conditions) for each trainable x init and each value of what else varies, in the sweep's order."""
-    words = {"true": "trainable", "false": "frozen"}
     factors = list(conditions.columns[: list(conditions.columns).index("seeds")])
     others = [name for name in factors if name not in (*FACTORS, "study")]
     if conditions["optimizer"].nunique() > 1:
@@ -171,7 +171,7 @@ def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         others.append("epsilon")
     for (trainable, init, *rest), group in conditions.groupby(["trainable", "init", *others], sort=False):
         more = "".join(f", {name}={value}" for name, value in zip(others, rest, strict=True))
-        yield f"{words.get(trainable, trainable)} embeddings, {init} vectors{more}", group
+        yield f"{EMBEDDINGS.get(trainable, trainable)} embeddings, {init} vectors{more}", group
 
 
 def print_table(conditions: pd.DataFrame, console: Console) -> None:
@@ -215,7 +215,6 @@ def summary(conditions: pd.DataFrame) -> str:
         "| embeddings | vectors | similarity | " + " | ".join(columns) + " |",
         "|---|---|---|" + "---|" * len(columns),
     ]
-    words = {"true": "trainable", "false": "frozen"}
     for (trainable, init, similarity), group in conditions.groupby(["trainable", "init", "similarity"], sort=False):
         found = []
         for numerics in columns:
@@ -225,16 +224,15 @@ def summary(conditions: pd.DataFrame) -> str:
                 found.append(f"**NaN** at steps {seen} (predicted {predicted})")
             else:
                 found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}")
-        lines.append(f"| {words.get(trainable, trainable)} | {init} | {similarity} | " + " | ".join(found) + " |")
+        lines.append(f"| {EMBEDDINGS.get(trainable, trainable)} | {init} | {similarity} | " + " | ".join(found) + " |")
     return "\n".join(lines)
 
 
 def verdict(conditions: pd.DataFrame) -> str:
     """Which conditions died, and whether the prediction held, in two sentences."""
-    words = {"true": "trainable", "false": "frozen"}
     named: dict[str, list[str]] = {}
     for _, row in conditions[conditions["nan_runs"] > 0].iterrows():
-        who = f"{words.get(row['trainable'], row['trainable'])} {row['init']} {row['similarity']}"
+        who = f"{EMBEDDINGS.get(row['trainable'], row['trainable'])} {row['init']} {row['similarity']}"
         named.setdefault(who, []).append(row["numerics"])
     dead = "; ".join(f"{who} under {' and '.join(dict.fromkeys(numerics))}" for who, numerics in named.items())
     exact = (conditions["first_nan_predicted"] == conditions["first_nan_observed"]) & (
