@@ -7,8 +7,8 @@ ablation: .venv/installed
 	$(BIN)/zeronorm train study=ablation
 
 test: .venv/installed
-	$(BIN)/ruff check --quiet src tests
-	$(BIN)/ruff format --quiet --check src tests
+	$(BIN)/ruff check --quiet src tests experiments
+	$(BIN)/ruff format --quiet --check src tests experiments
 	$(BIN)/python -m pytest
 
 .venv/installed: requirements.lock pyproject.toml

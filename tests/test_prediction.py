@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from zeronorm import examples, model, numerics, prediction, recorder, similarity, training
+from zeronorm import examples, model, numerics, optimizers, prediction, similarity, training
 from zeronorm.examples import Batch
 from zeronorm.prediction import Prediction, Probe, Touch
 
@@ -81,13 +81,11 @@ def test_predicted_is_observed(tiny, used, name, trainable, zero):
         n_words=len(words), n_titles=12, dim=8, window=20, negatives=2, filters=16, width=3, dropout=0.2, margin=1.0,
         trainable_words=trainable, trainable_titles=trainable, similarity=PLACEMENTS[name], numerics=used,
     )  # fmt: skip
-    import keras
-
-    program = training.program(ranker, keras.optimizers.Adam(), used)
+    program = training.program(ranker, optimizers.Adam(), used)
     program.reset(words, titles, seed=0)
     touch = prediction.touches(order, ~titles.any(axis=1), ~words.any(axis=1))
     predicted = prediction.predict(touch, prediction.probe(ranker.similarity, used), trainable)
-    recording = recorder.Recording(program.trained, {"words": built.vocabulary, "titles": built.titles})
+    recording = program.recording({"words": built.vocabulary, "titles": built.titles})
     training.train(program, order, recording)
 
     titles_seen, encoder_seen = recording.first_nan("titles"), recording.first_nan("convolution/kernel", "dense/kernel")

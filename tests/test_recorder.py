@@ -1,26 +1,14 @@
 """Measurements inside the step, against NumPy over whole arrays; events and their rows."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from test_training import recorded
-from zeronorm import numerics, recorder
+from zeronorm import numerics, optimizers, recorder
 from zeronorm.examples import Batch
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_the_norm_of_a_sparse_gradient_sums_repeated_rows(jit_compile):
-    rng = np.random.default_rng(0)
-    values, ids = rng.standard_normal((7, 3)).astype(np.float32), np.array([4, 1, 4, 0, 1, 4, 9])
-    dense = np.zeros((10, 3))
-    np.add.at(dense, ids, values)
-
-    @tf.function(jit_compile=jit_compile)
-    def norm(values, ids):
-        return recorder.norm(tf.IndexedSlices(values, ids, (10, 3)))
-
-    np.testing.assert_allclose(norm(tf.constant(values), tf.constant(ids)), np.linalg.norm(dense), rtol=1e-6)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -67,19 +55,29 @@ def test_events_name_the_rows_and_the_order_is_the_mechanism(tiny):
     assert {row for row, step in recording.deaths["titles"].items() if step == 0} == set(dead)
 
 
+@pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
+def test_a_weight_watched_by_rows_is_measured_as_the_whole_weight_is(tiny, used):
+    """LazyAdam, its embeddings watched whole and by rows: the same curves, counts and events, NaN included."""
+    _, by_rows, _, _ = recorded(tiny, used, optimizer=optimizers.LazyAdam(), rows_only=True)
+    with mock.patch.object(optimizers, "rows_only", lambda optimizer: False):
+        _, whole, _, _ = recorded(tiny, used, optimizer=optimizers.LazyAdam(), rows_only=True)
+    assert by_rows.events == whole.events and by_rows.deaths == whole.deaths
+    for name, curve in whole.curves.items():
+        np.testing.assert_allclose(by_rows.curves[name], curve, rtol=1e-5, atol=1e-7)
+
+
 def test_curves_hold_gaps_where_the_value_was_not_finite():
     recording = recorder.Recording(["dense/bias"], {})
     batch = Batch(0, 0, 0, *(np.zeros((1, 1), np.int32),) * 3)
     measured = {
-        "loss": np.float32(np.inf),
-        "norm": np.array([np.nan]),
-        "norm/grad": np.array([1.0]),
-        "norm/update": np.array([2.0]),
-        "nonfinite": np.array([[0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [2, 0, 0]]),
+        "loss": np.array([np.inf]),
+        "squares": np.array([[1.0, 1.0, np.inf, 1.0, 4.0, np.nan]]),
+        "growth": np.array([[0.0]]),
+        "nonfinite": np.array([[[0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [2, 0, 0]]]),
     }
-    recording.add([batch], [measured])
+    recording.add([batch], measured)
     assert np.isnan(recording.curves["train/loss"][0]) and np.isnan(recording.curves["norm/dense/bias"][0])
-    assert recording.curves["norm/grad/dense/bias"][0] == 1
+    assert recording.curves["norm/grad/dense/bias"][0] == 1 and recording.curves["norm/update/dense/bias"][0] == 2
     assert recording.curves["nonfinite/dense/bias"][0] == 2
     assert [(e.phase, e.tensor, e.kind, e.count) for e in recording.events] == [
         ("forward", "loss", "+inf", 1),

@@ -5,42 +5,64 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from zeronorm import examples, model, numerics, recorder, similarity, training
+import plain_keras
+from zeronorm import examples, model, numerics, optimizers, similarity, training
 
 STEPS = 24
 
 
-def build(used, words, titles, trainable=True, placement=None, dropout=0.2, filters=32):
+def build(used, words, titles, trainable=True, placement=None, dropout=0.2, filters=32, rows_only=False):
     return model.build(
         n_words=len(words), n_titles=len(titles), dim=words.shape[1], window=20, negatives=10, filters=filters, width=5,
         dropout=dropout, margin=1.0, trainable_words=trainable, trainable_titles=trainable,
-        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7), numerics=used,
+        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7), numerics=used, rows_only=rows_only,
     )  # fmt: skip
+
+
+def order_of(tiny, steps):
+    drawn = examples.draw(tiny[0], None, 10, seed=0)
+    return list(examples.batches(drawn, epochs=9, batch=4, shuffle=True, seed=0))[:steps]
+
+
+def names_of(tiny):
+    return {"words": tiny[0].vocabulary, "titles": tiny[0].titles}
 
 
 def recorded(tiny, used, stop=False, steps=STEPS, optimizer=None, **options):
     built, words, titles = tiny
-    drawn = examples.draw(built, None, 10, seed=0)
-    order = list(examples.batches(drawn, epochs=9, batch=4, shuffle=True, seed=0))[:steps]
-    program = training.program(build(used, words, titles, **options), optimizer or keras.optimizers.Adam(), used)
+    order = order_of(tiny, steps)
+    program = training.program(build(used, words, titles, **options), optimizer or optimizers.Adam(), used)
     program.reset(words, titles, seed=7)
-    recording = recorder.Recording(program.trained, {"words": built.vocabulary, "titles": built.titles})
+    recording = program.recording(names_of(tiny))
     xla_steps = training.train(program, order, recording, stop_on_nan=stop)
     return program, recording, order, xla_steps
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.Adam, keras.optimizers.SGD])
+def plain(tiny, used, optimizer, trainable=True):
+    """The same model of Keras's stock layers, compiled as Keras compiles."""
+    built, words, titles = tiny
+    reference = plain_keras.build(
+        words, titles, window=20, negatives=10, filters=32, width=5, dropout=0.2, margin=1.0, trainable=trainable,
+        similarity=partial(similarity.clamp_product, epsilon=1e-7), numerics=used, optimizer=optimizer,
+    )  # fmt: skip
+    model.initialise(reference, words, titles, seed=7)
+    return reference
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize(
+    ("optimizer", "kerass"),
+    [(optimizers.Adam, keras.optimizers.Adam), (keras.optimizers.SGD, keras.optimizers.SGD)],
+    ids=["adam", "sgd"],
+)
 @pytest.mark.parametrize("used", [numerics.KERNELS, numerics.XLA], ids=lambda used: used.name)
-def test_equals_plain_keras_fit(tiny, used, optimizer):
-    """Same weights, seed and batches through compile and fit: the same losses and weights after 24 steps."""
+def test_equals_plain_keras_fit(tiny, used, optimizer, kerass, trainable):
+    """Same weights, seed and batches through stock layers, compile and fit: the same losses and weights in 24 steps."""
     built, words, titles = tiny
     titles = np.abs(titles) + 0.1  # no zero row: both must stay finite to be compared
-    program, recording, order, _ = recorded((built, words, titles), used, optimizer=optimizer())
-
-    reference = build(used, words, titles)
-    model.initialise(reference, words, titles, seed=7)
+    program, recording, order, _ = recorded((built, words, titles), used, optimizer=optimizer(), trainable=trainable)
+    reference = plain((built, words, titles), used, kerass(), trainable)
     losses = []
 
     class Keep(keras.callbacks.Callback):
@@ -48,10 +70,6 @@ def test_equals_plain_keras_fit(tiny, used, optimizer):
             losses.append(logs["loss"])
             self.model.reset_metrics()  # Keras reports the running mean otherwise
 
-    def mean(_, loss):
-        return tf.reduce_mean(loss)
-
-    reference.model.compile(optimizer(), loss=mean, jit_compile=used.jit_compile)
     for batch in order:
         inputs = [batch.text, batch.positive, batch.negatives]
         reference.model.fit(
@@ -63,18 +81,18 @@ def test_equals_plain_keras_fit(tiny, used, optimizer):
         np.testing.assert_allclose(variable.numpy(), reference.weights[name].numpy(), rtol=1e-4, atol=2e-6)
 
 
-def test_nan_travels_as_in_plain_keras_under_xla(tiny):
-    """The same weights end as NaN, row by row, as in compile(jit_compile=True) and fit."""
+@pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
+def test_nan_travels_as_in_plain_keras(tiny, used):
+    """The same elements of the same weights end as NaN, step by step, as in stock layers and train_on_batch."""
     _, words, titles = tiny
-    program, _, order, _ = recorded(tiny, numerics.XLA, steps=6)
-    reference = build(numerics.XLA, words, titles)
-    model.initialise(reference, words, titles, seed=7)
-    reference.model.compile(keras.optimizers.Adam(), loss=lambda _, loss: tf.reduce_mean(loss), jit_compile=True)
-    for batch in order:
+    program, _, order, _ = recorded(tiny, used, steps=0)
+    reference = plain(tiny, used, keras.optimizers.Adam())
+    for batch in order_of(tiny, 4):
+        training.train(program, [batch], program.recording(names_of(tiny)))
         reference.model.train_on_batch([batch.text, batch.positive, batch.negatives], np.zeros(len(batch.text)))
-    assert np.isnan(program.ranker.weights["dense/kernel"].numpy()).all()
-    for name, variable in program.ranker.weights.items():
-        np.testing.assert_array_equal(np.isnan(variable.numpy()), np.isnan(reference.weights[name].numpy()))
+        for name, variable in program.ranker.weights.items():
+            np.testing.assert_array_equal(np.isnan(variable.numpy()), np.isnan(reference.weights[name].numpy()))
+    assert np.isnan(program.ranker.weights["dense/kernel"].numpy()).all() == (used is not numerics.KERNELS)
 
 
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
@@ -82,14 +100,14 @@ def test_two_runs_of_one_seed_are_identical_and_a_reset_program_is_as_new(tiny, 
     _, first, _, _ = recorded(tiny, used)
     program, second, order, _ = recorded(tiny, used)
     program.reset(*tiny[1:], seed=7)
-    third = recorder.Recording(program.trained, {"words": tiny[0].vocabulary, "titles": tiny[0].titles})
+    third = program.recording(names_of(tiny))
     training.train(program, order, third)
     for other in (second, third):
         assert other.events == first.events
         for name, curve in first.curves.items():
             np.testing.assert_array_equal(curve, other.curves[name])
     program.reset(*tiny[1:], seed=8)
-    fourth = recorder.Recording(program.trained, {"words": tiny[0].vocabulary, "titles": tiny[0].titles})
+    fourth = program.recording(names_of(tiny))
     training.train(program, order, fourth)
     assert not np.array_equal(fourth.curves["norm/grad/dense/kernel"], first.curves["norm/grad/dense/kernel"])
 
@@ -105,6 +123,16 @@ def test_stop_ends_with_the_step_that_broke(tiny):
     assert recording.steps == recording.events[0].step + 1 == recording.first_nan().step + 1
     _, recording, order, _ = recorded(tiny, numerics.XLA, stop=False)
     assert recording.steps == len(order)
+
+
+def test_a_chunk_ends_with_its_epoch_and_where_the_size_changes(tiny):
+    drawn = examples.draw(tiny[0], 97, 10, seed=0)
+    order = list(examples.batches(drawn, epochs=2, batch=3, shuffle=True, seed=0))  # 32 of 3 and one of 1, twice
+    chunks = list(training.chunks(order))
+    assert [batch for chunk in chunks for batch in chunk] == order
+    assert [len(chunk) for chunk in chunks] == [25, 7, 1, 25, 7, 1]
+    for chunk in chunks:
+        assert len({(batch.epoch, len(batch.text)) for batch in chunk}) == 1
 
 
 def test_tf1_loss_is_zero_while_the_weights_are_nan(tiny):

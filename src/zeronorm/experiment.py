@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
-from zeronorm import examples, figures, model, numerics, prediction, ranking, recorder, training, vectors
+from zeronorm import examples, figures, model, numerics, optimizers, prediction, ranking, recorder, training, vectors
 
 FREE_SPACE = 200e6  # bytes a run may need for its outputs
 
@@ -108,21 +108,22 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     )
 
     program.reset(words, titles, config.seed)
-    names = {"words": data.corpus.vocabulary, "titles": data.corpus.titles}
-    recording = result.recording = recorder.Recording(program.trained, names)
+    recording = result.recording = program.recording({"words": data.corpus.vocabulary, "titles": data.corpus.titles})
     result.steps = config.training.epochs * examples.steps_per_epoch(len(drawn), config.training.batch)
     tell(Progress(0, result.steps))
     start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
 
-    def after_step(batch: examples.Batch) -> None:
-        tell(Progress(batch.step + 1, result.steps))
-        last_of_epoch = (batch.batch + 1) * config.training.batch >= len(drawn)
+    def after_chunk(last: examples.Batch) -> None:
+        tell(Progress(last.step + 1, result.steps))
+        last_of_epoch = (last.batch + 1) * config.training.batch >= len(drawn)
         if config.training.evaluate_every_epoch and last_of_epoch:
-            result.epochs[batch.step] = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
+            result.epochs[last.step] = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
 
     clock = time.perf_counter()
     try:
-        xla_steps = training.train(program, order(), recording, config.training.on_nan == schema.OnNan.stop, after_step)
+        xla_steps = training.train(
+            program, order(), recording, config.training.on_nan == schema.OnNan.stop, after_chunk
+        )
         seconds = time.perf_counter() - clock
     finally:  # also at an interruption: what was measured until then is kept
         result.curves = recording.curves
@@ -296,8 +297,11 @@ def _compiled(graph: tuple, function: str, epsilon: float | None, name: str, opt
     placement = pkgutil.resolve_name(function)
     if epsilon is not None:
         placement = partial(placement, epsilon=epsilon)
-    ranker = model.build(**dict(graph), similarity=placement, numerics=numerics.BY_NAME[name])
-    return training.program(ranker, hydra.utils.instantiate(json.loads(optimizer)), numerics.BY_NAME[name])
+    made = hydra.utils.instantiate(json.loads(optimizer))
+    ranker = model.build(
+        **dict(graph), similarity=placement, numerics=numerics.BY_NAME[name], rows_only=optimizers.rows_only(made)
+    )
+    return training.program(ranker, made, numerics.BY_NAME[name])
 
 
 def evaluate(

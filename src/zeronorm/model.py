@@ -15,10 +15,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zeronorm.convolution import MaxOverTime
 from zeronorm.numerics import Numerics
 
 WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
 """Names of the model's weights, in the order in which a text meets them."""
+
+
+class Lookup(keras.layers.Embedding):
+    """An embedding that reads the rows it is asked for and never the whole matrix, which Keras's own does: TensorFlow
+    can then update rows in place, where otherwise it would copy the matrix at every step."""
+
+    def call(self, ids):
+        return self.embeddings.value.sparse_read(ids)
 
 
 class Similarity(keras.layers.Layer):
@@ -95,20 +104,23 @@ def build(
     trainable_titles: bool,
     similarity: Callable,
     numerics: Numerics,
+    rows_only: bool = False,
 ) -> Ranker:
     """The model, with weights of no meaning yet: `initialise` sets them.
 
     similarity: a function of two float32 tensors [..., d] and a numerics, from `zeronorm.similarity` or elsewhere.
+    rows_only: whether the optimizer will update embeddings row by row.
     """
     text = keras.Input((window,), dtype="int32", name="text")
     positive = keras.Input((1,), dtype="int32", name="positive")
     negative = keras.Input((negatives,), dtype="int32", name="negatives")
 
-    words = keras.layers.Embedding(n_words, dim, trainable=trainable_words, name="words")
-    titles = keras.layers.Embedding(n_titles, dim, trainable=trainable_titles, name="titles")
+    embedding = Lookup if rows_only else keras.layers.Embedding
+    words = embedding(n_words, dim, trainable=trainable_words, name="words")
+    titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
 
-    h = keras.layers.Conv1D(filters, width, activation="tanh", name="convolution")(words(text))
-    h = keras.layers.GlobalMaxPooling1D(name="pooling")(h)
+    sparse = not numerics.jit_compile
+    h = MaxOverTime(filters, width, sparse, trainable_input=trainable_words, name="convolution")(words(text))
     h = keras.layers.Activation("tanh", name="squash")(h)
     h = keras.layers.Dropout(dropout, seed=0, name="dropout")(h)
     z = keras.layers.Dense(dim, name="dense")(h)

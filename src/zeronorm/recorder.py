@@ -12,36 +12,55 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm.examples import Batch
+from zeronorm.slices import first, once, totals
 
 KINDS = ("nan", "+inf", "-inf")
 FORWARD = ("z", "similarity", "loss")
 EMBEDDINGS = ("words", "titles")
 
 
-def norm(x):
-    """Euclidean norm of a tensor or of an IndexedSlices whose repeated rows are summed first. float32 [].
+@dataclass(frozen=True)
+class Change:
+    """What an update did to a weight, or, with `first`, to those of its rows that the step names.
 
-    Non-finite if any element is, and above 1.8e19, where the square of a float32 overflows.
+    before, after: float32, the weight; or, with first, float32 [n, d], rows. ids: int [n], the rows' ids; a row may
+    stand here twice, and first, bool [n], is true where it does so for the first time.
     """
-    x = summed(x) if isinstance(x, tf.IndexedSlices) else x
-    return tf.sqrt(2.0 * tf.nn.l2_loss(x))
+
+    before: tf.Tensor
+    after: tf.Tensor
+    ids: tf.Tensor | None = None
+    first: tf.Tensor | None = None
+
+    def counted(self, values):
+        """values, of the shape of before and after, with repeated rows zeroed."""
+        return values if self.first is None else once(values, self.first)
 
 
-def summed(slices: tf.IndexedSlices):
-    """The rows of an embedding's gradient, rows of the same id added up: float32 [n, d], unused rows zero.
+class Watch:
+    """Reads a weight before an update, at construction, and after it, by `change`.
 
-    slices.indices: int [n]; slices.values: float32 [n, d]. All shapes are static, so that XLA can compile it, and no
-    tensor of the embedding's size is made.
+    rows: int, any shape: the only rows the update can change; None: any may.
     """
-    order = tf.argsort(slices.indices)
-    ids = tf.gather(slices.indices, order)
-    segment = tf.concat([[0], tf.cumsum(tf.cast(ids[1:] != ids[:-1], tf.int32))], axis=0)
-    return tf.math.unsorted_segment_sum(tf.gather(slices.values, order), segment, num_segments=slices.values.shape[0])
+
+    def __init__(self, variable: tf.Variable, rows=None):
+        self.variable, self.rows = variable, None if rows is None else tf.reshape(rows, [-1])
+        self.before = self._read()
+
+    def _read(self):
+        return self.variable.read_value() if self.rows is None else self.variable.sparse_read(self.rows)
+
+    def change(self) -> Change:
+        return Change(self.before, self._read(), self.rows, None if self.rows is None else first(self.rows))
+
+
+def squares(x):
+    """Sum of the squares of a tensor, float32 []. Non-finite if any element is, and above 3.4e38."""
+    return 2.0 * tf.nn.l2_loss(x)
 
 
 def count_nonfinite(x):
     """int32 [3]: how many elements are NaN, +inf and -inf. Infinities are told apart only where there are any."""
-    x = summed(x) if isinstance(x, tf.IndexedSlices) else x
 
     def count(mask):
         return tf.reduce_sum(tf.cast(mask, tf.int32))
@@ -57,51 +76,64 @@ def nonfinite_rows(values, ids):
     return tf.where(finite, -1, tf.cast(ids, tf.int32))
 
 
-def measure(forward: dict, gradients: dict, before: dict, after: dict) -> dict:
+def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     """The measurements of one step.
 
-    forward: {name in FORWARD: tensor}. gradients, before, after: {name of a trained weight: gradient, value before the
-    update, value after it}; the gradient of an embedding is an IndexedSlices.
+    forward: {name in FORWARD: tensor}. gradients, changes: {name of a trained weight: its gradient, its Change}; the
+    gradient of an embedding is an IndexedSlices.
 
-    Returns {"loss": float32 [], "norm", "norm/grad", "norm/update": float32 [weights], "nonfinite": int32 [forward + 3
-    weights, 3], "rows/gradient/<embedding>", "rows/weight/<embedding>": int32 [touched rows], -1 where finite}. The
-    counts are taken only in a step with something non-finite; a finite norm proves that there is nothing to count.
+    Returns {"loss": float32 []; "squares": float32 [forward + 3 weights], the sums of squares of the forward tensors,
+    the gradients, the updates, and the weights after them; "growth": float64 [weights], by how much a weight's sum of
+    squares has grown, where only its rows were watched ("squares" then holds these rows' alone), else 0; "nonfinite":
+    int32 [forward + 3 weights, 3], of a weight watched by rows the growth; "rows/gradient/<embedding>",
+    "rows/weight/<embedding>": int32 [touched rows], -1 where finite}. The counts are taken only in a step with
+    something non-finite: a finite sum of squares proves that there is nothing to count.
     """
-    updates = {name: after[name] - before[name] for name in gradients}
-    phases = (forward, gradients, updates, {name: after[name] for name in gradients})
-    tensors = [tensor for phase in phases for tensor in phase.values()]
-    norms = [norm(tensor) for tensor in tensors]
-    of_weights = tf.reshape(tf.stack(norms[len(forward) :]), [3, len(gradients)])
-    touched = {
-        name: gradients[name]
-        for name in EMBEDDINGS
-        if name in gradients and isinstance(gradients[name], tf.IndexedSlices)
-    }
+    slices = {name: g for name, g in gradients.items() if isinstance(g, tf.IndexedSlices)}
+    of_gradients = [once(totals(g.values, g.indices), first(g.indices)) if name in slices else g for name, g in gradients.items()]
+    of_changes = list(changes.values())
+
+    def growth(c: Change):
+        if c.first is None:
+            return tf.constant(0.0, tf.float64)
+        after, before = (tf.cast(c.counted(rows), tf.float64) for rows in (c.after, c.before))
+        return tf.reduce_sum(after * after - before * before)
+
+    def count_growth(c: Change):
+        count = count_nonfinite(c.counted(c.after))
+        return count if c.first is None else count - count_nonfinite(c.counted(c.before))
+
+    sums = [squares(tensor) for tensor in (*forward.values(), *of_gradients)]
+    sums += [tf.reduce_sum(c.counted(tf.math.squared_difference(c.after, c.before))) for c in of_changes]
+    sums = tf.stack(sums + [squares(c.counted(c.after)) for c in of_changes])
+    finite = tf.math.is_finite(sums)
 
     def details():
-        counts = [
-            tf.cond(tf.math.is_finite(n), lambda: tf.zeros([3], tf.int32), partial(count_nonfinite, tensor))
-            for n, tensor in zip(norms, tensors, strict=True)
-        ]
+        counters = [partial(count_nonfinite, tensor) for tensor in (*forward.values(), *of_gradients)]
+        counters += [lambda c=c: count_nonfinite(c.counted(c.after - c.before)) for c in of_changes]
+        counters += [partial(count_growth, c) for c in of_changes]
+        none = tf.zeros([3], tf.int32)
+        counts = [tf.cond(ok, lambda: none, counter) for ok, counter in zip(tf.unstack(finite), counters, strict=True)]
         rows = {}
-        for name, slices in touched.items():
-            rows[f"rows/gradient/{name}"] = nonfinite_rows(slices.values, slices.indices)
-            rows[f"rows/weight/{name}"] = nonfinite_rows(tf.gather(after[name], slices.indices), slices.indices)
+        for name, g in slices.items():
+            c = changes[name]
+            ids, after = (g.indices, tf.gather(c.after, g.indices)) if c.ids is None else (c.ids, c.after)
+            rows[f"rows/gradient/{name}"] = nonfinite_rows(g.values, g.indices)
+            rows[f"rows/weight/{name}"] = nonfinite_rows(after, ids)
         return {"nonfinite": tf.stack(counts), **rows}
 
     def nothing():
         rows = {}
-        for name, slices in touched.items():
-            none = tf.fill([slices.values.shape[0]], -1)
+        for name, g in slices.items():
+            none = tf.fill([g.values.shape[0]], -1)
             rows |= {f"rows/gradient/{name}": none, f"rows/weight/{name}": none}
-        return {"nonfinite": tf.zeros([len(tensors), 3], tf.int32), **rows}
+        return {"nonfinite": tf.zeros([*finite.shape, 3], tf.int32), **rows}
 
     return {
         "loss": tf.reduce_mean(forward["loss"]),
-        "norm/grad": of_weights[0],
-        "norm/update": of_weights[1],
-        "norm": of_weights[2],
-        **tf.cond(tf.reduce_all(tf.math.is_finite(tf.stack(norms))), nothing, details),
+        "squares": sums,
+        "growth": tf.stack([growth(c) for c in of_changes]),
+        **tf.cond(tf.reduce_all(finite), nothing, details),
     }
 
 
@@ -129,13 +161,16 @@ class Recording:
     """The measurements of a whole training.
 
     trained: names of the trained weights, in the order of `measure`. names: {embedding: what each row stands for}.
+    in_rows: {weight watched by rows: its sum of squares before the first step}; all its values are finite there.
 
     After the training: `curves`, {path: float64 [steps]} with NaN where the measured value was not finite; `events`,
     the NanEvents in the order they happened; `deaths`, {embedding: {row id: step in which it became non-finite}}.
     """
 
-    def __init__(self, trained: Sequence[str], names: dict[str, list[str]]):
+    def __init__(self, trained: Sequence[str], names: dict[str, list[str]], in_rows: dict[str, float] | None = None):
         self.trained, self.names = list(trained), names
+        self._squares = dict(in_rows or {})
+        self._nonfinite = dict.fromkeys(self._squares, 0)
         self.tensors = [("forward", name) for name in FORWARD]
         self.tensors += [(phase, name) for phase in ("gradient", "update", "weight") for name in self.trained]
         self.events: list[NanEvent] = []
@@ -144,29 +179,32 @@ class Recording:
         self._seen: set[tuple[str, str, str]] = set()
         self._columns: dict[str, list[np.ndarray]] = {}
 
-    def add(self, batches: Sequence[Batch], measured: Sequence[dict]) -> None:
-        """Takes the measurements of consecutive steps, as numpy arrays, beside the batches they belong to."""
-        if not batches:
-            return
-        self._extend("train/loss", [m["loss"] for m in measured])
-        counts = np.stack([m["nonfinite"] for m in measured])  # [steps, tensors, kinds]
-        for kind in ("norm", "norm/grad", "norm/update"):
-            for column, name in enumerate(self.trained):
-                self._extend(f"{kind}/{name}", [m[kind][column] for m in measured])
-        for name in self.trained:
-            row = self.tensors.index(("weight", name))
-            self._extend(f"nonfinite/{name}", counts[:, row].sum(axis=1))
-        for batch, m, count in zip(batches, measured, counts, strict=True):
-            if count.any():
-                self._note(batch, m, count)
+    def add(self, batches: Sequence[Batch], measured: dict[str, np.ndarray]) -> None:
+        """Takes the measurements of consecutive steps, [steps, ...] each, beside the batches they belong to."""
+        self._extend("train/loss", measured["loss"])
+        counts = measured["nonfinite"]  # [steps, tensors, kinds]
+        of = {tensor: measured["squares"][:, column] for column, tensor in enumerate(self.tensors)}
+        for column, name in enumerate(self.trained):
+            squares = of["weight", name]
+            nonfinite = counts[:, self.tensors.index(("weight", name))].sum(axis=1)
+            if name in self._squares:
+                squares = self._squares[name] + measured["growth"][:, column].cumsum()
+                nonfinite = self._nonfinite[name] + nonfinite.cumsum()
+                self._squares[name], self._nonfinite[name] = squares[-1], nonfinite[-1]
+            self._extend(f"norm/{name}", np.sqrt(squares))
+            self._extend(f"norm/grad/{name}", np.sqrt(of["gradient", name]))
+            self._extend(f"norm/update/{name}", np.sqrt(of["update", name]))
+            self._extend(f"nonfinite/{name}", nonfinite)
+        for position in np.flatnonzero(counts.any(axis=(1, 2))):
+            self._note(batches[position], {name: value[position] for name, value in measured.items()})
         self.steps += len(batches)
 
     def _extend(self, path: str, values) -> None:
         values = np.asarray(values, dtype=np.float64)
         self._columns.setdefault(path, []).append(np.where(np.isfinite(values), values, np.nan))
 
-    def _note(self, batch: Batch, measured: dict, count: np.ndarray) -> None:
-        for (phase, name), kinds in zip(self.tensors, count, strict=True):
+    def _note(self, batch: Batch, measured: dict[str, np.ndarray]) -> None:
+        for (phase, name), kinds in zip(self.tensors, measured["nonfinite"], strict=True):
             ids: list[int] = []
             if phase in ("gradient", "weight") and f"rows/{phase}/{name}" in measured:
                 ids = sorted({int(row) for row in measured[f"rows/{phase}/{name}"] if row >= 0})

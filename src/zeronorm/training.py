@@ -1,29 +1,35 @@
-"""The compiled step and the loop around it."""
+"""The compiled steps and the loop around them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import groupby, islice
 
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import model, recorder
+from zeronorm import model, optimizers, recorder
 from zeronorm.examples import Batch
 from zeronorm.model import Ranker
 from zeronorm.numerics import Numerics, xla_witness
 
-FLUSH = 50  # steps whose measurements stay on the device before they are fetched together
+CHUNK = 25  # steps between two looks from outside: long enough that the call costs nothing, short enough for Ctrl-C
 
 
 @dataclass
 class Program:
-    """A ranker, its optimizer and their compiled step. It can train again and again: `reset` makes it as new, which
-    costs no second trace or XLA compilation."""
+    """A ranker, its optimizer and their compiled steps. It can train again and again: `reset` makes it as new, which
+    costs no second trace or XLA compilation.
+
+    steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_on_nan bool []) -> (how many were
+    taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program` says.
+    """
 
     ranker: Ranker
     optimizer: object
     numerics: Numerics
-    step: Callable
-    _optimizer_start: list[np.ndarray]
+    steps: Callable
+    _optimizer_start: list[np.ndarray | None]  # None: zeros
 
     @property
     def trained(self) -> list[str]:
@@ -34,32 +40,84 @@ class Program:
         """Initial weights from the matrices and the seed; the optimizer's state as when it was made."""
         model.initialise(self.ranker, words, titles, seed)
         for variable, value in zip(self.optimizer.variables, self._optimizer_start, strict=True):
-            variable.assign(value)
+            variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
+
+    def recording(self, names: dict[str, list[str]]) -> recorder.Recording:
+        """For a training that starts from the present weights. names: {embedding: what each row stands for}."""
+        in_rows = [
+            name for name in recorder.EMBEDDINGS if name in self.trained and optimizers.rows_only(self.optimizer)
+        ]
+        start = {
+            name: float(np.sum(np.square(self.ranker.weights[name].numpy(), dtype=np.float64))) for name in in_rows
+        }
+        return recorder.Recording(self.trained, names, start)
 
 
 def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
-    """Builds the step: Keras's own training step (loss = mean over the batch, tape, optimizer), with measurements.
+    """Builds the steps: Keras's own training step (loss = mean over the batch, tape, optimizer), with measurements, in
+    a loop that is compiled too.
 
-    optimizer: a Keras optimizer, not built yet. The step takes (step int32 [], text, positive, negatives) and returns
-    the measurements of `recorder.measure`, and "xla", int32 []: 1 if XLA computed this step.
+    optimizer: a Keras optimizer, not built yet. Beside the measurements there is "xla", int32: 1 if XLA computed the
+    step.
     """
     weights = {name: variable for name, variable in ranker.weights.items() if variable.trainable}
     optimizer.build(list(weights.values()))
 
     @tf.function(jit_compile=numerics.jit_compile, reduce_retracing=False)
-    def step(number, text, positive, negatives):
+    def update(number, text, positive, negatives):
         with tf.GradientTape() as tape:
             forward = ranker.observed([text, positive, negatives], training=True)
             loss = tf.reduce_mean(forward["loss"])
         gradients = dict(zip(weights, tape.gradient(loss, [w.value for w in weights.values()]), strict=True))
-        before = {name: tf.identity(variable.value) for name, variable in weights.items()}
         optimizer.apply(list(gradients.values()), list(weights.values()))
-        after = {name: tf.convert_to_tensor(variable.value) for name, variable in weights.items()}
         ran_xla = xla_witness(number) if numerics.jit_compile else tf.constant(0)
-        ordered = {name: forward[name] for name in recorder.FORWARD}
-        return {"xla": ran_xla, **recorder.measure(ordered, gradients, before, after)}
+        return ran_xla, {name: forward[name] for name in recorder.FORWARD}, gradients
 
-    return Program(ranker, optimizer, numerics, step, [np.array(v) for v in optimizer.variables])
+    # Whoever computes the update, TensorFlow's kernels measure it: on a CPU XLA sums a large array on one core only.
+    @tf.function(jit_compile=False, reduce_retracing=False)
+    def step(number, text, positive, negatives):
+        touched = {"words": text, "titles": tf.concat([positive, negatives], axis=1)}
+        in_rows = touched if optimizers.rows_only(optimizer) else {}
+        watches = {name: recorder.Watch(variable.value, in_rows.get(name)) for name, variable in weights.items()}
+        ran_xla, forward, gradients = update(number, text, positive, negatives)
+        changes = {name: watch.change() for name, watch in watches.items()}
+        return {"xla": ran_xla, **recorder.measure(forward, gradients, changes)}
+
+    @cache
+    def loop(*shapes: tuple[int, ...]):  # of one batch's inputs: only the number of steps may vary without a new trace
+        one = step.get_concrete_function(*(tf.TensorSpec(shape, tf.int32) for shape in shapes))
+        signature = [tf.TensorSpec((None, *shape), tf.int32) for shape in shapes]
+        return tf.function(partial(repeated, one), input_signature=[*signature, tf.TensorSpec((), tf.bool)])
+
+    def repeated(one, numbers, text, positive, negatives, stop_on_nan):
+        inputs, count = (numbers, text, positive, negatives), tf.shape(numbers)[0]
+        arrays = {
+            name: tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
+            for name, spec in one.structured_outputs.items()
+        }
+
+        def body(position, stopped, arrays):
+            out = one(*(x[position] for x in inputs))
+            stopped = stop_on_nan & tf.reduce_any(out["nonfinite"] > 0)
+            return position + 1, stopped, {name: array.write(position, out[name]) for name, array in arrays.items()}
+
+        taken, _, arrays = tf.while_loop(
+            lambda position, stopped, _: (position < count) & ~stopped, body, (0, tf.constant(False), arrays)
+        )
+        return taken, {name: array.stack() for name, array in arrays.items()}
+
+    def steps(*inputs):
+        return loop(*(tuple(x.shape[1:]) for x in inputs[:-1]))(*inputs)
+
+    starts = [value if np.any(value) else None for value in map(np.array, optimizer.variables)]
+    return Program(ranker, optimizer, numerics, steps, starts)
+
+
+def chunks(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """The batches, at most CHUNK together, of one epoch and of one size."""
+    for _, alike in groupby(batches, key=lambda batch: (batch.epoch, len(batch.text))):
+        while chunk := list(islice(alike, CHUNK)):
+            yield chunk
 
 
 def train(
@@ -67,38 +125,25 @@ def train(
     batches: Iterable[Batch],
     recording: recorder.Recording,
     stop_on_nan: bool = False,
-    after_step: Callable[[Batch], None] = lambda batch: None,
+    after_chunk: Callable[[Batch], None] = lambda last: None,
 ) -> int:
-    """Runs the step on every batch; measurements are fetched FLUSH steps at a time, and once more at an interruption.
+    """Runs the steps over the batches, CHUNK at a time; what they measured is in `recording` after each chunk.
 
-    stop_on_nan: end with the first step that leaves a non-finite value anywhere. after_step: called between steps.
-    Returns the number of steps that XLA computed. A NaN raises nothing.
+    stop_on_nan: end with the first step that leaves a non-finite value anywhere. after_chunk: called with the last
+    batch taken. Returns the number of steps that XLA computed. A NaN raises nothing.
     """
-    done: list[Batch] = []
-    measured: list[dict] = []
     xla_steps = 0
-    try:
-        for batch in batches:
-            out = program.step(tf.constant(batch.step), batch.text, batch.positive, batch.negatives)
-            done.append(batch)
-            measured.append(out)
-            stop = stop_on_nan and bool(tf.reduce_any(out["nonfinite"] > 0))
-            if len(done) == FLUSH or stop:
-                xla_steps += _flush(recording, done, measured)
-            if stop:
-                break
-            after_step(batch)
-    finally:
-        xla_steps += _flush(recording, done, measured)
-    return xla_steps
-
-
-def _flush(recording: recorder.Recording, done: list[Batch], measured: list[dict]) -> int:
-    fetched = [{name: value.numpy() for name, value in m.items()} for m in measured]
-    recording.add(done, fetched)
-    xla_steps = sum(int(m["xla"]) for m in fetched)
-    done.clear()
-    measured.clear()
+    for chunk in chunks(batches):
+        numbers = np.array([batch.step for batch in chunk], np.int32)
+        inputs = (np.stack([getattr(batch, part) for batch in chunk]) for part in ("text", "positive", "negatives"))
+        taken, measured = program.steps(*map(tf.constant, (numbers, *inputs)), tf.constant(stop_on_nan))
+        taken = int(taken)
+        measured = {name: value.numpy()[:taken] for name, value in measured.items()}
+        recording.add(chunk[:taken], measured)
+        xla_steps += int(measured["xla"].sum())
+        after_chunk(chunk[taken - 1])
+        if taken < len(chunk):
+            break
     return xla_steps
 
 

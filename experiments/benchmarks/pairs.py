@@ -1,0 +1,48 @@
+"""Paired timing: variants take turns in one process, so that a drift of the machine's speed meets all of them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from zeronorm import tracking
+
+HERE = Path(__file__).parent
+
+
+def interleaved(variants: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+    """{variant: ms per step of each round}. A variant is called once to warm up and once a round; it returns how many
+    steps it took."""
+    for variant in variants.values():
+        variant()
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds):
+        order = list(variants.items())
+        for name, variant in order if number % 2 else reversed(order):
+            start = time.perf_counter()
+            steps = variant()
+            found[name].append(1000 * (time.perf_counter() - start) / steps)
+    return found
+
+
+def summary(times: dict[str, list[float]], baseline: str) -> list[dict]:
+    """A row per variant: the median and the quartiles of its times and of the ratio, round by round, of the baseline's
+    time to its own."""
+    rows = []
+    for name, values in times.items():
+        speed = np.array(times[baseline]) / np.array(values)
+        low, middle, high = np.percentile(values, [25, 50, 75])
+        slow, typical, fast = np.percentile(speed, [25, 50, 75])
+        row = {"variant": name, "ms": middle, "ms_low": low, "ms_high": high}
+        rows.append(row | {"speed": typical, "speed_low": slow, "speed_high": fast})
+    return rows
+
+
+def write(name: str, rows: list[dict], **more) -> None:
+    """<name>.json beside this file, with date, commit, versions and hardware; prints the rows."""
+    content = {"rows": rows, **more, **tracking.provenance()}
+    (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    for row in rows:
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()))

@@ -1,0 +1,87 @@
+"""Adam in one kernel and by rows, against Keras's own Adam on the same gradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from zeronorm import optimizers
+
+ROWS, D = 12, 4
+STEPS = 30
+
+
+def trained(optimizer, ids_of_step, jit_compile=False, seed=0):
+    """The table after STEPS sparse gradients, and the dense weight after as many dense ones."""
+    rng = np.random.default_rng(seed)
+    table, dense = (keras.Variable(rng.standard_normal((ROWS, D)).astype(np.float32)) for _ in range(2))
+    optimizer.build([table, dense])
+
+    @tf.function(jit_compile=jit_compile)
+    def step(ids, values, gradient):
+        optimizer.apply([tf.IndexedSlices(values, ids, (ROWS, D)), gradient], [table, dense])
+
+    for number in range(STEPS):
+        ids = np.asarray(ids_of_step(number), np.int32)
+        values, gradient = (rng.standard_normal((n, D)).astype(np.float32) for n in (len(ids), ROWS))
+        step(tf.constant(ids), tf.constant(values), tf.constant(gradient))
+    return table.numpy(), dense.numpy(), [v.numpy() for v in optimizer.variables]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("options", [{}, {"learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}])
+@pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
+def test_a_row_touched_at_every_step_is_updated_as_by_keras(ours, options, jit_compile):
+    """Every row in every step, some of them twice: the three agree, in the slots too."""
+
+    def every_row(number):
+        return [*range(ROWS), 3, 3, number % ROWS]
+
+    expected = trained(keras.optimizers.Adam(**options), every_row)
+    found = trained(ours(**options), every_row, jit_compile)
+    for x, y in zip((*expected[:2], *expected[2]), (*found[:2], *found[2]), strict=True):
+        np.testing.assert_allclose(y, x, rtol=2e-5, atol=1e-6)
+
+
+def test_adam_moves_untouched_rows_as_keras_does_and_lazy_adam_leaves_them():
+    def first_half_then_rest(number):
+        return range(6) if number < 15 else range(6, ROWS)
+
+    start = trained(optimizers.LazyAdam(learning_rate=0.0), first_half_then_rest)[0]
+    expected = trained(keras.optimizers.Adam(), first_half_then_rest)[0]
+    np.testing.assert_allclose(trained(optimizers.Adam(), first_half_then_rest)[0], expected, rtol=2e-5, atol=1e-6)
+
+    stopped = []  # what the lazy rows 0 to 5 were when they were last touched
+
+    def noted(number):
+        stopped.append(number)
+        return first_half_then_rest(number)
+
+    lazy = trained(optimizers.LazyAdam(), noted)[0]
+    upto = trained(optimizers.LazyAdam(), lambda number: range(6) if number < 15 else [11])[0]
+    np.testing.assert_array_equal(lazy[:6], upto[:6])  # 15 more steps on other rows have not moved them
+    assert np.abs(lazy[:6] - expected[:6]).max() > 1e-3  # where Adam's momentum has
+    assert np.abs(lazy - start).min(axis=1).max() > 0
+
+
+def test_lazy_adam_touches_only_the_rows_it_is_given_and_makes_no_dense_gradient():
+    table = keras.Variable(np.ones((1000, D), np.float32))
+    optimizer = optimizers.LazyAdam()
+    optimizer.build([table])
+
+    @tf.function
+    def step(values, ids):
+        optimizer.apply([tf.IndexedSlices(values, ids, (1000, D))], [table])
+
+    arguments = tf.ones((2, D)), tf.constant([3, 500])
+    graph = step.get_concrete_function(*arguments).graph
+    made = [op for op in graph.get_operations() if any(1000 in (x.shape or []) for x in op.outputs if x.shape.rank)]
+    assert [op.type for op in made] == []
+    step(*arguments)
+    assert np.flatnonzero((table.numpy() != 1).any(axis=1)).tolist() == [3, 500]
+    assert np.flatnonzero(optimizer._momentums[0].numpy().any(axis=1)).tolist() == [3, 500]
+
+
+def test_amsgrad_is_refused():
+    with pytest.raises(TypeError, match="amsgrad"):
+        optimizers.Adam(amsgrad=True)
