@@ -288,6 +288,13 @@ def identity(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def graph(config: DictConfig) -> str:
+    """What runs with the same compiled steps have in common. Scheduling goes by it; `experiment.compiled` decides."""
+    kept = ("corpus.", "vectors.source", "similarity.function", "similarity.epsilon", "numerics.", "optimizer.")
+    kept += ("model.", "trainable", "training.batch", "training.negatives", "training.margin")
+    return json.dumps({key: value for key, value in flatten(config).items() if key.startswith(kept)}, sort_keys=True)
+
+
 def condition(config: DictConfig) -> str:
     """The cell of the table a run belongs to: its factors without the seed, e.g. 'frozen uniform clamp_squares xla'."""
     trainable = {True: "trainable", False: "frozen"}.get(config.trainable, f"{config.trainable}-trainable")

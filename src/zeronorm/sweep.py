@@ -17,16 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import compose
+import cloudpickle
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from zeronorm import config as schema
+from zeronorm import workers
 
 PARENT_RUN = "ZERONORM_PARENT_RUN"  # environment variable: the MLflow run id of the sweep a job belongs to
 
@@ -46,10 +51,17 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         with ending_the_program():
-            jobs = [compose("config", overrides) for overrides in expand(config)]
+            global current, pool
+            folder = Path(config.hydra.sweep.dir)  # its date is settled here, for every job
+            overrides = expand(config)
+            launcher = config.hydra.launcher
+            if launcher._target_.endswith(".WorkersLauncher"):
+                pool = workers.Workers(*workers.plan(len(overrides), launcher.workers, launcher.threads))
+            loader = GlobalHydra.instance().config_loader()
+            configs = [loader.load_sweep_config(config, job) for job in overrides]
+            jobs = [without_hydra(job) for job in configs]
             check(jobs)
-            global current
-            current = Sweep(jobs, Path(config.hydra.sweep.dir))
+            current = Sweep(jobs, folder, configs)
 
 
 @contextmanager
@@ -88,10 +100,12 @@ def quiet_import() -> Iterator[None]:
 class Sweep:
     """The sweep under way: its parent run and its progress display, from construction to `close`."""
 
-    def __init__(self, jobs: list[DictConfig], folder: Path):
+    def __init__(self, jobs: list[DictConfig], folder: Path, configs: list[DictConfig]):
+        """jobs: their configs. configs: the same with Hydra's own node, as a launcher passes them on."""
         from zeronorm import tracking
 
-        self.config, self.folder, self.jobs = jobs[0], folder, len(jobs)
+        self.config, self.folder, self.jobs, self.configs = jobs[0], folder, len(jobs), configs
+        self.graphs = [schema.graph(job) for job in jobs]
         self.client = tracking.connect(self.config)
         command = " ".join(["zeronorm", "train", *sys.argv[1:]])
         self.run = tracking.open_sweep(self.client, self.config, len(jobs), command)
@@ -116,7 +130,7 @@ class Sweep:
             conditions.to_csv(files[1], index=False)
             table.to_csv(files[2], index=False)
             study.print_table(conditions, console)
-        tracking.close_sweep(self.client, self.run.info.run_id, status, files)
+        tracking.close_sweep(self.client, self.run, status, files)
         if status == "KILLED":
             console.print("Interrupted. What is finished is kept; the same command starts a new sweep.")
         console.print(f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv")
@@ -132,9 +146,9 @@ class Interrupts:
 
     def install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+            signal.signal(number, self.receive)
 
-    def _receive(self, number: int, frame) -> None:
+    def receive(self, number: int, frame) -> None:
         first, self.pending = self.pending is None, number
         if not (self.holding and first):
             self.check()
@@ -159,11 +173,60 @@ class Interrupts:
 interrupts = Interrupts()
 current: Sweep | None = None
 display: "Display | None" = None
+pool: workers.Workers | None = None
+
+
+def launch(context: HydraContext, task: TaskFunction, job_overrides: list[list[str]]) -> list[JobReturn]:
+    """Runs the sweep's jobs in the pool, for hydra/launcher=workers; a JobReturn for each, in order."""
+    shared = cloudpickle.dumps((context, task, Singleton.get_state()))
+    arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in _numbered(current.configs)]
+    results = pool.map(_run_job, arguments, current.graphs)
+    return [found if isinstance(found, JobReturn) else _failed(found) for found in map(_loaded, results)]
+
+
+def _numbered(configs: list[DictConfig]) -> list[DictConfig]:
+    for number, config in enumerate(configs):
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+    return configs
+
+
+def _run_job(argument: tuple[bytes, dict[str, str], bytes]) -> bytes:
+    """In a worker: one job, as Hydra's own launchers run it. Returns its JobReturn, pickled."""
+    shared, environment, config = argument
+    os.environ.update(environment | {name: os.environ[name] for name in workers.THREADS})
+    context, task, state = cloudpickle.loads(shared)
+    setup_globals()
+    Singleton.set_state(state)
+    found = run_job(
+        hydra_context=context,
+        task_function=task,
+        config=cloudpickle.loads(config),
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    if found.status == JobStatus.FAILED:  # an exception may hold what cannot be pickled
+        error = found._return_value
+        found = _failed(RuntimeError(f"{type(error).__name__}: {error}"))
+    return cloudpickle.dumps(found)
+
+
+def _loaded(result: bytes | Exception) -> JobReturn | Exception:
+    return cloudpickle.loads(result) if isinstance(result, bytes) else result
+
+
+def _failed(error: Exception) -> JobReturn:
+    found = JobReturn(status=JobStatus.FAILED)
+    found.return_value = error
+    return found
 
 
 def close(status: str) -> None:
-    """Ends the progress display and closes the sweep under way, if there is one."""
-    global current
+    """Ends the workers and the progress display, and closes the sweep under way, if there is one."""
+    global current, pool
+    if pool is not None:
+        pool.close()
+        pool = None
     if display is not None:
         display.stop()
     if current is not None:
@@ -208,29 +271,34 @@ def check(jobs: list[DictConfig]) -> None:
             tracking.connect(jobs[0])
         except tracking.TrackingError as error:
             raise schema.ConfigError(str(error)) from error
-    with console.status("Loading TensorFlow"), quiet_import():
-        from zeronorm import corpus, experiment, vectors
-    mistakes = (corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
-    with console.status("Building corpus and vectors (once; cached)"):
-        try:
-            for job in jobs:
-                experiment.check(job)
-        except mistakes as error:
-            raise schema.ConfigError(str(error)) from error
-    bad = experiment.load(jobs[0]).corpus.bad_lines
+    with console.status("Loading TensorFlow, building corpus and vectors (once; cached)"):
+        bad = check_input(jobs) if pool is None else pool.first(check_input, jobs)
     if bad:
         console.print(f"Bad lines left out of {bad[0].file}: {len(bad)}. The first:")
         for line in bad[:5]:
             console.print(f"  {line.file}:{line.line}: {line.problem}")
 
 
+def check_input(jobs: list[DictConfig]) -> list:
+    """The part of `check` that needs TensorFlow: tries what the jobs read and import, builds and caches their corpus and
+    vectors. Returns the corpus's bad lines."""
+    with quiet_import():
+        from zeronorm import corpus, experiment, vectors
+    try:
+        for job in jobs:
+            experiment.check(job)
+    except (corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError) as error:
+        raise schema.ConfigError(str(error)) from error
+    return experiment.load(jobs[0]).corpus.bad_lines
+
+
 def costs(jobs: list[DictConfig]) -> list[float]:
     """What each job will take, relative to each other, as measured on the ablation: a fixed part, the steps (a
     trainable word matrix doubles them), and tracing and compiling where the step's graph is new."""
-    seen: set[tuple] = set()
+    seen: set[str] = set()
     found = []
     for job in jobs:
-        graph = (job.trainable, job.similarity.name, job.similarity.epsilon, job.numerics.name, job.optimizer.name)
+        graph = schema.graph(job)
         found.append(2.0 + (5.0 if job.trainable in (True, "words") else 2.0) + (0.0 if graph in seen else 4.0))
         seen.add(graph)
     return found
@@ -312,6 +380,7 @@ def job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     parent = os.environ.get(PARENT_RUN)
+    number = hydra_config.job.num if parent else None
     client = tracking.connect(config)
     result = experiment.Result(folder)
     report_progress(folder, "running", 1, 0)
@@ -328,7 +397,7 @@ def job(config: DictConfig) -> None:
 
     state = "failed"
     try:
-        with tracking.tracked(client, config, list(hydra_config.overrides.task), parent) as run_id:
+        with tracking.tracked(client, config, list(hydra_config.overrides.task), parent, number) as run_id:
             try:
                 with interrupts.held():
                     experiment.run(config, result, tell)

@@ -36,6 +36,7 @@ from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
+JOB = "job"  # tag: the place of a run in its sweep, from 0
 
 
 class TrackingError(Exception):
@@ -149,8 +150,13 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
 
 
 @contextmanager
-def tracked(client: MlflowClient, config: DictConfig, overrides: list[str], parent: str | None) -> Iterator[str]:
-    """A run in the store while the block runs: FINISHED after it, KILLED if it was interrupted, FAILED if it raised."""
+def tracked(
+    client: MlflowClient, config: DictConfig, overrides: list[str], parent: str | None, number: int | None
+) -> Iterator[str]:
+    """A run in the store while the block runs: FINISHED after it, KILLED if it was interrupted, FAILED if it raised.
+
+    parent, number: of a sweep, its run id and the job's place in it.
+    """
     condition = schema.condition(config)
     tags = {
         NAME: f"{condition} seed {config.seed}",
@@ -162,7 +168,7 @@ def tracked(client: MlflowClient, config: DictConfig, overrides: list[str], pare
         **provenance(),
     }
     if parent:
-        tags[PARENT] = parent
+        tags |= {PARENT: parent, JOB: str(number)}
     run_id = client.create_run(experiment_id(client, config), tags=tags).info.run_id
     params = [Param(key, str(value)[:6000]) for key, value in schema.flatten(config).items()]
     for start in range(0, len(params), 100):  # MLflow takes 100 at a time
@@ -226,11 +232,15 @@ def thinned(curve: np.ndarray, points: int) -> np.ndarray:
     return np.array([position for position in np.union1d(chosen, edges) if finite[position]], dtype=int)
 
 
-def close_sweep(client: MlflowClient, run_id: str, status: str, files: list[Path]) -> None:
-    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts."""
+def close_sweep(client: MlflowClient, sweep: Run, status: str, files: list[Path]) -> None:
+    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts. A child that still
+    counts as running has lost its process: it ends as FAILED."""
     for file in files:
-        client.log_artifact(run_id, str(file))
-    client.set_terminated(run_id, status)
+        client.log_artifact(sweep.info.run_id, str(file))
+    for run in _children(client, sweep):
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "FAILED")
+    client.set_terminated(sweep.info.run_id, status)
 
 
 def sweeps(client: MlflowClient, study: str) -> list[Run]:
@@ -245,14 +255,19 @@ def sweeps(client: MlflowClient, study: str) -> list[Run]:
     )
 
 
-def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:
-    """One row per run of a sweep: status, params.*, tags.* and last metrics.*, in the order they started."""
+def _children(client: MlflowClient, sweep: Run) -> list[Run]:
     runs = client.search_runs(
         [sweep.info.experiment_id],
         f"tags.`{PARENT}` = '{sweep.info.run_id}'",
         order_by=["attributes.start_time ASC"],
         max_results=5000,
     )
+    return sorted(runs, key=lambda run: int(run.data.tags.get(JOB, 0)))
+
+
+def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:
+    """One row per run of a sweep: status, params.*, tags.* and last metrics.*, in the sweep's own order."""
+    runs = _children(client, sweep)
     return pd.DataFrame(
         [
             {"run_id": run.info.run_id, "status": run.info.status}
