@@ -83,7 +83,7 @@ def probe(similarity: Callable, numerics: Numerics) -> Probe:
     """Takes the gradient of `similarity` (of two float32 tensors [..., d]) at a zero row, compiled as the step is, for
     incoming gradients of 1 and of 0."""
 
-    @tf.function(jit_compile=numerics.jit_compile)
+    @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def gradients(a, b, upstream):
         with tf.GradientTape() as tape:
             tape.watch([a, b])

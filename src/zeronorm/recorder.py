@@ -90,7 +90,9 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     something non-finite: a finite sum of squares proves that there is nothing to count.
     """
     slices = {name: g for name, g in gradients.items() if isinstance(g, tf.IndexedSlices)}
-    of_gradients = [once(totals(g.values, g.indices), first(g.indices)) if name in slices else g for name, g in gradients.items()]
+    of_gradients = [
+        once(totals(g.values, g.indices), first(g.indices)) if name in slices else g for name, g in gradients.items()
+    ]
     of_changes = list(changes.values())
 
     def growth(c: Change):

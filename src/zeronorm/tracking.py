@@ -165,6 +165,7 @@ def tracked(
         "condition": condition,
         "seed": str(config.seed),
         "config.sha": schema.identity(config),
+        "overrides": " ".join(overrides),
         **provenance(),
     }
     if parent:
@@ -173,7 +174,6 @@ def tracked(
     params = [Param(key, str(value)[:6000]) for key, value in schema.flatten(config).items()]
     for start in range(0, len(params), 100):  # MLflow takes 100 at a time
         client.log_batch(run_id, params=params[start : start + 100])
-    client.set_tag(run_id, "overrides", " ".join(overrides))
     try:
         yield run_id
     except Exception:
@@ -212,24 +212,28 @@ def _log(client: MlflowClient, run_id: str, result: "Result", points: int) -> No
         metrics += [Metric(name, value, now, step) for name, value in values.items()]
     last = max(result.recording.steps - 1, 0) if result.recording else 0
     metrics += [Metric(name, float(value), now, last) for name, value in result.metrics.items()]
-    for start in range(0, len(metrics), 1000):
-        client.log_batch(run_id, metrics=metrics[start : start + 1000])
     tags = dict(result.tags)
     if result.story:
         tags[NOTE] = result.story
     for name, (start, end) in result.norms.items():
         tags[f"norm.{name}"] = f"{start:.6g} -> {end:.6g}"
-    client.log_batch(run_id, tags=[RunTag(key, str(value)[:5000]) for key, value in tags.items()])
+    entities = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
+    client.log_batch(run_id, metrics=metrics[:1000], tags=entities)  # as few calls as MLflow's limit of 1000 allows
+    for start in range(1000, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
     client.log_artifacts(run_id, str(result.folder))
 
 
 def thinned(curve: np.ndarray, points: int) -> np.ndarray:
     """Positions of at most about `points` finite values of a curve, first and last included, and the last finite value
-    before every gap."""
+    before every gap; of a stretch of equal values, only its ends."""
     finite = np.isfinite(curve)
     chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
     edges = np.flatnonzero(finite[:-1] & ~finite[1:])
-    return np.array([position for position in np.union1d(chosen, edges) if finite[position]], dtype=int)
+    kept = np.array([position for position in np.union1d(chosen, edges) if finite[position]], dtype=int)
+    same = curve[kept[1:]] == curve[kept[:-1]]
+    inside = np.concatenate([[False], same[:-1] & same[1:], [False]]) if len(kept) > 2 else np.zeros(len(kept), bool)
+    return kept[~inside]
 
 
 def close_sweep(client: MlflowClient, sweep: Run, status: str, files: list[Path]) -> None:

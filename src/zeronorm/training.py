@@ -63,7 +63,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     weights = {name: variable for name, variable in ranker.weights.items() if variable.trainable}
     optimizer.build(list(weights.values()))
 
-    @tf.function(jit_compile=numerics.jit_compile, reduce_retracing=False)
+    @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def update(number, text, positive, negatives):
         with tf.GradientTape() as tape:
             forward = ranker.observed([text, positive, negatives], training=True)
@@ -74,7 +74,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         return ran_xla, {name: forward[name] for name in recorder.FORWARD}, gradients
 
     # Whoever computes the update, TensorFlow's kernels measure it: on a CPU XLA sums a large array on one core only.
-    @tf.function(jit_compile=False, reduce_retracing=False)
+    @tf.function(jit_compile=False, autograph=False)
     def step(number, text, positive, negatives):
         touched = {"words": text, "titles": tf.concat([positive, negatives], axis=1)}
         in_rows = touched if optimizers.rows_only(optimizer) else {}
@@ -87,7 +87,8 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     def loop(*shapes: tuple[int, ...]):  # of one batch's inputs: only the number of steps may vary without a new trace
         one = step.get_concrete_function(*(tf.TensorSpec(shape, tf.int32) for shape in shapes))
         signature = [tf.TensorSpec((None, *shape), tf.int32) for shape in shapes]
-        return tf.function(partial(repeated, one), input_signature=[*signature, tf.TensorSpec((), tf.bool)])
+        signature.append(tf.TensorSpec((), tf.bool))
+        return tf.function(partial(repeated, one), signature, autograph=False)
 
     def repeated(one, numbers, text, positive, negatives, stop_on_nan):
         inputs, count = (numbers, text, positive, negatives), tf.shape(numbers)[0]

@@ -1,0 +1,56 @@
+"""What MLflow costs a run of the ablation: opening it, its parameters, curves, tags and files, against its training.
+
+python experiments/benchmarks/mlflow_cost.py [rounds]
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # a worker of a sweep has one core
+    os.environ[name] = "1"
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+import pairs
+from zeronorm import config as schema
+from zeronorm import experiment, tracking
+
+
+def main(rounds: int) -> None:
+    schema.register()
+    rows = []
+    with tempfile.TemporaryDirectory() as home:
+        for name, trainable in (("trainable", "true"), ("frozen", "false")):
+            with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+                overrides = [f"home={home}", "training=quick", "examples=2000", f"trainable={trainable}"]
+                config = compose("config", overrides)
+            client = tracking.connect(config)
+            trained, logged = [], []
+            for number in range(rounds + 1):
+                result = experiment.Result(Path(home, f"{name}-{number}"))
+                result.folder.mkdir()
+                experiment.run(config, result)
+                start = time.perf_counter()
+                with tracking.tracked(client, config, overrides, None, None) as run_id:
+                    tracking.log(client, run_id, result, config.tracking.points)
+                logged.append(time.perf_counter() - start)
+                trained.append(result.recording.steps / result.metrics["z/steps_per_second"])
+            share = np.array(logged[1:]) / np.array(trained[1:])  # the first run also traced its step
+            low, middle, high = np.percentile(share, [25, 50, 75])
+            row = {
+                "variant": name,
+                "training_s": float(np.median(trained[1:])),
+                "mlflow_s": float(np.median(logged[1:])),
+            }
+            rows.append(row | {"share": middle, "share_low": low, "share_high": high})
+    pairs.write("mlflow_cost", rows, rounds=rounds)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)

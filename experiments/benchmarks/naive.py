@@ -1,0 +1,108 @@
+"""One run of the ablation as one writes it without this project: a process of its own, Keras's fit, a callback that
+takes np.linalg.norm of every weight after every batch and logs it to MLflow.
+
+python experiments/benchmarks/naive.py OUTPUT.json HOME OVERRIDE...
+
+It reads the corpus and the matrices from this project's cache under HOME. Writes the outcome and where its seconds
+went.
+"""
+
+import time
+
+START = time.perf_counter()
+
+import json
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from functools import partial
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+import plain_keras
+from zeronorm import config as schema
+from zeronorm import experiment, numerics, ranking, similarity
+
+
+class Watch(keras.callbacks.Callback):
+    """Norm and finiteness of every weight after every batch."""
+
+    def __init__(self, clock):
+        self.clock, self.first_nan, self.batch = clock, None, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.batch == 0:
+            self.clock.mark("tracing and compiling, first step")
+        self.clock.mark("steps")
+        norms = {}
+        for weight in self.model.weights:
+            value = np.asarray(weight)
+            if np.issubdtype(value.dtype, np.floating):
+                norms[weight.path.replace("/", "_")] = float(np.linalg.norm(value))
+        if self.first_nan is None and not np.isfinite(list(norms.values())).all():
+            self.first_nan = self.batch
+        self.clock.mark("norms")
+        finite = {name: norm for name, norm in norms.items() if np.isfinite(norm)}
+        mlflow.log_metrics({"loss": logs["loss"], **finite} if np.isfinite(logs["loss"]) else finite, step=self.batch)
+        self.clock.mark("logging")
+        self.batch += 1
+
+
+class Clock:
+    def __init__(self):
+        self.last, self.seconds = START, {}
+
+    def mark(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
+        self.last = now
+
+
+def main(output: Path, home: str, overrides: list[str]) -> None:
+    clock = Clock()
+    clock.mark("imports")
+    schema.register()
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        config = compose("config", ["training=quick", "examples=2000", *overrides, f"home={home}"])
+    data = experiment.load(config)
+    words, titles = experiment.initial_matrices(config, data)
+    drawn = experiment.draw(config, data)
+    clock.mark("corpus and vectors, from a cache")
+    used = numerics.BY_NAME[config.numerics.name]
+    placement = partial(getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon)
+    ranker = plain_keras.build(
+        words, titles, window=config.corpus.window, negatives=config.training.negatives, filters=config.model.filters,
+        width=config.model.width, dropout=config.model.dropout, margin=config.training.margin,
+        trainable=config.trainable, similarity=placement, numerics=used, optimizer=keras.optimizers.Adam(),
+    )  # fmt: skip
+    mlflow.set_tracking_uri(f"sqlite:///{output.with_suffix('.db')}")
+    watch = Watch(clock)
+    with mlflow.start_run():
+        mlflow.log_params(dict(override.split("=") for override in overrides))
+        clock.mark("model, store")
+        ranker.model.fit(
+            [drawn.text, drawn.positive, drawn.negatives], np.zeros(len(drawn)), batch_size=config.training.batch,
+            epochs=config.training.epochs, verbose=0, callbacks=[watch],
+        )  # fmt: skip
+        clock.mark("steps")
+        z = ranker.encoder.predict(data.corpus.text[data.corpus.test], verbose=0)
+        rows = np.asarray(ranker.weights["titles"])
+        scores = z @ rows.T / np.maximum(np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1), 1e-7)
+        quality = ranking.metrics(ranking.ranks(scores, data.corpus.title[data.corpus.test]))
+        clock.mark("evaluation")
+        mlflow.log_metrics(quality)
+        clock.mark("logging")
+    output.write_text(
+        json.dumps({"overrides": overrides, "first_nan": watch.first_nan, "seconds": clock.seconds, **quality})
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3:])

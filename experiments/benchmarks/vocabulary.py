@@ -1,0 +1,100 @@
+"""Does a step's time grow with the vocabulary? An embedding's update, and its recording, at two sizes: Keras's Adam,
+this project's Adam and LazyAdam.
+
+python experiments/benchmarks/vocabulary.py [rounds]
+
+Needs 12 GB of memory: 1,000,000 x 300 weights, with Adam's two slots, for three optimizers in turn.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import gc
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import pairs
+from zeronorm import optimizers, recorder
+
+D, NAMED, STEPS = 300, 1000, 20  # floats a row, rows named by a batch (10 texts of 100 words), steps a turn
+SIZES = (10_000, 1_000_000)
+
+
+def updates(optimizer, rows: int):
+    """A turn of STEPS sparse gradients on a table of `rows`, recorded as a training records them."""
+    table = keras.Variable(np.full((rows, D), 0.1, np.float32))
+    optimizer.build([table])
+    rng = np.random.default_rng(0)
+    ids = [tf.constant(rng.integers(0, rows, NAMED, np.int32)) for _ in range(STEPS)]
+    values = tf.constant(rng.standard_normal((NAMED, D), np.float32))
+    forward = {name: tf.ones([1]) for name in recorder.FORWARD}
+
+    @tf.function(autograph=False)
+    def step(ids):
+        watch = recorder.Watch(table.value, ids if optimizers.rows_only(optimizer) else None)
+        gradient = tf.IndexedSlices(values, ids, (rows, D))
+        optimizer.apply([gradient], [table])
+        return recorder.measure(forward, {"words": gradient}, {"words": watch.change()})["squares"]
+
+    def turn() -> int:
+        for named in ids:
+            squares = step(named)
+        squares.numpy()
+        return STEPS
+
+    return turn
+
+
+def keras_updates(rows: int):
+    """A turn of Keras's own Adam on the same gradients, not recorded."""
+    table = keras.Variable(np.full((rows, D), 0.1, np.float32))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build([table])
+    rng = np.random.default_rng(0)
+    ids = [tf.constant(rng.integers(0, rows, NAMED, np.int32)) for _ in range(STEPS)]
+    values = tf.constant(rng.standard_normal((NAMED, D), np.float32))
+
+    @tf.function(autograph=False)
+    def step(ids):
+        optimizer.apply([tf.IndexedSlices(values, ids, (rows, D))], [table])
+
+    def turn(steps: int = 2 if rows > 100_000 else STEPS) -> int:
+        for named in ids[:steps]:
+            step(named)
+        np.asarray(table.value[0])
+        return steps
+
+    return turn
+
+
+def main(rounds: int) -> None:
+    variants = {
+        "lazy_adam, recorded": lambda rows: updates(optimizers.LazyAdam(), rows),
+        "adam, recorded": lambda rows: updates(optimizers.Adam(), rows),
+        "keras adam": keras_updates,
+    }
+    rows = []
+    for name, made in variants.items():
+        small, large = (made(size) for size in SIZES)
+        times = pairs.interleaved({"small": small, "large": large}, rounds)
+        growth = np.array(times["large"]) / np.array(times["small"])
+        row = {
+            "variant": name,
+            "ms_small": float(np.median(times["small"])),
+            "ms_large": float(np.median(times["large"])),
+        }
+        low, middle, high = np.percentile(growth, [25, 50, 75])
+        rows.append(row | {"growth": middle, "growth_low": low, "growth_high": high})
+        del small, large
+        gc.collect()
+    for row in rows:
+        row["speed_large"] = rows[-1]["ms_large"] / row["ms_large"]
+    pairs.write("vocabulary", rows, rounds=rounds, sizes=SIZES, d=D, named=NAMED)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
