@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -237,42 +238,88 @@ def test_a_failing_run_is_marked_and_the_others_finish(swept):
     assert done.returncode == 1
     assert "this placement is broken" in done.stderr
     parents, runs = runs_of(store(folder), "single runs")
-    assert [run.info.status for run in runs[before:]] == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in sorted(runs[before:], key=number_of)] == ["FAILED", "FINISHED"]
     assert parents[-1].info.status == "FAILED"
     assert "1 of 2 runs finished" in done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_sweep_keeps_what_is_finished(swept, sent, code):
-    folder, _ = swept
-    before = {run.info.run_id for part in runs_of(store(folder), "single runs") for run in part}
-    earlier = set((folder / "home" / "outputs").iterdir())
+def under_way(folder, earlier, number, *overrides):
+    """Starts a sweep of three runs; returns its process as soon as the run of that number has begun its steps."""
     process = subprocess.Popen(
         [*ZERONORM, "train", "-m", "seed=0,1,2", "examples=400", "training.epochs=30", "model.filters=16",
-         "trainable=false"],
+         "trainable=false", *overrides],
         cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    for _ in range(600):  # until the second run is under way
+    for _ in range(600):
         time.sleep(0.2)
         new = [path for path in (folder / "home" / "outputs").iterdir() if path not in earlier]
-        status = sweep.status_file(new[0] / "1") if new else None
+        status = sweep.status_file(new[0] / str(number)) if new else None
         if status and status.exists() and json.loads(status.read_text())["done"] > 0:
-            break
+            return process
         assert process.poll() is None, process.communicate()
+    raise AssertionError("the run has not begun within two minutes")
+
+
+@pytest.fixture
+def fresh(swept):
+    """(folder, what lies in its outputs, a function that returns the sweeps and runs added since)."""
+    folder, _ = swept
+    before = {run.info.run_id for part in runs_of(store(folder), "single runs") for run in part}
+
+    def added():
+        parts = runs_of(store(folder), "single runs")
+        return [sorted((run for run in part if run.info.run_id not in before), key=number_of) for part in parts]
+
+    return folder, set((folder / "home" / "outputs").iterdir()), added
+
+
+def number_of(run):
+    return int(run.data.tags.get("job", 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_keeps_what_is_finished(fresh, sent, code):
+    folder, earlier, added = fresh
+    process = under_way(folder, earlier, 1, "hydra.launcher.workers=1")
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    parents, runs = (
-        [run for run in part if run.info.run_id not in before] for part in runs_of(store(folder), "single runs")
-    )
+    parents, runs = added()
     assert [run.info.status for run in runs] == ["FINISHED", "KILLED"]
     assert [run.info.status for run in parents] == ["KILLED"]
     assert runs[0].data.tags["outcome"] == "finite" and "eval/mrr" in runs[0].data.metrics
-    assert (
-        runs[1].data.tags["outcome"] == "killed" and "train/loss" in runs[1].data.metrics
-    )  # what was measured is kept
+    killed = runs[1].data
+    assert killed.tags["outcome"] == "killed" and "train/loss" in killed.metrics  # what was measured is kept
     assert "1 of 3 runs finished" in out and "Interrupted." in out and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_reaches_every_process_and_both_workers_end_in_order(fresh):
+    folder, earlier, added = fresh
+    process = under_way(folder, earlier, 1, "hydra.launcher.workers=2", "training.epochs=200")
+    for one in (process, *psutil.Process(process.pid).children()):
+        one.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    _, runs = added()
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
+    assert all("train/loss" in run.data.metrics for run in runs)
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_dies_is_marked_and_the_others_finish(fresh):
+    folder, earlier, added = fresh
+    process = under_way(folder, earlier, 0, "hydra.launcher.workers=1")
+    for child in psutil.Process(process.pid).children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "A worker process died in this run" in err
+    parents, runs = added()
+    assert [run.info.status for run in runs] == ["FAILED", "FINISHED", "FINISHED"]
+    assert [run.info.status for run in parents] == ["FAILED"] and "2 of 3 runs finished" in out
 
 
 @pytest.mark.parametrize(
@@ -313,7 +360,7 @@ def test_a_store_that_dies_under_way_loses_nothing(composed, tmp_path):
     result = experiment.Result(tmp_path)
     with (
         pytest.raises(tracking.TrackingError, match="everything the run found is in") as failed,
-        tracking.tracked(client, config, [], None) as run_id,
+        tracking.tracked(client, config, [], None, None) as run_id,
     ):
         experiment.run(composed(*SMALL), result)
         (tmp_path / "mlflow.db").write_bytes(b"")

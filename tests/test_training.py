@@ -30,7 +30,7 @@ def names_of(tiny):
 
 
 def recorded(tiny, used, stop=False, steps=STEPS, optimizer=None, **options):
-    built, words, titles = tiny
+    _, words, titles = tiny
     order = order_of(tiny, steps)
     program = training.program(build(used, words, titles, **options), optimizer or optimizers.Adam(), used)
     program.reset(words, titles, seed=7)
@@ -41,7 +41,7 @@ def recorded(tiny, used, stop=False, steps=STEPS, optimizer=None, **options):
 
 def plain(tiny, used, optimizer, trainable=True):
     """The same model of Keras's stock layers, compiled as Keras compiles."""
-    built, words, titles = tiny
+    _, words, titles = tiny
     reference = plain_keras.build(
         words, titles, window=20, negatives=10, filters=32, width=5, dropout=0.2, margin=1.0, trainable=trainable,
         similarity=partial(similarity.clamp_product, epsilon=1e-7), numerics=used, optimizer=optimizer,
@@ -84,8 +84,7 @@ def test_equals_plain_keras_fit(tiny, used, optimizer, kerass, trainable):
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 def test_nan_travels_as_in_plain_keras(tiny, used):
     """The same elements of the same weights end as NaN, step by step, as in stock layers and train_on_batch."""
-    _, words, titles = tiny
-    program, _, order, _ = recorded(tiny, used, steps=0)
+    program, *_ = recorded(tiny, used, steps=0)
     reference = plain(tiny, used, keras.optimizers.Adam())
     for batch in order_of(tiny, 4):
         training.train(program, [batch], program.recording(names_of(tiny)))

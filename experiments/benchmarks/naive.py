@@ -1,10 +1,10 @@
 """One run of the ablation as one writes it without this project: a process of its own, Keras's fit, a callback that
 takes np.linalg.norm of every weight after every batch and logs it to MLflow.
 
-python experiments/benchmarks/naive.py OUTPUT.json HOME OVERRIDE...
+python experiments/benchmarks/naive.py OUTPUT.json STORE.db OVERRIDE...
 
-It reads the corpus and the matrices from this project's cache under HOME. Writes the outcome and where its seconds
-went.
+It builds its corpus and trains its vectors itself, as every process does that shares nothing with others. Writes the
+outcome and where its seconds went.
 """
 
 import time
@@ -20,6 +20,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import keras
 import mlflow
@@ -65,16 +66,17 @@ class Clock:
         self.last = now
 
 
-def main(output: Path, home: str, overrides: list[str]) -> None:
+def main(output: Path, store: Path, overrides: list[str]) -> None:
     clock = Clock()
     clock.mark("imports")
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        config = compose("config", ["training=quick", "examples=2000", *overrides, f"home={home}"])
-    data = experiment.load(config)
+        config = compose("config", ["training=quick", "examples=2000", *overrides])
+    with TemporaryDirectory() as config.home:
+        data = experiment.load(config)
     words, titles = experiment.initial_matrices(config, data)
     drawn = experiment.draw(config, data)
-    clock.mark("corpus and vectors, from a cache")
+    clock.mark("corpus and vectors")
     used = numerics.BY_NAME[config.numerics.name]
     placement = partial(getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon)
     ranker = plain_keras.build(
@@ -82,7 +84,7 @@ def main(output: Path, home: str, overrides: list[str]) -> None:
         width=config.model.width, dropout=config.model.dropout, margin=config.training.margin,
         trainable=config.trainable, similarity=placement, numerics=used, optimizer=keras.optimizers.Adam(),
     )  # fmt: skip
-    mlflow.set_tracking_uri(f"sqlite:///{output.with_suffix('.db')}")
+    mlflow.set_tracking_uri(f"sqlite:///{store}")
     watch = Watch(clock)
     with mlflow.start_run():
         mlflow.log_params(dict(override.split("=") for override in overrides))
@@ -105,4 +107,4 @@ def main(output: Path, home: str, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), sys.argv[3:])

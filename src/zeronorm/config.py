@@ -117,7 +117,7 @@ class TrackingConfig:
     name: str = MISSING
     uri: str | None = MISSING
     artifacts: str | None = None  # where a new experiment's artifacts go; null: where the server puts them
-    points: int = 48  # logged points of one curve; the artifact curves.csv.gz has every step
+    points: int = 40  # logged points of one curve; the artifact curves.csv.gz has every step
 
 
 @dataclass

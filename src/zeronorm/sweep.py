@@ -181,7 +181,10 @@ def launch(context: HydraContext, task: TaskFunction, job_overrides: list[list[s
     shared = cloudpickle.dumps((context, task, Singleton.get_state()))
     arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in _numbered(current.configs)]
     results = pool.map(_run_job, arguments, current.graphs)
-    return [found if isinstance(found, JobReturn) else _failed(found) for found in map(_loaded, results)]
+    return [
+        cloudpickle.loads(found) if isinstance(found, bytes) else _failed(found, overrides)
+        for found, overrides in zip(results, job_overrides, strict=True)
+    ]
 
 
 def _numbered(configs: list[DictConfig]) -> list[DictConfig]:
@@ -207,16 +210,12 @@ def _run_job(argument: tuple[bytes, dict[str, str], bytes]) -> bytes:
     )
     if found.status == JobStatus.FAILED:  # an exception may hold what cannot be pickled
         error = found._return_value
-        found = _failed(RuntimeError(f"{type(error).__name__}: {error}"))
+        found = _failed(RuntimeError(f"{type(error).__name__}: {error}"), list(found.overrides))
     return cloudpickle.dumps(found)
 
 
-def _loaded(result: bytes | Exception) -> JobReturn | Exception:
-    return cloudpickle.loads(result) if isinstance(result, bytes) else result
-
-
-def _failed(error: Exception) -> JobReturn:
-    found = JobReturn(status=JobStatus.FAILED)
+def _failed(error: Exception, overrides: list[str]) -> JobReturn:
+    found = JobReturn(status=JobStatus.FAILED, overrides=overrides)
     found.return_value = error
     return found
 
@@ -280,8 +279,8 @@ def check(jobs: list[DictConfig]) -> None:
 
 
 def check_input(jobs: list[DictConfig]) -> list:
-    """The part of `check` that needs TensorFlow: tries what the jobs read and import, builds and caches their corpus and
-    vectors. Returns the corpus's bad lines."""
+    """The part of `check` that needs TensorFlow: tries what the jobs read and import; builds and caches their corpus
+    and vectors. Returns the corpus's bad lines."""
     with quiet_import():
         from zeronorm import corpus, experiment, vectors
     try:

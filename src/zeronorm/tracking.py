@@ -116,7 +116,8 @@ def provenance() -> dict[str, str]:
 
 
 def commit() -> dict[str, str]:
-    """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel."""
+    """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel. What a report writes
+    (tables, figures, READMEs) does not make it dirty: no number depends on it."""
     checkout = schema.conf_dir().parent
     if not (checkout / ".git").exists():
         return {}
@@ -128,7 +129,8 @@ def commit() -> dict[str, str]:
 
     try:
         commit = git("rev-parse", "HEAD")
-        dirty = bool(git("status", "--porcelain"))
+        written = [f":(exclude,glob)**/*.{kind}" for kind in ("md", "json", "csv", "png")]
+        dirty = bool(git("status", "--porcelain", "--", ":/", *written))
     except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
         return {}
     return {"git.commit": commit, "git.dirty": str(dirty).lower(), COMMIT: commit}

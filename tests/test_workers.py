@@ -1,0 +1,54 @@
+"""Which worker takes which job, and how many workers there are."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from zeronorm import workers
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(cores, gigabytes, gpu) pretends."""
+
+    def pretend(cores, gigabytes=64, gpu=False):
+        monkeypatch.setattr(workers.joblib, "cpu_count", lambda: cores)
+        monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 1e9))
+        monkeypatch.setattr(workers.Path, "exists", lambda path: gpu)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    "given, jobs, workers_, threads, plan",
+    [
+        ((2,), 48, None, None, (2, 1)),  # a worker a core
+        ((16,), 48, None, None, (16, 1)),
+        ((16,), 3, None, None, (3, 5)),  # few jobs: the cores are shared out
+        ((16, 9), 48, None, None, (4, 4)),  # 2 GB a worker
+        ((4, 1), 48, None, None, (1, 4)),  # one in any case
+        ((16, 64, True), 48, None, None, (1, 16)),  # one GPU, one process
+        ((16,), 48, 4, None, (4, 4)),  # as configured
+        ((16,), 48, 4, 2, (4, 2)),
+        ((2,), 48, 8, None, (8, 1)),
+    ],
+)
+def test_plan(machine, given, jobs, workers_, threads, plan):
+    machine(*given)
+    assert workers.plan(jobs, workers_, threads) == plan
+
+
+def test_a_worker_stays_with_its_graph_and_helps_out_at_the_end():
+    queue = workers.Queue(["a", "a", "b", "a", "b", "a"])
+    assert [queue.take(worker) for worker in (1, 2, 1, 2)] == [0, 2, 1, 4]
+    assert queue.take(2) == 3  # b is done: it helps with a
+    assert [queue.take(worker) for worker in (1, 1, 2)] == [5, None, None]
+
+
+def test_every_job_is_taken_once():
+    graphs = [number % 5 for number in range(40)]
+    queue = workers.Queue(graphs)
+    taken = []
+    while (job := queue.take(len(taken) % 3)) is not None:
+        taken.append(job)
+    assert sorted(taken) == list(range(40))
