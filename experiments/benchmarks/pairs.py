@@ -10,6 +10,7 @@ import numpy as np
 from zeronorm import tracking
 
 HERE = Path(__file__).parent
+PROVENANCE = tracking.provenance()  # of the code that is about to be measured
 
 
 def interleaved(variants: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
@@ -42,7 +43,7 @@ def summary(times: dict[str, list[float]], baseline: str) -> list[dict]:
 
 def write(name: str, rows: list[dict], **more) -> None:
     """<name>.json beside this file, with date, commit, versions and hardware; prints the rows."""
-    content = {"rows": rows, **more, **tracking.provenance()}
+    content = {"rows": rows, **more, **PROVENANCE}
     (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     for row in rows:
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()))

@@ -76,4 +76,4 @@ def costs(case: str, times: dict[str, list[float]], baseline: str) -> list[dict]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)

@@ -83,6 +83,22 @@ def keras_fit(used: numerics.Numerics, words, titles, drawn, optimizer, callback
     return turn
 
 
+def forward_product():
+    """A turn of STEPS times the convolution's matrix product, which any exact step has to do."""
+    windows = SIZE["window"] - SIZE["width"] + 1
+    patches = tf.random.normal((10 * windows, SIZE["width"] * D), seed=0)
+    kernel = tf.random.normal((SIZE["width"] * D, SIZE["filters"]), seed=0)
+    product = tf.function(tf.matmul, autograph=False)
+
+    def turn() -> int:
+        for _ in range(STEPS):
+            out = product(patches, kernel)
+        out[0, 0].numpy()
+        return STEPS
+
+    return turn
+
+
 def main(rounds: int) -> None:
     words, titles, drawn = data(STEPS)
     times = {}
@@ -101,8 +117,10 @@ def measured(used, rounds, words, titles, drawn):
         "ours, not recording": ours_without_recording(used, words, titles, drawn, optimizers.Adam()),
         "ours": ours(used, words, titles, drawn, optimizers.Adam()),
     }
+    if not used.jit_compile:
+        variants["forward product"] = forward_product()
     return pairs.interleaved(variants, rounds)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 11)

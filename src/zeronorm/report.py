@@ -119,12 +119,69 @@ def _quality(name: str) -> str:
     return "\n".join(lines)
 
 
+MEASURES = {  # of the benchmarks' rows: what the column says, and how
+    "ms": ("ms a step", "{:.1f}"),
+    "ms_small": ("ms a step, 10,000 rows", "{:.1f}"),
+    "ms_large": ("ms a step, 1,000,000 rows", "{:.1f}"),
+    "growth": ("growth", "{:.2f}"),
+    "speed": ("times as fast", "{:.2f}"),
+    "speed_large": ("times as fast at 1,000,000 rows", "{:.0f}"),
+    "cost": ("cost", "{:.0%}"),
+    "share": ("share of the training", "{:.1%}"),
+    "training_s": ("training, s", "{:.2f}"),
+    "mlflow_s": ("MLflow, s", "{:.3f}"),
+    "minutes": ("minutes", "{:.1f}"),
+}
+
+
+def benchmark(name: str) -> dict:
+    """experiments/benchmarks/<name>.json, as the benchmark wrote it."""
+    return json.loads((experiments_dir() / "benchmarks" / f"{name}.json").read_text())
+
+
+def _benchmark(name: str) -> str:
+    """The benchmark's rows as a table: medians, with quartiles where there are any."""
+    rows = benchmark(name)["rows"]
+    columns = [key for key in rows[0] if not key.endswith(("_low", "_high"))]
+
+    def cell(row: dict, key: str) -> str:
+        if key not in MEASURES:
+            return str(row[key])
+        text = MEASURES[key][1].format(row[key])
+        if f"{key}_low" in row and row[f"{key}_low"] != row[f"{key}_high"]:
+            text += " ({} to {})".format(*(MEASURES[key][1].format(row[f"{key}_{end}"]) for end in ("low", "high")))
+        return text
+
+    labels = [MEASURES[key][0] if key in MEASURES else key for key in columns]
+    lines = ["| " + " | ".join(labels) + " |", "|---" * len(labels) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cell(row, key) for key in columns) + " |" for row in rows)])
+
+
+def _phases(name: str) -> str:
+    """Where the seconds of the benchmark's naive runs went, on average."""
+    phases = sorted(benchmark(name)["naive_phases"].items(), key=lambda item: -item[1])
+    total = sum(seconds for _, seconds in phases)
+    lines = [f"| {phase} | {seconds:.1f} | {seconds / total:.0%} |" for phase, seconds in phases]
+    return "\n".join(["| phase | seconds a run | share |", "|---|---|---|", *lines])
+
+
+def _measured(name: str) -> str:
+    found = benchmark(name)
+    rounds = f"{found['rounds']} rounds, " if "rounds" in found else f"{found['naive_runs']} naive runs, "
+    dirty = " with uncommitted changes" if found["git.dirty"] == "true" else ""
+    where = f"commit {found['git.commit'][:12]}{dirty}; {found['hardware']}; {found['versions']}."
+    return f"{rounds}{found['date']}, {where}"
+
+
 BLOCKS: dict[str, Callable[[str], str]] = {
     "summary": lambda name: study.summary(conditions(name)),
     "table": lambda name: study.markdown(conditions(name)),
     "provenance": _provenance_line,
     "quality": _quality,
     "verdict": lambda name: study.verdict(conditions(name)),
+    "benchmark": _benchmark,
+    "phases": _phases,
+    "measured": _measured,
 }
 
 
