@@ -13,19 +13,29 @@ HERE = Path(__file__).parent
 PROVENANCE = tracking.provenance()  # of the code that is about to be measured
 
 
-def interleaved(variants: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
+def interleaved(variants: dict[str, Callable[[], tuple[int, float]]], rounds: int) -> dict[str, list[float]]:
     """{variant: ms per step of each round}. A variant is called once to warm up and once a round; it returns how many
-    steps it took."""
+    steps it took and in how many seconds."""
     for variant in variants.values():
         variant()
     found: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds):
         order = list(variants.items())
         for name, variant in order if number % 2 else reversed(order):
-            start = time.perf_counter()
-            steps = variant()
-            found[name].append(1000 * (time.perf_counter() - start) / steps)
+            steps, seconds = variant()
+            found[name].append(1000 * seconds / steps)
     return found
+
+
+def timed(turn: Callable[[], int]) -> Callable[[], tuple[int, float]]:
+    """A variant that is timed as a whole. turn: returns how many steps it took."""
+
+    def variant() -> tuple[int, float]:
+        start = time.perf_counter()
+        steps = turn()
+        return steps, time.perf_counter() - start
+
+    return variant
 
 
 def summary(times: dict[str, list[float]], baseline: str) -> list[dict]:

@@ -55,7 +55,7 @@ def main(rounds: int) -> None:
 def checked(turn):
     """The turn, traced and run under tf.debugging.enable_check_numerics, which is off again after each."""
 
-    def turn_checked() -> int:
+    def turn_checked() -> tuple[int, float]:
         tf.debugging.enable_check_numerics()
         try:
             return turn()

@@ -46,7 +46,7 @@ def updates(optimizer, rows: int):
         squares.numpy()
         return STEPS
 
-    return turn
+    return pairs.timed(turn)
 
 
 def keras_updates(rows: int):
@@ -68,7 +68,7 @@ def keras_updates(rows: int):
         np.asarray(table.value[0])
         return steps
 
-    return turn
+    return pairs.timed(turn)
 
 
 def main(rounds: int) -> None:

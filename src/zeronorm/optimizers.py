@@ -3,8 +3,6 @@
 import keras
 import tensorflow as tf
 
-from zeronorm import slices
-
 
 class Adam(keras.optimizers.Adam):
     """Keras's Adam (Kingma and Ba, "Adam", ICLR 2015, the form with epsilon-hat), its update computed by TensorFlow's
@@ -22,10 +20,12 @@ class Adam(keras.optimizers.Adam):
     def update_step(self, gradient, variable, learning_rate):
         momentum, velocity = self._slots(variable)
         beta_1_power, beta_2_power = self._powers()
+        dense = tf.convert_to_tensor(gradient)
         if isinstance(gradient, tf.IndexedSlices):
-            # The kernel will add the square of the sum; what the velocity lacks or has too much is added before.
+            # The kernel will add the square of a row's sum; what the velocity then lacks, or has too much, comes first.
             values, ids = gradient.values, gradient.indices
-            excess = values * values - slices.once(slices.totals(values, ids) ** 2, slices.first(ids))
+            times = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), ids, dense.shape[0])
+            excess = values * values - tf.gather(dense, ids) ** 2 / tf.gather(times, ids)
             rows = excess * ((1 - self.beta_2) / self.beta_2)
             tf.raw_ops.ResourceScatterAdd(resource=velocity.handle, indices=ids, updates=rows)
         tf.raw_ops.ResourceApplyAdam(
@@ -38,7 +38,7 @@ class Adam(keras.optimizers.Adam):
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
-            grad=tf.convert_to_tensor(gradient),
+            grad=dense,
         )
 
     def _slots(self, variable) -> tuple[tf.Variable, tf.Variable]:
@@ -69,8 +69,8 @@ class LazyAdam(Adam):
         beta_1_power, beta_2_power = self._powers()
         rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - beta_2_power) / (1 - beta_1_power)
         m, v = momentum.sparse_read(ids), velocity.sparse_read(ids)
-        m = m + (slices.totals(values, ids) - m) * (1 - self.beta_1)
-        v = v + (slices.totals(values * values, ids) - v) * (1 - self.beta_2)
+        m = m + (_totals(values, ids) - m) * (1 - self.beta_1)
+        v = v + (_totals(values * values, ids) - v) * (1 - self.beta_2)
         row = _resource(variable).sparse_read(ids) - rate * m / (tf.sqrt(v) + self.epsilon)
         for table, rows in ((momentum, m), (velocity, v), (_resource(variable), row)):
             tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=ids, updates=rows)
@@ -79,6 +79,19 @@ class LazyAdam(Adam):
 def rows_only(optimizer) -> bool:
     """Whether an embedding's update is confined to the rows its gradient names."""
     return isinstance(optimizer, LazyAdam)
+
+
+def _totals(values, ids):
+    """float32 [n, d]: for each of ids, int [n], the sum of all rows of values, float32 [n, d], that have this id.
+
+    All shapes are static, so that XLA can compile it, and no tensor of the table's size is made.
+    """
+    order = tf.argsort(ids, stable=True)
+    ordered = tf.gather(ids, order)
+    starts = tf.concat([[0], tf.cast(ordered[1:] != ordered[:-1], tf.int32)], axis=0)
+    segment = tf.cumsum(starts)  # of each position of the ordered ids
+    sums = tf.math.unsorted_segment_sum(tf.gather(values, order), segment, num_segments=values.shape[0])
+    return tf.gather(sums, tf.gather(segment, tf.argsort(order)))
 
 
 def _resource(variable) -> tf.Variable:

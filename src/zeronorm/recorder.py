@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm.examples import Batch
-from zeronorm.slices import first, once, totals
 
 KINDS = ("nan", "+inf", "-inf")
 FORWARD = ("z", "similarity", "loss")
@@ -21,20 +20,14 @@ EMBEDDINGS = ("words", "titles")
 
 @dataclass(frozen=True)
 class Change:
-    """What an update did to a weight, or, with `first`, to those of its rows that the step names.
+    """What an update did to a weight, or, with `ids`, to those of its rows that the step names.
 
-    before, after: float32, the weight; or, with first, float32 [n, d], rows. ids: int [n], the rows' ids; a row may
-    stand here twice, and first, bool [n], is true where it does so for the first time.
+    before, after: float32, the weight; or, with ids, float32 [rows, d]. ids: int [rows], each once.
     """
 
     before: tf.Tensor
     after: tf.Tensor
     ids: tf.Tensor | None = None
-    first: tf.Tensor | None = None
-
-    def counted(self, values):
-        """values, of the shape of before and after, with repeated rows zeroed."""
-        return values if self.first is None else once(values, self.first)
 
 
 class Watch:
@@ -44,14 +37,20 @@ class Watch:
     """
 
     def __init__(self, variable: tf.Variable, rows=None):
-        self.variable, self.rows = variable, None if rows is None else tf.reshape(rows, [-1])
+        self.variable, self.ids = variable, None if rows is None else tf.unique(tf.reshape(rows, [-1])).y
         self.before = self._read()
 
     def _read(self):
-        return self.variable.read_value() if self.rows is None else self.variable.sparse_read(self.rows)
+        return self.variable.read_value() if self.ids is None else self.variable.sparse_read(self.ids)
 
     def change(self) -> Change:
-        return Change(self.before, self._read(), self.rows, None if self.rows is None else first(self.rows))
+        return Change(self.before, self._read(), self.ids)
+
+
+def summed(slices: tf.IndexedSlices):
+    """The rows of an embedding's gradient, those of one id summed: float32 [distinct ids, d]."""
+    ids, position = tf.unique(slices.indices)
+    return tf.math.unsorted_segment_sum(slices.values, position, tf.size(ids))
 
 
 def squares(x):
@@ -90,38 +89,38 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     something non-finite: a finite sum of squares proves that there is nothing to count.
     """
     slices = {name: g for name, g in gradients.items() if isinstance(g, tf.IndexedSlices)}
-    of_gradients = [
-        once(totals(g.values, g.indices), first(g.indices)) if name in slices else g for name, g in gradients.items()
-    ]
+    of_gradients = [summed(g) if name in slices else g for name, g in gradients.items()]
     of_changes = list(changes.values())
 
     def growth(c: Change):
-        if c.first is None:
+        if c.ids is None:
             return tf.constant(0.0, tf.float64)
-        after, before = (tf.cast(c.counted(rows), tf.float64) for rows in (c.after, c.before))
+        after, before = (tf.cast(rows, tf.float64) for rows in (c.after, c.before))
         return tf.reduce_sum(after * after - before * before)
 
     def count_growth(c: Change):
-        count = count_nonfinite(c.counted(c.after))
-        return count if c.first is None else count - count_nonfinite(c.counted(c.before))
+        count = count_nonfinite(c.after)
+        return count if c.ids is None else count - count_nonfinite(c.before)
 
     sums = [squares(tensor) for tensor in (*forward.values(), *of_gradients)]
-    sums += [tf.reduce_sum(c.counted(tf.math.squared_difference(c.after, c.before))) for c in of_changes]
-    sums = tf.stack(sums + [squares(c.counted(c.after)) for c in of_changes])
+    sums += [tf.reduce_sum(tf.math.squared_difference(c.after, c.before)) for c in of_changes]
+    sums = tf.stack(sums + [squares(c.after) for c in of_changes])
     finite = tf.math.is_finite(sums)
 
     def details():
         counters = [partial(count_nonfinite, tensor) for tensor in (*forward.values(), *of_gradients)]
-        counters += [lambda c=c: count_nonfinite(c.counted(c.after - c.before)) for c in of_changes]
+        counters += [lambda c=c: count_nonfinite(c.after - c.before) for c in of_changes]
         counters += [partial(count_growth, c) for c in of_changes]
         none = tf.zeros([3], tf.int32)
         counts = [tf.cond(ok, lambda: none, counter) for ok, counter in zip(tf.unstack(finite), counters, strict=True)]
         rows = {}
         for name, g in slices.items():
-            c = changes[name]
+            named, c = g.values.shape[0], changes[name]
             ids, after = (g.indices, tf.gather(c.after, g.indices)) if c.ids is None else (c.ids, c.after)
+            dead = nonfinite_rows(after, ids)
+            dead = tf.pad(dead, [[0, named - tf.size(dead)]], constant_values=-1)
             rows[f"rows/gradient/{name}"] = nonfinite_rows(g.values, g.indices)
-            rows[f"rows/weight/{name}"] = nonfinite_rows(after, ids)
+            rows[f"rows/weight/{name}"] = tf.ensure_shape(dead, [named])
         return {"nonfinite": tf.stack(counts), **rows}
 
     def nothing():
