@@ -131,6 +131,7 @@ MEASURES = {  # of the benchmarks' rows: what the column says, and how
     "training_s": ("training, s", "{:.2f}"),
     "mlflow_s": ("MLflow, s", "{:.3f}"),
     "minutes": ("minutes", "{:.1f}"),
+    "ratio": ("times this project's minutes", "{:.2f}"),
 }
 
 

@@ -224,7 +224,7 @@ def close(status: str) -> None:
     """Ends the workers and the progress display, and closes the sweep under way, if there is one."""
     global current, pool
     if pool is not None:
-        pool.close()
+        pool.close(at_once=status != "FINISHED")
         pool = None
     if display is not None:
         display.stop()

@@ -109,7 +109,11 @@ class Workers:
             future.result()
         return results
 
-    def close(self) -> None:
+    def close(self, at_once: bool) -> None:
+        """Ends the workers; at_once: also those that still import or compute."""
+        if at_once:
+            for process in multiprocessing.active_children():
+                process.terminate()
         for executor in self.executors:
             executor.shutdown(cancel_futures=True)
 
