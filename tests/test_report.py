@@ -109,15 +109,15 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     zero, titles = int((~excerpt.titles.any(axis=1)).sum()), len(excerpt.corpus.titles)
     assert f"{zero} of {titles}, nothing planted" in text.replace("\n", " ")
     assert f"over {titles} titles (chance {10 / titles:.3f})" in text
-    assert "under 10 minutes" in text and report.provenance("ablation")["minutes"] < 10
+    assert "about 3 minutes" in text and 1.5 < report.provenance("ablation")["minutes"] < 4.5
     assert f"{report.provenance('ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
     why = text.split("## Why it happens")[1].split("\n## ")[0]
     assert len(why.split()) <= 320
 
 
-def test_the_full_budget_reaches_what_the_independent_run_had():
+def test_the_full_budget_reaches_what_its_header_expects():
     [row] = report.conditions("full_budget").to_dict("records")
-    assert row["hits_at_10_mean"] >= 0.88 and row["hits_at_1_mean"] >= 0.50 and row["nan_runs"] == 0
+    assert abs(row["hits_at_10_mean"] - 0.88) < 0.01 and row["hits_at_1_mean"] >= 0.50 and row["nan_runs"] == 0
 
 
 def test_what_tells_runs_apart_stands_beside_them():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from zeronorm import workers
+from zeronorm.config import ConfigError
 
 
 @pytest.fixture
@@ -36,6 +37,12 @@ def machine(monkeypatch):
 def test_plan(machine, given, jobs, workers_, threads, plan):
     machine(*given)
     assert workers.plan(jobs, workers_, threads) == plan
+
+
+@pytest.mark.parametrize("workers_, threads", [(0, None), (-1, None), (None, 0), ("two", None), (2, 1.5)])
+def test_a_number_that_cannot_be_is_refused(workers_, threads):
+    with pytest.raises(ConfigError, match=r"hydra.launcher.(workers|threads)=.* must be a whole number"):
+        workers.plan(48, workers_, threads)
 
 
 def test_a_worker_stays_with_its_graph_and_helps_out_at_the_end():

@@ -16,6 +16,8 @@ from pathlib import Path
 import joblib
 import psutil
 
+from zeronorm.config import ConfigError
+
 MEMORY = 2.0e9  # bytes a worker may need: the graphs of the 48 runs of the ablation leave it at 1.5e9
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -29,7 +31,12 @@ def plan(jobs: int, workers: int | None, threads: int | None) -> tuple[int, int]
 
     One worker a core is fastest: whatever a run does on one core (tracing, compiling, drawing, logging) then overlaps.
     Fewer where there are fewer jobs, where memory is short, and on a GPU, which two processes cannot share.
+
+    Raises ConfigError if a number given is not positive.
     """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise ConfigError(f"hydra.launcher.{name}={value} must be a whole number of at least 1, or null.")
     cores = joblib.cpu_count()  # those this process may use, container limits included
     if workers is None:
         by_memory = int(psutil.virtual_memory().available // MEMORY)
