@@ -325,6 +325,32 @@ def test_ctrl_c_in_a_terminal_reaches_every_process_and_both_workers_end_in_orde
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2, 6])
+def test_ctrl_c_before_the_first_run_leaves_no_traceback(tmp_path, seconds):
+    process = subprocess.Popen(
+        [*ZERONORM, "train", "-m", "seed=0,1", *SMALL], cwd=tmp_path, env=environment(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    for one in (process, *psutil.Process(process.pid).children()):
+        one.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+
+
+def test_a_choice_that_is_not_there_is_said_without_a_traceback(tmp_path):
+    done = zeronorm(tmp_path, "train", "-m", "optimizer=adam,lazzy")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Could not find 'optimizer/lazzy'" in done.stderr and "lazy_adam" in done.stderr
+
+
+def test_a_launcher_that_cannot_be_is_one_sentence(tmp_path):
+    done = zeronorm(tmp_path, "train", "-m", "hydra.launcher.threads=-1")
+    assert done.returncode == 1
+    assert done.stderr == "zeronorm: hydra.launcher.threads=-1 must be a whole number of at least 1, or null.\n"
+
+
+@pytest.mark.slow
 def test_a_run_whose_worker_dies_is_marked_and_the_others_finish(fresh):
     folder, earlier, added = fresh
     process = under_way(folder, earlier, 0, "hydra.launcher.workers=1")

@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -70,7 +71,7 @@ def ending_the_program() -> Iterator[None]:
     user's with its one sentence, anything else with its traceback."""
     try:
         yield
-    except schema.ConfigError as error:
+    except (schema.ConfigError, HydraException) as error:  # Hydra's: a choice or a key that is not there
         raise SystemExit(f"zeronorm: {error}") from None
     except Exception:
         traceback.print_exc()
@@ -174,6 +175,7 @@ interrupts = Interrupts()
 current: Sweep | None = None
 display: "Display | None" = None
 pool: workers.Workers | None = None
+in_job = False  # in a worker: whether it has a job, which must end as KILLED when the worker is to end
 
 
 def launch(context: HydraContext, task: TaskFunction, job_overrides: list[list[str]]) -> list[JobReturn]:
@@ -196,7 +198,15 @@ def _numbered(configs: list[DictConfig]) -> list[DictConfig]:
 
 def _run_job(argument: tuple[bytes, dict[str, str], bytes]) -> bytes:
     """In a worker: one job, as Hydra's own launchers run it. Returns its JobReturn, pickled."""
-    shared, environment, config = argument
+    global in_job
+    in_job = True
+    try:
+        return _job_return(*argument)
+    finally:
+        in_job = False
+
+
+def _job_return(shared: bytes, environment: dict[str, str], config: bytes) -> bytes:
     os.environ.update(environment | {name: os.environ[name] for name in workers.THREADS})
     context, task, state = cloudpickle.loads(shared)
     setup_globals()
@@ -231,6 +241,8 @@ def close(status: str) -> None:
     if current is not None:
         sweep, current = current, None
         sweep.close(status)
+    elif status == "KILLED":
+        console.print("Interrupted.")
 
 
 def browse_hint(config: DictConfig) -> str:

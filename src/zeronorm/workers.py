@@ -78,7 +78,12 @@ class Workers:
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")  # a fork after TensorFlow's threads have started can hang
         executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self.threads,))
+        # Ctrl-C reaches every process of a terminal, but the parent decides: its children are born ignoring it.
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
         executor.submit(os.getpid)
+        if main:
+            signal.signal(signal.SIGINT, before)
         return executor
 
     def first(self, function: Callable, *arguments):
@@ -131,8 +136,13 @@ def _begin(threads: int) -> None:
         os.environ[name] = str(threads)
     from zeronorm import sweep
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
-    signal.signal(signal.SIGTERM, sweep.interrupts.receive)
+    def end(number: int, frame) -> None:
+        if not sweep.in_job:
+            os._exit(128 + number)  # nothing to tidy up; an exception here would be printed with its traceback
+        sweep.interrupts.receive(number, frame)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
     with sweep.quiet_import():
         import zeronorm.experiment
         import zeronorm.tracking  # noqa: F401 (imported for the jobs to come)
