@@ -296,8 +296,8 @@ def graph(config: DictConfig) -> str:
 
 
 def condition(config: DictConfig) -> str:
-    """The cell of the table a run belongs to: its factors without the seed, e.g. 'frozen uniform clamp_squares xla', and
-    the optimizer where it is not the question's."""
+    """The cell of the table a run belongs to: its factors without the seed, e.g. 'frozen uniform clamp_squares xla';
+    with the optimizer where it is not Adam."""
     trainable = {True: "trainable", False: "frozen"}.get(config.trainable, f"{config.trainable}-trainable")
     optimizer = "" if config.optimizer.name == "adam" else f" {config.optimizer.name}"
     return f"{trainable} {config.init.name} {config.similarity.name} {config.numerics.name}{optimizer}"
