@@ -9,13 +9,13 @@ from omegaconf import DictConfig
 
 
 class WorkersLauncher(Launcher):
-    """hydra/launcher=workers: a sweep's jobs in worker processes; workers and threads as in the YAML file."""
+    """hydra/launcher=workers: a sweep's jobs in worker processes."""
 
     def __init__(self, workers: int | None, threads: int | None) -> None:
-        self.workers, self.threads = workers, threads  # read by zeronorm.sweep, which starts the processes first
+        """Hydra passes on what the YAML file says; the processes have been started by it before, in zeronorm.sweep."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.task, self.config = hydra_context, task_function, config
+        self.context, self.task = hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from zeronorm import sweep

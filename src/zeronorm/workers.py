@@ -18,7 +18,7 @@ import psutil
 
 from zeronorm.config import ConfigError
 
-MEMORY = 2.0e9  # bytes a worker may need: the graphs of the 48 runs of the ablation leave it at 1.5e9
+MEMORY = 2.0e9  # bytes allowed for a worker and the compiled graphs it keeps
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
