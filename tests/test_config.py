@@ -62,8 +62,12 @@ def test_a_study_states_its_contract_and_keeps_it(home, name):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"study={name}", f"home={home}"], return_hydra_config=True)
         assert config.hydra.mode.name == "MULTIRUN"
-        jobs = [compose("config", overrides) for overrides in sweep.expand(config)]
-        assert len(jobs) == stated
+        expanded = sweep.expand(config)
+        assert len(expanded) == stated == len({frozenset(overrides) for overrides in expanded})
+        seeds = {override for overrides in expanded for override in overrides if override.startswith("seed=")}
+        first = [overrides for overrides in expanded if not seeds or min(seeds) in overrides]
+        assert len(first) * max(len(seeds), 1) == stated
+        jobs = [compose("config", overrides) for overrides in first]  # composing is slow, and seeds are only numbers
         for job in jobs:
             schema.validate(job)
             assert job.study == name
@@ -72,9 +76,34 @@ def test_a_study_states_its_contract_and_keeps_it(home, name):
 
 
 def test_the_command_line_wins_over_a_study(composed):
-    assert composed("study=ablation").training.name == "quick"
-    assert composed("study=ablation", "training=smoke").training.name == "smoke"
-    assert composed("study=ablation", "examples=50").examples == 50
+    assert composed("study=quick_ablation").training.name == "quick"
+    assert composed("study=quick_ablation", "training=smoke").training.name == "smoke"
+    assert composed("study=quick_ablation", "examples=50").examples == 50
+
+
+def expanded(home, *overrides):
+    """The jobs of a sweep as the command line makes it."""
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        study = [override for override in overrides if override.startswith("study=")]
+        config = compose("config", [*study, f"home={home}"], return_hydra_config=True)
+        config.hydra.overrides.task = list(overrides)
+        return sweep.expand(config), config
+
+
+def test_a_study_is_the_union_of_its_grids_and_the_command_line_narrows_it(home):
+    jobs, config = expanded(home, "study=epsilon_placement")
+    assert len(jobs) == (7 * 2 + 4) * 3 * 3
+    assert not any(
+        "similarity=unguarded" in job and any("epsilon" in o and "study" not in o for o in job) for job in jobs
+    )
+    jobs, _ = expanded(home, "study=epsilon_placement", "numerics=xla", "seed=0")
+    assert len(jobs) == 7 * 2 + 4 and all("numerics=xla" in job and "seed=0" in job for job in jobs)
+    jobs, _ = expanded(home, "study=epsilon_placement", "similarity=unguarded", "similarity.epsilon=null", "seed=0,1")
+    assert len(jobs) == 3 * 2  # both grids make them: each counts once
+    config.hydra.sweeper.grids, config.hydra.sweeper.params = None, None
+    config.hydra.overrides.task = ["seed=1,2"]
+    assert sweep.expand(config) == [["seed=1"], ["seed=2"]]
 
 
 REFUSED = {
@@ -88,6 +117,8 @@ REFUSED = {
     "init=uniform init.scale=null": "init=uniform needs init.scale",
     "init.scale=0.1": "init=pretrained starts from the vectors, so init.scale=0.1 would have no effect",
     "init=repaired vectors.zero_share=0.5": "vectors.zero_share=0.5 plants zero rows that init.repair=noise would fill",
+    "init=uniform vectors.zero_word_share=1": "init=uniform draws every row anew, so vectors.zero_word_share=1",
+    "vectors.zero_word_share=2": "vectors.zero_word_share=2.0 is not a share between 0 and 1",
     "vectors.zero_share=2": "vectors.zero_share=2.0 is not a share between 0 and 1",
     "vectors.dtype=float16": "vectors.dtype=float16 is unknown",
     "model.dropout=1": "model.dropout=1.0 is not a share",
@@ -130,7 +161,15 @@ def test_identity_is_what_can_change_the_result(composed):
     base = schema.identity(composed())
     assert schema.identity(composed("tracking.points=7", "home=/elsewhere")) == base
     assert schema.identity(composed("numerics=kernels")) == base
-    for override in ("seed=1", "numerics=xla", "similarity.epsilon=1e-8", "model.filters=999", "vectors.source.seed=2"):
+    assert schema.identity(composed("training.zero_titles=null")) == base
+    for override in (
+        "training.zero_titles=masked",
+        "seed=1",
+        "numerics=xla",
+        "similarity.epsilon=1e-8",
+        "model.filters=999",
+        "vectors.source.seed=2",
+    ):
         assert schema.identity(composed(override)) != base
 
 

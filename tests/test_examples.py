@@ -46,3 +46,17 @@ def test_unshuffled_keeps_the_order(tiny):
     drawn = examples.draw(tiny[0], 25, 10, seed=0)
     found = examples.batches(drawn, epochs=1, batch=10, shuffle=False, seed=0)
     np.testing.assert_array_equal(np.concatenate([batch.text for batch in found]), drawn.text)
+
+
+def test_left_out_titles_are_neither_right_nor_negative(tiny):
+    built, _, titles = tiny
+    zero = ~titles.any(axis=1)
+    drawn = examples.draw(built, None, negatives=500, seed=0, left_out=zero)
+    kept = set(np.flatnonzero(~zero).tolist())
+    assert set(drawn.positive.ravel().tolist()) == kept
+    assert not (drawn.negatives == drawn.positive).any()
+    assert set(drawn.negatives[0].tolist()) == kept - {int(drawn.positive[0, 0])}
+    none_left_out = examples.draw(built, None, negatives=10, seed=0, left_out=np.zeros(12, bool))
+    np.testing.assert_array_equal(none_left_out.negatives, examples.draw(built, None, 10, seed=0).negatives)
+    with pytest.raises(ValueError, match="left_out leaves 1 of 12 titles: no negatives"):
+        examples.draw(built, None, 10, seed=0, left_out=np.arange(12) > 0)

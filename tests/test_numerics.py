@@ -80,3 +80,12 @@ def test_the_witness_counts_xla_and_fails_under_the_kernels():
     assert tf.function(numerics.xla_witness, jit_compile=True)(step).numpy() == 1
     with pytest.raises(tf.errors.InvalidArgumentError):
         tf.function(numerics.xla_witness)(step)
+
+
+def test_keras_picks_kernels_without_a_gpu_and_xla_with_one():
+    """By its own compile(jit_compile="auto"), told which devices there are; fails if Keras decides otherwise."""
+    assert numerics.keras_choice(gpu=False) is numerics.KERNELS
+    assert numerics.keras_choice(gpu=True) is numerics.XLA
+    here = numerics.XLA if tf.config.list_physical_devices("GPU") else numerics.KERNELS
+    assert numerics.named("auto") is numerics.keras_choice() is here
+    assert [numerics.named(name) for name in numerics.BY_NAME] == list(numerics.BY_NAME.values())

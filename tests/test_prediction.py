@@ -51,6 +51,34 @@ def test_predict(probe, trainable, expected):
     assert prediction.predict(Touch(3, 5, 0, (1,)), probe, trainable) == expected
 
 
+def test_chance_against_drawing():
+    """The expected first touch, from shares alone, against 4,000 drawn orders and negatives."""
+    titles, zero = 20, np.zeros(20, bool)
+    zero[[3, 7]] = True
+    rng = np.random.default_rng(0)
+    positive = rng.integers(0, titles, 50)[:, None].astype(np.int32)
+    made = examples.Examples(np.zeros((50, 1), np.int32), positive, np.zeros((50, 4), np.int32))
+    for size in (1, 3):
+        found = prediction.chance(made, zero, size)
+        firsts = []
+        for _ in range(4000):
+            others = rng.integers(0, titles - 1, (50, 4))
+            order = rng.permutation(50)
+            touched = zero[positive[:, 0]] | zero[others + (others >= positive)].any(axis=1)
+            firsts.append(np.flatnonzero(touched[order])[0] // size)
+        assert found.batch == pytest.approx(np.mean(np.array(firsts) == 0), abs=0.02)
+        assert found.first == pytest.approx(np.mean(firsts), rel=0.06)
+        assert found.ever == pytest.approx(1)
+
+
+def test_chance_where_nothing_is_or_everything_is_zero():
+    made = examples.Examples(
+        np.zeros((6, 1), np.int32), np.arange(6, dtype=np.int32)[:, None], np.zeros((6, 2), np.int32)
+    )
+    assert prediction.chance(made, np.zeros(6, bool), 2) == prediction.Chance(0, 0, None)
+    assert prediction.chance(made, np.ones(6, bool), 2) == prediction.Chance(1, 1, 0)
+
+
 PLACEMENTS = {
     "clamp_product": partial(similarity.clamp_product, epsilon=1e-7),
     "add_to_product": partial(similarity.add_to_product, epsilon=1e-7),

@@ -12,11 +12,11 @@ from zeronorm import examples, model, numerics, optimizers, similarity, training
 STEPS = 24
 
 
-def build(used, words, titles, trainable=True, placement=None, dropout=0.2, filters=32, rows_only=False):
+def build(used, words, titles, trainable=True, placement=None, dropout=0.2, filters=32, **more):
     return model.build(
         n_words=len(words), n_titles=len(titles), dim=words.shape[1], window=20, negatives=10, filters=filters, width=5,
         dropout=dropout, margin=1.0, trainable_words=trainable, trainable_titles=trainable,
-        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7), numerics=used, rows_only=rows_only,
+        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7), numerics=used, **more,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def recorded(tiny, used, stop=False, steps=STEPS, optimizer=None, **options):
     program = training.program(build(used, words, titles, **options), optimizer or optimizers.Adam(), used)
     program.reset(words, titles, seed=7)
     recording = program.recording(names_of(tiny))
-    xla_steps = training.train(program, order, recording, stop_on_nan=stop)
+    xla_steps = training.train(program, order, recording, recording.tensors if stop else ())
     return program, recording, order, xla_steps
 
 
@@ -171,3 +171,20 @@ def test_the_loss_by_hand(tiny):
     np.testing.assert_allclose(out["loss"], expected, rtol=1e-5)
     scores = training.scores(ranker, out["z"].numpy())
     np.testing.assert_allclose(s[:, 0], scores[np.arange(6), drawn.positive[:, 0]], rtol=1e-4, atol=1e-6)
+
+
+def test_masked_titles_are_out_of_the_loss_by_hand(tiny):
+    built, words, titles = tiny
+    masked = ~titles.any(axis=1)
+    ranker = build(numerics.KERNELS, words, titles, masks_titles=True)
+    model.initialise(ranker, words, titles, seed=0, masked=masked)
+    drawn = examples.draw(built, 6, 10, seed=0)
+    out = ranker.observed([drawn.text, drawn.positive, drawn.negatives], training=False)
+    s, ids = out["similarity"].numpy(), np.concatenate([drawn.positive, drawn.negatives], axis=1)
+    expected = [
+        sum(max(0.0, 1 + s[i, j] - s[i, 0]) for j in range(1, 11) if not (masked[ids[i, j]] or masked[ids[i, 0]]))
+        for i in range(6)
+    ]
+    np.testing.assert_allclose(out["loss"], expected, rtol=1e-5)
+    model.initialise(ranker, words, titles, seed=0, masked=np.zeros(12, bool))
+    assert (ranker.observed([drawn.text, drawn.positive, drawn.negatives])["loss"].numpy() > 0).all()

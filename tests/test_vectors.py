@@ -107,3 +107,10 @@ def test_keyed_vectors_says_what_is_wrong(tmp_path, format):
 def test_min_count_above_every_word(tiny):
     with pytest.raises(vectors.VectorsError, match=r"as frequent as vectors\.source\.min_count=10000: lower it"):
         vectors.word2vec(tiny[0], dim=8, min_count=10000, window=5, epochs=1, seed=1)
+
+
+def test_zero_words_are_an_exact_share():
+    rows = np.ones((10, 2), np.float32)
+    planted = vectors.with_zero_words(rows, 0.3, np.random.default_rng(0))
+    assert vectors.zero_rows(planted).sum() == 3 and rows.all()
+    assert vectors.zero_rows(vectors.with_zero_words(rows, 1, np.random.default_rng(0))).all()

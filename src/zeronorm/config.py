@@ -27,8 +27,20 @@ class ValidationSplit(Enum):
 
 
 class OnNan(Enum):
+    """When a run ends before its budget: never; with the first non-finite value anywhere; with the step that makes the
+    encoder's kernels non-finite, after which every step is."""
+
     go_on = "go_on"
     stop = "stop"
+    stop_when_lost = "stop_when_lost"
+
+
+class ZeroTitles(Enum):
+    """Cures that leave the zero title rows as they are: their hinges multiplied by 0; no example and no negative that
+    holds one."""
+
+    masked = "masked"
+    left_out = "left_out"
 
 
 class Split(Enum):
@@ -60,6 +72,7 @@ class VectorsConfig:
     dtype: str = "float32"  # of the matrices before they enter the model, which is float32
     normalise: bool = False  # rows divided by their norm (zero rows stay)
     zero_share: float | None = None  # share of zero title rows, set by hand; null leaves those that arise
+    zero_word_share: float | None = None  # share of the word rows set to zero besides; null: none
 
 
 @dataclass
@@ -108,6 +121,7 @@ class TrainingConfig:
     margin: float = 1.0
     shuffle: bool = True
     on_nan: OnNan = OnNan.go_on
+    zero_titles: ZeroTitles | None = None  # null: trained on like any other
     evaluate_on: Split = Split.test
     evaluate_every_epoch: bool = False  # besides the evaluation at the end
 
@@ -183,7 +197,8 @@ def _rules(c: DictConfig):
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
     )
     uniform = init.start == Start.uniform
-    for name, value in (("vectors.zero_share", vectors.zero_share), ("init.repair", init.repair)):
+    drawn_anew = ("vectors.zero_share", "vectors.zero_word_share", "init.repair")
+    for name, value in ((name, OmegaConf.select(c, name)) for name in drawn_anew):
         yield (
             uniform and value is not None,
             f"init={init.name} draws every row anew, so {name}={value} would have no effect: drop one of the two.",
@@ -206,10 +221,11 @@ def _rules(c: DictConfig):
         f"vectors.zero_share={vectors.zero_share} plants zero rows that init.repair={init.repair} would fill again: "
         "drop one of the two.",
     )
-    yield (
-        vectors.zero_share is not None and not 0 <= vectors.zero_share <= 1,
-        f"vectors.zero_share={vectors.zero_share} is not a share between 0 and 1.",
-    )
+    for name in ("zero_share", "zero_word_share"):
+        yield (
+            vectors[name] is not None and not 0 <= vectors[name] <= 1,
+            f"vectors.{name}={vectors[name]} is not a share between 0 and 1.",
+        )
     yield (
         vectors.dtype not in ("float32", "float64"),
         f"vectors.dtype={vectors.dtype} is unknown: use float32 or float64.",
@@ -281,10 +297,12 @@ def flatten(config: DictConfig) -> dict[str, Any]:
 def identity(config: DictConfig) -> str:
     """A run's identity: the SHA-256 of everything that can change its result, seed included.
 
-    Left out: where it is stored, which study asked for it, and documentation fields.
+    Left out: where it is stored, which study asked for it, documentation fields, and options that are not set, so that
+    a new option does not change the identity of the runs before it.
     """
     ignored = ("tracking.", "similarity.shipped_by", "similarity.bounds", "similarity.least_norm", "home", "study")
-    kept = {key: value for key, value in flatten(config).items() if not key.startswith(ignored)}
+    flat = flatten(config).items()
+    kept = {key: value for key, value in flat if value is not None and not key.startswith(ignored)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -292,6 +310,7 @@ def graph(config: DictConfig) -> str:
     """What runs with the same compiled steps have in common. Scheduling goes by it; `experiment.compiled` decides."""
     kept = ("corpus.", "vectors.source", "similarity.function", "similarity.epsilon", "numerics.", "optimizer.")
     kept += ("model.", "trainable", "training.batch", "training.negatives", "training.margin")
+    kept += ("training.zero_titles",)
     return json.dumps({key: value for key, value in flatten(config).items() if key.startswith(kept)}, sort_keys=True)
 
 

@@ -32,21 +32,31 @@ class Batch:
     negatives: np.ndarray
 
 
-def draw(corpus: Corpus, count: int | None, negatives: int, seed: int) -> Examples:
+def draw(corpus: Corpus, count: int | None, negatives: int, seed: int, left_out: np.ndarray | None = None) -> Examples:
     """The first `count` train examples in a random order that the corpus alone decides (so that every seed trains on
     the same part of the data), each with `negatives` other titles, drawn uniformly once per example, as the question
     passed them to fit.
 
-    Raises ValueError if the train split has fewer than `count`.
+    left_out: bool [titles], titles that none of the `count` examples may hold, as right title or as negative; examples
+    whose right title is one are dropped.
+
+    Raises ValueError if the train split has fewer than `count`, or if fewer than two titles are left.
     """
     order = np.random.default_rng(0).permutation(corpus.train)
     if count is not None and count > len(order):
         raise ValueError(f"examples={count} is more than the {len(order)} examples of the train split: use fewer.")
     order = order[:count]
+    kept = np.arange(len(corpus.titles)) if left_out is None else np.flatnonzero(~left_out)
+    if len(kept) < 2:
+        raise ValueError(
+            f"training.zero_titles=left_out leaves {len(kept)} of {len(corpus.titles)} titles: no negatives."
+        )
+    order = order[np.isin(corpus.title[order], kept)]
     positive = corpus.title[order][:, None]
-    # a draw from the n - 1 other titles: the ids from the positive on move up by one
-    others = np.random.default_rng(seed).integers(0, len(corpus.titles) - 1, size=(len(order), negatives))
-    return Examples(corpus.text[order], positive, (others + (others >= positive)).astype(np.int32))
+    # a draw from the other titles that are kept: the places from the right title's on move up by one
+    places = np.random.default_rng(seed).integers(0, len(kept) - 1, size=(len(order), negatives))
+    places += places >= np.searchsorted(kept, positive)
+    return Examples(corpus.text[order], positive, kept[places].astype(np.int32))
 
 
 def batches(examples: Examples, epochs: int, batch: int, shuffle: bool, seed: int) -> Iterator[Batch]:

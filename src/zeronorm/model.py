@@ -45,18 +45,35 @@ class Similarity(keras.layers.Layer):
         return (z_shape[0], positive_shape[1] + negatives_shape[1])
 
 
+class Present(keras.layers.Layer):
+    """1 for a title that counts, 0 for one that is masked: float32 [batch, k], of title ids [batch, k].
+
+    As a user masks: the hinges are multiplied by it, after the similarity has been taken.
+    """
+
+    def __init__(self, n_titles: int, **kwargs):
+        super().__init__(**kwargs)
+        self.present = self.add_weight(shape=(n_titles,), initializer="ones", trainable=False, name="present")
+
+    def call(self, ids):
+        return tf.gather(self.present.value, ids)
+
+
 class MaxMargin(keras.layers.Layer):
-    """loss: float32 [batch], from similarities [batch, 1 + k] whose first column is the right title's."""
+    """loss: float32 [batch], from similarities [batch, 1 + k] whose first column is the right title's, and, if there is
+    one, the mask [batch, 1 + k] of the titles."""
 
     def __init__(self, margin: float, maximum: Callable, **kwargs):
         super().__init__(**kwargs)
         self.margin, self.maximum = margin, maximum
 
-    def call(self, similarity):
-        violation = self.margin + similarity[:, 1:] - similarity[:, :1]
-        return tf.reduce_sum(self.maximum(0.0, violation), axis=1)
+    def call(self, similarity, present=None):
+        hinges = self.maximum(0.0, self.margin + similarity[:, 1:] - similarity[:, :1])
+        if present is not None:
+            hinges *= present[:, 1:] * present[:, :1]
+        return tf.reduce_sum(hinges, axis=1)
 
-    def compute_output_shape(self, similarity_shape):
+    def compute_output_shape(self, similarity_shape, present_shape=None):
         return (similarity_shape[0],)
 
 
@@ -105,11 +122,13 @@ def build(
     similarity: Callable,
     numerics: Numerics,
     rows_only: bool = False,
+    masks_titles: bool = False,
 ) -> Ranker:
     """The model, with weights of no meaning yet: `initialise` sets them.
 
     similarity: a function of two float32 tensors [..., d] and a numerics, from `zeronorm.similarity` or elsewhere.
-    rows_only: whether the optimizer will update embeddings row by row.
+    rows_only: whether the optimizer will update embeddings row by row. masks_titles: whether `initialise` can mask
+    titles in the loss.
     """
     text = keras.Input((window,), dtype="int32", name="text")
     positive = keras.Input((1,), dtype="int32", name="positive")
@@ -129,7 +148,11 @@ def build(
         return similarity(a, b, numerics)
 
     similarities = Similarity(bound, name="similarity")(z, titles(positive), titles(negative))
-    loss = MaxMargin(margin, numerics.maximum, name="max_margin")(similarities)
+    present = None
+    if masks_titles:
+        mask = Present(n_titles, name="present")
+        present = keras.layers.Concatenate(name="both")([mask(positive), mask(negative)])
+    loss = MaxMargin(margin, numerics.maximum, name="max_margin")(similarities, present)
     inputs = [text, positive, negative]
     return Ranker(
         model=keras.Model(inputs, loss, name="ranker"),
@@ -139,11 +162,13 @@ def build(
     )
 
 
-def initialise(ranker: Ranker, words: np.ndarray, titles: np.ndarray, seed: int) -> None:
+def initialise(
+    ranker: Ranker, words: np.ndarray, titles: np.ndarray, seed: int, masked: np.ndarray | None = None
+) -> None:
     """Sets every weight and the dropout's random state: two rankers of one shape then compute the same, bit for bit.
 
-    words: [n_words, d], titles: [n_titles, d], cast to float32. Kernels are glorot-uniform from `seed`, biases zero:
-    Keras's defaults.
+    words: [n_words, d], titles: [n_titles, d], cast to float32. masked: bool [n_titles], for a ranker that masks.
+    Kernels are glorot-uniform from `seed`, biases zero: Keras's defaults.
     """
     kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(2).tolist())
     for name, variable in ranker.weights.items():
@@ -156,4 +181,6 @@ def initialise(ranker: Ranker, words: np.ndarray, titles: np.ndarray, seed: int)
             variable.assign(glorot(variable.shape))
         else:
             variable.assign(np.zeros(variable.shape, np.float32))
+    if masked is not None:
+        ranker.model.get_layer("present").present.assign(1.0 - masked)
     ranker.model.get_layer("dropout").seed_generator.state.assign([seed % 2**32, 0])

@@ -12,8 +12,11 @@ incoming gradient is 0, i.e. in 0 * 0.5 / 0:
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from unittest import mock
 
+import keras
 import tensorflow as tf
 
 
@@ -79,6 +82,28 @@ KERNELS = Numerics("kernels", False, tf.sqrt, tf.math.rsqrt, tf.maximum, tf.mini
 XLA = Numerics("xla", True, tf.sqrt, tf.math.rsqrt, tf.maximum, tf.minimum)
 TF1 = Numerics("tf1", False, sqrt_2017, rsqrt_2017, maximum_2017, minimum_2017)
 BY_NAME = {numerics.name: numerics for numerics in (KERNELS, XLA, TF1)}
+
+
+def named(name: str) -> Numerics:
+    """KERNELS, XLA or TF1 by name; `auto`: the one that Keras's compile(jit_compile="auto") picks on this machine."""
+    return keras_choice() if name == "auto" else BY_NAME[name]
+
+
+def keras_choice(gpu: bool | None = None) -> Numerics:
+    """What Keras's compile(jit_compile="auto") picks: KERNELS or XLA.
+
+    gpu: whether Keras is told that there is a GPU; None: it looks. (Keras decides by the kinds of the physical devices:
+    keras/src/trainers/trainer.py.)
+    """
+    told = nullcontext()
+    if gpu is not None:
+        kinds = ["CPU", "GPU"] if gpu else ["CPU"]
+        devices = [tf.config.PhysicalDevice(f"/physical_device:{kind}:0", kind) for kind in kinds]
+        told = mock.patch.object(tf.config, "list_physical_devices", lambda kind=None: devices)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    with told:
+        model.compile(loss="mse", jit_compile="auto")
+        return XLA if model.jit_compile else KERNELS
 
 
 def xla_witness(step):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
-from zeronorm.examples import Batch
+from zeronorm import singularity
+from zeronorm.examples import Batch, Examples
 from zeronorm.numerics import Numerics
 
 
@@ -82,18 +82,11 @@ def touches(batches: Iterable[Batch], zero_titles: np.ndarray, zero_words: np.nd
 def probe(similarity: Callable, numerics: Numerics) -> Probe:
     """Takes the gradient of `similarity` (of two float32 tensors [..., d]) at a zero row, compiled as the step is, for
     incoming gradients of 1 and of 0."""
-
-    @tf.function(jit_compile=numerics.jit_compile, autograph=False)
-    def gradients(a, b, upstream):
-        with tf.GradientTape() as tape:
-            tape.watch([a, b])
-            value = similarity(a, b)
-        return tape.gradient(value, [a, b], output_gradients=upstream)
-
-    row, zero = tf.constant([[1.0, 2.0]]), tf.constant([[0.0, 0.0]])
+    row, zero = [[1.0, 2.0]], [[0.0, 0.0]]
+    taken = singularity.gradients(similarity, numerics)
 
     def finite(a, b, side):
-        return all(np.isfinite(gradients(a, b, tf.constant([upstream]))[side]).all() for upstream in (0.0, 1.0))
+        return all(np.isfinite(taken(a, b, upstream)[side]).all() for upstream in (0.0, 1.0))
 
     return Probe(
         zero_title=finite(row, zero, 1), text_of_zero_title=finite(row, zero, 0), zero_text=finite(zero, row, 0)
@@ -109,3 +102,35 @@ def predict(touch: Touch, probe: Probe, trainable_titles: bool) -> Prediction:
         None if probe.zero_text else touch.zero_text,
     ]
     return Prediction(titles, min((step for step in encoder if step is not None), default=None))
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Of touching a zero title row, from the share of zero titles alone, before any negative is drawn.
+
+    batch: probability that the first batch touches one. ever: that any does. first: the expected step, 0-based, of the
+    first that does, given that one does; None where none can.
+    """
+
+    batch: float
+    ever: float
+    first: float | None
+
+
+def chance(examples: Examples, zero_titles: np.ndarray, batch: int) -> Chance:
+    """Over the random order and the random negatives of `examples`, whose right titles are given.
+
+    With k of n titles zero, an example whose right title is not zero is clean with q = ((n - 1 - k) / (n - 1)) ^
+    negatives; m batches of b examples, drawn without replacement from N of which N' have such a title, are all clean
+    with S(m) = C(N', mb) / C(N, mb) * q ^ (mb). Later epochs repeat the first, so they touch nothing new.
+    zero_titles: bool [titles].
+    """
+    count, others, k = len(examples), len(zero_titles) - 1, int(zero_titles.sum())
+    good = int((~zero_titles[examples.positive[:, 0]]).sum())
+    clean = max(others - k, 0) / others if others else 1.0
+    sizes = np.minimum(np.arange(1, -(-count // batch) + 1) * batch, count)  # examples seen after each batch
+    each = np.where(np.arange(count) < good, (good - np.arange(count)) / (count - np.arange(count)), 0)
+    survival = (np.cumprod(each) * clean ** (examples.negatives.shape[1] * np.arange(1, count + 1)))[sizes - 1]
+    ever = 1 - survival[-1]
+    first = float(((survival - survival[-1]) / ever).sum()) if ever > 0 else None
+    return Chance(batch=float(1 - survival[0]), ever=float(ever), first=first)

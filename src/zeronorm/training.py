@@ -1,6 +1,6 @@
 """The compiled steps and the loop around them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby, islice
@@ -21,8 +21,8 @@ class Program:
     """A ranker, its optimizer and their compiled steps. It can train again and again: `reset` makes it as new, which
     costs no second trace or XLA compilation.
 
-    steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_on_nan bool []) -> (how many were
-    taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program` says.
+    steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool [tensors]) -> (how many
+    were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program` says.
     """
 
     ranker: Ranker
@@ -36,9 +36,10 @@ class Program:
         """Names of the weights that are trained, in the order of model.WEIGHTS."""
         return [name for name, variable in self.ranker.weights.items() if variable.trainable]
 
-    def reset(self, words: np.ndarray, titles: np.ndarray, seed: int) -> None:
-        """Initial weights from the matrices and the seed; the optimizer's state as when it was made."""
-        model.initialise(self.ranker, words, titles, seed)
+    def reset(self, words: np.ndarray, titles: np.ndarray, seed: int, masked: np.ndarray | None = None) -> None:
+        """Initial weights from the matrices and the seed, and the masked titles, as `model.initialise` takes them; the
+        optimizer's state as when it was made."""
+        model.initialise(self.ranker, words, titles, seed, masked)
         for variable, value in zip(self.optimizer.variables, self._optimizer_start, strict=True):
             variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
 
@@ -87,10 +88,10 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     def loop(*shapes: tuple[int, ...]):  # of one batch's inputs: only the number of steps may vary without a new trace
         one = step.get_concrete_function(*(tf.TensorSpec(shape, tf.int32) for shape in shapes))
         signature = [tf.TensorSpec((None, *shape), tf.int32) for shape in shapes]
-        signature.append(tf.TensorSpec((), tf.bool))
+        signature.append(tf.TensorSpec(one.structured_outputs["nonfinite"].shape[:1], tf.bool))
         return tf.function(partial(repeated, one), signature, autograph=False)
 
-    def repeated(one, numbers, text, positive, negatives, stop_on_nan):
+    def repeated(one, numbers, text, positive, negatives, stop_at):
         inputs, count = (numbers, text, positive, negatives), tf.shape(numbers)[0]
         arrays = {
             name: tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
@@ -99,7 +100,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
 
         def body(position, stopped, arrays):
             out = one(*(x[position] for x in inputs))
-            stopped = stop_on_nan & tf.reduce_any(out["nonfinite"] > 0)
+            stopped = tf.reduce_any(stop_at & tf.reduce_any(out["nonfinite"] > 0, axis=1))
             return position + 1, stopped, {name: array.write(position, out[name]) for name, array in arrays.items()}
 
         taken, _, arrays = tf.while_loop(
@@ -125,19 +126,20 @@ def train(
     program: Program,
     batches: Iterable[Batch],
     recording: recorder.Recording,
-    stop_on_nan: bool = False,
+    stop_at: Container[tuple[str, str]] = (),
     after_chunk: Callable[[Batch], None] = lambda last: None,
 ) -> int:
     """Runs the steps over the batches, CHUNK at a time; what they measured is in `recording` after each chunk.
 
-    stop_on_nan: end with the first step that leaves a non-finite value anywhere. after_chunk: called with the last
-    batch taken. Returns the number of steps that XLA computed. A NaN raises nothing.
+    stop_at: (phase, name) of the tensors in recording.tensors with whose first non-finite value to end. after_chunk:
+    called with the last batch taken. Returns the number of steps that XLA computed. A NaN raises nothing.
     """
     xla_steps = 0
+    stops = tf.constant([tensor in stop_at for tensor in recording.tensors])
     for chunk in chunks(batches):
         numbers = np.array([batch.step for batch in chunk], np.int32)
         inputs = (np.stack([getattr(batch, part) for batch in chunk]) for part in ("text", "positive", "negatives"))
-        taken, measured = program.steps(*map(tf.constant, (numbers, *inputs)), tf.constant(stop_on_nan))
+        taken, measured = program.steps(*map(tf.constant, (numbers, *inputs)), stops)
         taken = int(taken)
         measured = {name: value.numpy()[:taken] for name, value in measured.items()}
         recording.add(chunk[:taken], measured)

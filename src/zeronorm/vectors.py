@@ -161,6 +161,13 @@ def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator) 
     return planted
 
 
+def with_zero_words(words: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """`words` [n, d] with round(share * n) rows of a random order set to zero, besides those that are."""
+    planted = words.copy()
+    planted[rng.permutation(len(words))[: round(share * len(words))]] = 0
+    return planted
+
+
 def audit(rows: np.ndarray) -> dict:
     """Shape, dtype, zero rows, non-finite values, smallest and median norm of the non-zero rows of a matrix [n, d]."""
     zero = zero_rows(rows)
