@@ -106,6 +106,37 @@ def test_without_zero_rows_xla_stays_finite(composed, tmp_path, overrides):
     assert result.audit["titles"]["zero_rows"] == 0 and result.outcome == "finite"
 
 
+def test_to_mask_zero_titles_is_no_cure_and_to_leave_them_out_is_one(composed, tmp_path):
+    """A masked hinge sends 0 into the root: 0 * inf. A title that is never looked up has no gradient at all."""
+    masked = run(composed("numerics=xla", "training.zero_titles=masked", *SMALL), tmp_path / "masked")
+    assert masked.outcome == "nan" and masked.recording.first_nan().step == masked.predicted.first == 0
+    left_out = run(composed("numerics=xla", "training.zero_titles=left_out", *SMALL), tmp_path / "left_out")
+    assert left_out.outcome == "finite" and left_out.touch.first is None and left_out.chance.ever == 0
+    kernels = run(composed("training.zero_titles=masked", *SMALL), tmp_path / "kernels")
+    assert kernels.outcome == "finite"
+
+
+def test_texts_of_zero_words_kill_the_encoder_at_once(composed, tmp_path):
+    """C11: z = 0 exactly, so the encoder itself stands at the singular point in step 0, with no zero title about."""
+    overrides = ("init=repaired", "vectors.zero_word_share=1", *SMALL)
+    result = run(composed("numerics=xla", *overrides), tmp_path / "xla")
+    assert result.predicted.encoder == result.recording.first_nan("convolution/kernel", "dense/kernel").step == 0
+    assert result.tags["zero_texts"] == "40" and result.predicted.titles is None
+    assert run(composed(*overrides), tmp_path / "kernels").outcome == "finite"
+
+
+def test_a_run_stops_when_its_encoder_is_lost(composed, tmp_path):
+    overrides = ("vectors.zero_share=0.01", "training.batch=1", "numerics=xla", *SMALL)
+    whole = run(composed(*overrides), tmp_path / "whole")
+    (tmp_path / "stopped").mkdir()
+    stopped = experiment.Result(tmp_path / "stopped")
+    experiment.run(composed("training.on_nan=stop_when_lost", *overrides), stopped)
+    assert whole.predicted.titles < whole.predicted.encoder < whole.recording.steps - 1
+    assert stopped.recording.steps == whole.predicted.encoder + 1
+    assert stopped.recording.first_nan("convolution/kernel").step == whole.predicted.encoder
+    assert float(whole.tags["touch.expected"]) > 1 and whole.tags["numerics"] == "xla"
+
+
 def test_normalising_and_float64_do_not_help(composed, tmp_path):
     """C6 and C7 of the question."""
     for number, overrides in enumerate((("vectors.normalise=true",), ("vectors.dtype=float64",))):

@@ -136,7 +136,7 @@ def test_curves_are_the_closed_list_and_finite(swept):
     closed |= {f"{kind}/{weight}" for kind in ("norm", "norm/grad", "norm/update", "nonfinite") for weight in weights}
     closed |= {
         f"{group}/{metric}"
-        for group in ("eval", "eval_zero_rows")
+        for group in ("eval", "eval_zero_rows", "eval_tfidf")
         for metric in ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
     }
     for run in runs:
@@ -243,11 +243,13 @@ def test_a_failing_run_is_marked_and_the_others_finish(swept):
     assert "1 of 2 runs finished" in done.stdout
 
 
+UNDER_WAY = ["train", "-m", "seed=0,1,2", "examples=400", "training.epochs=30", "model.filters=16", "trainable=false"]
+
+
 def under_way(folder, earlier, number, *overrides):
     """Starts a sweep of three runs; returns its process as soon as the run of that number has begun its steps."""
     process = subprocess.Popen(
-        [*ZERONORM, "train", "-m", "seed=0,1,2", "examples=400", "training.epochs=30", "model.filters=16",
-         "trainable=false", *overrides],
+        [*ZERONORM, *UNDER_WAY, *overrides],
         cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for _ in range(600):
@@ -292,6 +294,39 @@ def test_an_interrupted_sweep_keeps_what_is_finished(fresh, sent, code):
     killed = runs[1].data
     assert killed.tags["outcome"] == "killed" and "train/loss" in killed.metrics  # what was measured is kept
     assert "1 of 3 runs finished" in out and "Interrupted." in out and "Traceback" not in err
+    if sent == signal.SIGINT:  # and the rest can be made up for
+        again = zeronorm(folder, *UNDER_WAY, "--only-missing")
+        assert "3 of 3 runs finished" in again.stdout, again.stderr
+        parents, runs = added()
+        statuses = [run.info.status for run in runs]
+        assert sorted(statuses) == ["FINISHED", "FINISHED", "FINISHED", "KILLED"]
+        seeds = [run.data.params["seed"] for run in tracking._children(store(folder), parents[-1])]
+        assert seeds == ["0", "1", "2"]  # in the sweep's order, the run taken over among them
+
+
+STUDY = """# @package _global_
+study: mine
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {numerics: "kernels,xla"}
+    grids:
+      - {similarity: clamp_product, similarity.epsilon: "1e-7,1e-3"}
+      - {trainable: false}
+"""
+
+
+@pytest.mark.slow
+def test_a_new_study_is_one_file(swept):
+    folder, _ = swept
+    (folder / "conf" / "study").mkdir()
+    (folder / "conf" / "study" / "mine.yaml").write_text(STUDY)
+    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", "study=mine", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 of 6 runs finished" in done.stdout
+    assert "2 of 6 conditions end in NaN" in done.stdout
+    again = zeronorm(folder, "study", "mine", "--format", "json")
+    assert [row["nan_runs"] for row in json.loads(again.stdout)] == [0, 0, 1, 1, 0, 0]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import click
 
@@ -18,9 +19,11 @@ def main() -> None:
     """Why a cosine ranker's weights turn to NaN: an experiment-tracked ablation.
 
     \b
-    zeronorm train study=ablation           the 48 runs of the ablation table
+    zeronorm train study=quick_ablation     48 runs, one table
     zeronorm train numerics=xla             one run, any factor changed
-    zeronorm study ablation                 the table of the last sweep
+    zeronorm study quick_ablation           the table of the last sweep
+    zeronorm reproduce quick_ablation       run it again, compare every cell with the report
+    zeronorm claims                         what the question claims, and what holds
     zeronorm ui                             browse every run in MLflow
 
     The store and all outputs lie in ./runs, or in ZERONORM_HOME.
@@ -30,12 +33,24 @@ def main() -> None:
 @main.command(context_settings=RAW)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(overrides: tuple[str, ...]) -> None:
-    """Train one run, or a sweep with -m or study=NAME; --help lists the factors (Hydra's)."""
+    """Train one run, or a sweep with -m or study=NAME; --help lists the factors (Hydra's).
+
+    A sweep with --only-missing takes over the finished runs of earlier ones: it goes on where one was interrupted.
+    """
+    from zeronorm import sweep
+
+    sweep.only_missing = "--only-missing" in overrides
+    _train(["train", *overrides], tuple(word for word in overrides if word != "--only-missing"))
+
+
+def _train(command: list[str], overrides: tuple[str, ...]) -> None:
+    """Hydra's application on the overrides. command: what was typed after `zeronorm`."""
     import hydra
 
     from zeronorm import config, sweep
 
     sweep.interrupts.install()
+    sweep.command = command
     config.register()
     sys.argv = ["zeronorm train", *overrides]
     entry = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep.job)
@@ -57,32 +72,115 @@ def train(overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("name")
 @click.argument("overrides", nargs=-1)
-@click.option("--report", is_flag=True, help="Also write experiments/NAME and the README's tables from this sweep.")
+@click.option("--report", "reporting", is_flag=True, help="Also write experiments/NAME and the README's tables.")
 @click.option("--sweep", "sweep_id", help="Run id of the sweep's parent run; default: the last one.")
-def study(name: str, overrides: tuple[str, ...], report: bool, sweep_id: str | None) -> None:
-    """Print the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
-    from zeronorm import report as committed
+@click.option(
+    "--format", "form", type=click.Choice(["md", "csv", "tex", "json"]), help="The table as data instead of on screen."
+)
+def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None) -> None:
+    """Show the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
+    from zeronorm import report, sweep, tracking
     from zeronorm import study as tables
-    from zeronorm import sweep, tracking
 
     client, found = _sweep(name, sweep_id, overrides)
     runs = tracking.children(client, found)
     if not len(runs) or not (runs["status"] == "FINISHED").any():
         raise click.ClickException(f"Sweep {found.info.run_id} of '{name}' has no finished run yet.")
-    tables.print_table(tables.conditions_table(tables.runs_table(name, runs)), sweep.console)
-    done = int((runs["status"] == "FINISHED").sum())
-    sweep.console.print(
-        f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its {found.data.tags['runs']} runs."
-    )
-    if report:
-        try:
-            written = committed.write(
-                name, runs, found.data.tags, tracking.seconds(found), lambda run_id: tracking.curves(client, run_id)
-            )
-        except committed.ReportError as error:
-            raise click.ClickException(str(error)) from error
+    conditions = tables.conditions_table(tables.runs_table(name, runs))
+    if form:
+        click.echo(tables.FORMATS[form](conditions))
+    else:
+        tables.print_table(conditions, sweep.console)
+        done = int((runs["status"] == "FINISHED").sum())
+        sweep.console.print(
+            f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its {found.data.tags['runs']} runs."
+        )
+    if reporting:
+        with _one_sentence():
+            of_sweep = (found.info.run_id, found.data.tags, tracking.seconds(found))
+            written = report.write(name, runs, *of_sweep, lambda run_id: tracking.curves(client, run_id))
         for path in written:
-            sweep.console.print(f"written: {path}")
+            click.echo(f"written: {path}", err=True)
+
+
+@main.command()
+@click.argument("name")
+@click.argument("overrides", nargs=-1)
+@click.option("--only-missing", is_flag=True, help="Take over finished runs of the same config from earlier sweeps.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and stop.")
+@click.option("--log", is_flag=True, help="Enter the result in experiments/NAME's reproduction log.")
+@click.option("--noise", is_flag=True, help="Take the differences as the study's noise (run with other threads).")
+def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run: bool, log: bool, noise: bool) -> None:
+    """Run a study again and compare every cell with experiments/NAME/reported.csv; exit status 1 if one fails.
+
+    OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
+    """
+    from zeronorm import report, sweep, tracking
+
+    with _one_sentence():
+        reported = report.committed_runs(name)
+        edited = report.edited_cells(name)
+    sweep.only_missing, sweep.only_planned = only_missing or dry_run, dry_run
+    options = [f"--{option}" for option, chosen in {"only-missing": only_missing, "dry-run": dry_run}.items() if chosen]
+    command = ["reproduce", name, *overrides, *options]
+    failed = 0
+    try:
+        _train(command, (f"study={name}", *overrides))
+    except SystemExit as ended:
+        if sweep.last is None:
+            raise
+        failed = ended.code or 0  # some run failed: what is there is compared all the same
+    found = tracking.children(sweep.last.client, sweep.last.run)
+    with _one_sentence():
+        cells = report.compare(name, reported, found, narrowed=bool(overrides))
+        report.print_comparison(cells, edited, sweep.console)
+        if noise:
+            report.write_noise(name, cells, command, sweep.last.run.data.tags)
+        if log:
+            report.log_reproduction(name, cells, command, sweep.last.run.data.tags, len(found))
+    raise SystemExit(failed or (1 if edited or (cells["verdict"] == "FAIL").any() else 0))
+
+
+@main.command()
+@click.option("--sweep", "sweep_id", help="Judge the runs of this sweep of the study `claims`, not the reported ones.")
+def claims(sweep_id: str | None) -> None:
+    """Print the claims C1 to C13 of the question and its answer, each with a verdict and the runs that show it."""
+    from zeronorm import claims as judge
+    from zeronorm import report, sweep, tracking
+
+    with _one_sentence():
+        if sweep_id:
+            client, found = _sweep("claims", sweep_id, ())
+            runs = report.as_read(tracking.children(client, found), "claims")
+            source = f"From sweep {sweep_id} of this store."
+        else:
+            runs = report.committed_runs("claims")
+            source = "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs again, here."
+        try:
+            judge.print_claims(judge.judged(runs), judge.steps(runs), source, sweep.console)
+        except (ValueError, KeyError) as error:  # a part of the study, or another one
+            raise click.ClickException(f"These runs do not decide every claim ({error}).") from error
+
+
+@main.command()
+def reap() -> None:
+    """End runs that a killed process left as running: as KILLED, so that they no longer look alive."""
+    from zeronorm import tracking
+
+    _, client = _connected()
+    for run_id in tracking.reap(client):
+        click.echo(f"ended as KILLED: {run_id}")
+
+
+@contextmanager
+def _one_sentence():
+    """What goes wrong with a report is said in one sentence."""
+    from zeronorm.report import ReportError
+
+    try:
+        yield
+    except ReportError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _composed(*overrides: str):

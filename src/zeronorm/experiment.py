@@ -21,7 +21,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
-from zeronorm import examples, figures, model, numerics, optimizers, prediction, ranking, recorder, training, vectors
+from zeronorm import (
+    examples,
+    figures,
+    model,
+    numerics,
+    optimizers,
+    prediction,
+    ranking,
+    recorder,
+    singularity,
+    training,
+    vectors,
+)
+from zeronorm.baseline import tfidf_centroid
 
 FREE_SPACE = 200e6  # bytes a run may need for its outputs
 
@@ -32,11 +45,13 @@ class ExperimentError(Exception):
 
 @dataclass
 class Data:
-    """What every run of one corpus and vectors shares. words: [n_words, d], titles: [n_titles, d], as built."""
+    """What every run of one corpus and vectors shares. words: [n_words, d], titles: [n_titles, d], as built. baseline:
+    {split: metrics of a TF-IDF centroid}."""
 
     corpus: corpora.Corpus
     words: np.ndarray
     titles: np.ndarray
+    baseline: dict[str, dict[str, float]]
 
 
 @dataclass
@@ -44,9 +59,9 @@ class Result:
     """What a run found; complete when `outcome` is set. Written piece by piece, so that an interrupted run keeps what
     it has.
 
-    outcome: finite or nan. audit: what the matrices hold. touch, predicted: see `prediction`. metrics: {path: value}
-    at the end. curves: {path: float64 [steps]}. epochs: {last step of an epoch: metrics} where asked for. norms:
-    {weight: (start, end)}.
+    outcome: finite or nan. audit: what the matrices hold. touch, predicted, chance: see `prediction`. zero_row: what
+    the placement does at a zero row. metrics: {path: value} at the end. curves: {path: float64 [steps]}. epochs: {last
+    step of an epoch: metrics} where asked for. norms: {weight: (start, end)}.
     """
 
     folder: Path
@@ -55,6 +70,8 @@ class Result:
     audit: dict = field(default_factory=dict)
     touch: prediction.Touch | None = None
     predicted: prediction.Prediction | None = None
+    chance: prediction.Chance | None = None
+    zero_row: singularity.Singularity | None = None
     recording: recorder.Recording | None = None
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -83,7 +100,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     data = load(config)
     evaluated = data.corpus.test if config.training.evaluate_on == schema.Split.test else data.corpus.validation
     words, titles = initial_matrices(config, data)
-    drawn = draw(config, data)
+    drawn = draw(config, data, vectors.zero_rows(titles))
 
     def order():
         budget = config.training
@@ -106,8 +123,12 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
         prediction.probe(program.ranker.similarity, program.numerics),
         trainable_titles="titles" in program.trained,
     )
+    drawable = config.training.zero_titles != schema.ZeroTitles.left_out
+    result.chance = prediction.chance(drawn, zero_titles & drawable, config.training.batch)
+    result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
 
-    program.reset(words, titles, config.seed)
+    masks = config.training.zero_titles == schema.ZeroTitles.masked
+    program.reset(words, titles, config.seed, masked=zero_titles if masks else None)
     recording = result.recording = program.recording({"words": data.corpus.vocabulary, "titles": data.corpus.titles})
     result.steps = config.training.epochs * examples.steps_per_epoch(len(drawn), config.training.batch)
     tell(Progress(0, result.steps))
@@ -121,9 +142,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
 
     clock = time.perf_counter()
     try:
-        xla_steps = training.train(
-            program, order(), recording, config.training.on_nan == schema.OnNan.stop, after_chunk
-        )
+        xla_steps = training.train(program, order(), recording, stops(config.training.on_nan, recording), after_chunk)
         seconds = time.perf_counter() - clock
     finally:  # also at an interruption: what was measured until then is kept
         result.curves = recording.curves
@@ -134,6 +153,8 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
         _write_recording(result)
 
     result.metrics = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
+    without = data.baseline.get(config.training.evaluate_on.value, {})
+    result.metrics |= {f"eval_tfidf/{name}": value for name, value in without.items()}
     result.metrics["z/steps_per_second"] = recording.steps / seconds
     result.metrics["zero_rows/titles"] = int(zero_titles.sum())
     first = recording.first_nan()
@@ -146,12 +167,17 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     _write(result.folder / "metrics.json", result.metrics)
 
 
+def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str, str]]:
+    """The tensors whose first non-finite value ends the run."""
+    lost = ("weight", "convolution/kernel")
+    return {schema.OnNan.go_on: [], schema.OnNan.stop: recording.tensors, schema.OnNan.stop_when_lost: [lost]}[on_nan]
+
+
 def check(config: DictConfig) -> None:
     """Raises what `run` would raise before its first step; what it builds on the way is kept for the run."""
     require_space(Path(config.home))
     data = load(config)
-    initial_matrices(config, data)
-    draw(config, data)
+    draw(config, data, vectors.zero_rows(initial_matrices(config, data)[1]))
     _check_similarity(config.similarity)
     try:
         hydra.utils.instantiate(config.optimizer.keras)
@@ -190,10 +216,11 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def draw(config: DictConfig, data: Data) -> examples.Examples:
+def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Examples:
     """The examples a run trains on. Raises ExperimentError if there are fewer than asked for."""
+    left_out = zero_titles if config.training.zero_titles == schema.ZeroTitles.left_out else None
     try:
-        return examples.draw(data.corpus, config.examples, config.training.negatives, config.seed)
+        return examples.draw(data.corpus, config.examples, config.training.negatives, config.seed, left_out)
     except ValueError as error:
         raise ExperimentError(str(error)) from error
 
@@ -227,7 +254,10 @@ def _load(corpus_json: str, vectors_json: str, home: str) -> Data:
         words, titles = vectors.normalised(words), vectors.normalised(titles)
     if vector_options["zero_share"] is not None:
         titles = vectors.with_zero_share(titles, vector_options["zero_share"], np.random.default_rng(0))
-    return Data(corpus, words, titles)
+    if vector_options["zero_word_share"] is not None:
+        words = vectors.with_zero_words(words, vector_options["zero_word_share"], np.random.default_rng(0))
+    build_baseline = memory.cache(_build_baseline, ignore=["corpus"])
+    return Data(corpus, words, titles, build_baseline(corpus, corpus_options, digests[0]))
 
 
 def _digest(path: str | None) -> str:
@@ -248,6 +278,11 @@ def _build_corpus(options: dict, digest: str) -> corpora.Corpus:
 
 def _build_vectors(corpus: corpora.Corpus, corpus_options: dict, source: dict, digests: tuple):
     return _call(source, corpus=corpus)
+
+
+def _build_baseline(corpus: corpora.Corpus, corpus_options: dict, digest: str) -> dict[str, dict[str, float]]:
+    splits = {"test": corpus.test, "validation": corpus.validation}
+    return {name: tfidf_centroid(corpus, positions) for name, positions in splits.items() if len(positions)}
 
 
 def _call(node: dict, **more):
@@ -284,6 +319,7 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
         "margin": config.training.margin,
         "trainable_words": config.trainable in (True, "words"),
         "trainable_titles": config.trainable in (True, "titles"),
+        "masks_titles": config.training.zero_titles == schema.ZeroTitles.masked,
     }
     optimizer = json.dumps(OmegaConf.to_container(config.optimizer.keras, resolve=True))
     return _compiled(tuple(graph.items()), placement.function, placement.epsilon, config.numerics.name, optimizer)
@@ -299,9 +335,9 @@ def _compiled(graph: tuple, function: str, epsilon: float | None, name: str, opt
         placement = partial(placement, epsilon=epsilon)
     made = hydra.utils.instantiate(json.loads(optimizer))
     ranker = model.build(
-        **dict(graph), similarity=placement, numerics=numerics.BY_NAME[name], rows_only=optimizers.rows_only(made)
+        **dict(graph), similarity=placement, numerics=numerics.named(name), rows_only=optimizers.rows_only(made)
     )
-    return training.program(ranker, made, numerics.BY_NAME[name])
+    return training.program(ranker, made, numerics.named(name))
 
 
 def evaluate(
@@ -329,8 +365,12 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
     finite = loss[np.isfinite(loss)]
     tags = {
         "outcome": result.outcome,
+        "numerics": used.name,  # what numerics=auto came out as
         "xla.steps": f"{xla_steps} of {result.recording.steps}",
         "loss.last_finite": f"{finite[-1]:.6g}" if len(finite) else None,
+        "loss.nonfinite_steps": int((~np.isfinite(loss)).sum()),
+        "titles": result.audit["titles"]["rows"],
+        "zero_texts": result.audit["texts_of_zero_rows_only"],
         "nan.first_step": first and first.step,
         "nan.first_tensor": first and first.tensor,
         "nan.first_rows": first and ", ".join(first.names[:10]),
@@ -339,8 +379,19 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
         "nan.predicted_encoder_step": result.predicted.encoder,
         "touch.first": result.touch.first,
         "touch.again": result.touch.again,
+        "touch.probability": f"{result.chance.batch:.6g}",
+        "touch.expected": _number(result.chance.first),
+        "zero_row.derivative": _number(result.zero_row.derivative),
+        "zero_row.gradient": _number(result.zero_row.gradient),
+        "zero_row.gradient_tiny": _number(result.zero_row.gradient_tiny),
+        **{f"small_row.score_{size:g}": _number(score) for size, score in result.zero_row.scores.items()},
     }
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
+
+
+def _number(value: float | None) -> str | None:
+    """Six digits; inf and nan by name."""
+    return None if value is None else f"{value:.6g}"
 
 
 def forecast(result: Result) -> str:

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cloudpickle
@@ -45,6 +46,7 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with ending_the_program():
             job = without_hydra(config)
+            schema.validate(job)
             check([job])
             global display
             display = Display([Path(config.hydra.run.dir)], [schema.condition(job)], [1.0])
@@ -54,15 +56,16 @@ class SweepCallback(Callback):
         with ending_the_program():
             global current, pool
             folder = Path(config.hydra.sweep.dir)  # its date is settled here, for every job
-            overrides = expand(config)
+            plan = planned(config)
+            if only_planned:
+                console.print(f"{plan.config.study}: {plan}")
+                raise SystemExit(0)
             launcher = config.hydra.launcher
-            if launcher._target_.endswith(".WorkersLauncher"):
-                pool = workers.Workers(*workers.plan(len(overrides), launcher.workers, launcher.threads))
-            loader = GlobalHydra.instance().config_loader()
-            configs = [loader.load_sweep_config(config, job) for job in overrides]
-            jobs = [without_hydra(job) for job in configs]
-            check(jobs)
-            current = Sweep(jobs, folder, configs)
+            if plan.jobs and launcher._target_.endswith(".WorkersLauncher"):
+                pool = workers.Workers(*workers.plan(len(plan.jobs), launcher.workers, launcher.threads))
+            if plan.jobs:
+                check(plan.jobs)
+            current = Sweep(plan, folder)
 
 
 @contextmanager
@@ -98,22 +101,69 @@ def quiet_import() -> Iterator[None]:
             os.close(stderr)
 
 
+@dataclass
+class Plan:
+    """What a sweep is to do.
+
+    config: of its first job. jobs: the configs of the runs to make; configs: the same with Hydra's own node, as a
+    launcher passes them on; overrides: what makes each; numbers: their places in the sweep. finished: {place: run id}
+    of the runs that are there and need no repetition.
+    """
+
+    config: DictConfig
+    jobs: list[DictConfig]
+    configs: list[DictConfig]
+    overrides: list[list[str]]
+    numbers: list[int]
+    finished: dict[int, str]
+
+    def __str__(self) -> str:
+        return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones found."
+
+
+def planned(config: DictConfig) -> Plan:
+    """The jobs of a sweep; with `only_missing`, less those that the store holds a finished run of."""
+    loader = GlobalHydra.instance().config_loader()
+    overrides = expand(config)
+    with console.status(f"Composing {len(overrides)} runs"):
+        configs = [loader.load_sweep_config(config, job) for job in overrides]
+    jobs = [without_hydra(job) for job in configs]
+    for job in jobs:
+        schema.validate(job)
+    finished: dict[int, str] = {}
+    if only_missing:
+        from zeronorm import tracking
+
+        try:
+            found = tracking.finished(tracking.connect(jobs[0]), jobs[0])
+        except tracking.TrackingError as error:
+            raise schema.ConfigError(str(error)) from error
+        identities = [schema.identity(job) for job in jobs]
+        finished = {number: found[sha] for number, sha in enumerate(identities) if sha in found}
+    missing = [number for number in range(len(jobs)) if number not in finished]
+    kept = ([items[number] for number in missing] for items in (jobs, configs, overrides))
+    return Plan(jobs[0], *kept, missing, finished)
+
+
 class Sweep:
     """The sweep under way: its parent run and its progress display, from construction to `close`."""
 
-    def __init__(self, jobs: list[DictConfig], folder: Path, configs: list[DictConfig]):
-        """jobs: their configs. configs: the same with Hydra's own node, as a launcher passes them on."""
+    def __init__(self, plan: Plan, folder: Path):
         from zeronorm import tracking
 
-        self.config, self.folder, self.jobs, self.configs = jobs[0], folder, len(jobs), configs
-        self.graphs = [schema.graph(job) for job in jobs]
+        self.config, self.folder, self.plan = plan.config, folder, plan
+        self.jobs, self.overrides = len(plan.jobs) + len(plan.finished), plan.overrides
+        self.graphs = [schema.graph(job) for job in plan.jobs]
         self.client = tracking.connect(self.config)
-        command = " ".join(["zeronorm", "train", *sys.argv[1:]])
-        self.run = tracking.open_sweep(self.client, self.config, len(jobs), command)
+        self.run = tracking.open_sweep(self.client, self.config, self.jobs, " ".join(["zeronorm", *command]))
+        tracking.adopt(self.client, self.run, plan.finished)
+        folder.mkdir(parents=True, exist_ok=True)
         os.environ[PARENT_RUN] = self.run.info.run_id
         global display
-        folders = [folder / str(number) for number in range(len(jobs))]
-        display = Display(folders, [schema.condition(job) for job in jobs], costs(jobs))
+        # Hydra's own launchers count the jobs they are given; ours gives each its place in the sweep
+        numbers = plan.numbers if pool is not None else range(len(plan.jobs))
+        folders = [folder / str(number) for number in numbers]
+        display = Display(folders, [schema.condition(job) for job in plan.jobs], costs(plan.jobs))
         display.start()
 
     def close(self, status: str) -> None:
@@ -133,7 +183,7 @@ class Sweep:
             study.print_table(conditions, console)
         tracking.close_sweep(self.client, self.run, status, files)
         if status == "KILLED":
-            console.print("Interrupted. What is finished is kept; the same command starts a new sweep.")
+            console.print("Interrupted. What is finished is kept; with --only-missing the same command goes on.")
         console.print(f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv")
         console.print(browse_hint(self.config))
 
@@ -173,6 +223,10 @@ class Interrupts:
 
 interrupts = Interrupts()
 current: Sweep | None = None
+last: Sweep | None = None  # the one that was closed last
+command: list[str] = []  # what was typed after `zeronorm`
+only_missing = False  # whether a finished run of the same config, in any earlier sweep of the study, is taken over
+only_planned = False  # whether to say what a sweep would do, and stop
 display: "Display | None" = None
 pool: workers.Workers | None = None
 in_job = False  # in a worker: whether it has a job, which must end as KILLED when the worker is to end
@@ -181,7 +235,7 @@ in_job = False  # in a worker: whether it has a job, which must end as KILLED wh
 def launch(context: HydraContext, task: TaskFunction, job_overrides: list[list[str]]) -> list[JobReturn]:
     """Runs the sweep's jobs in the pool, for hydra/launcher=workers; a JobReturn for each, in order."""
     shared = cloudpickle.dumps((context, task, Singleton.get_state()))
-    arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in _numbered(current.configs)]
+    arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in _numbered(current.plan)]
     results = pool.map(_run_job, arguments, current.graphs)
     return [
         cloudpickle.loads(found) if isinstance(found, bytes) else _failed(found, overrides)
@@ -189,11 +243,11 @@ def launch(context: HydraContext, task: TaskFunction, job_overrides: list[list[s
     ]
 
 
-def _numbered(configs: list[DictConfig]) -> list[DictConfig]:
-    for number, config in enumerate(configs):
+def _numbered(plan: Plan) -> list[DictConfig]:
+    for number, config in zip(plan.numbers, plan.configs, strict=True):
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-    return configs
+    return plan.configs
 
 
 def _run_job(argument: tuple[bytes, dict[str, str], bytes]) -> bytes:
@@ -232,15 +286,15 @@ def _failed(error: Exception, overrides: list[str]) -> JobReturn:
 
 def close(status: str) -> None:
     """Ends the workers and the progress display, and closes the sweep under way, if there is one."""
-    global current, pool
+    global current, pool, last
     if pool is not None:
         pool.close(at_once=status != "FINISHED")
         pool = None
     if display is not None:
         display.stop()
     if current is not None:
-        sweep, current = current, None
-        sweep.close(status)
+        last, current = current, None
+        last.close(status)
     elif status == "KILLED":
         console.print("Interrupted.")
 
@@ -264,17 +318,22 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def expand(config: DictConfig) -> list[list[str]]:
-    """The overrides of every job, as Hydra's basic sweeper will number them."""
-    params = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}
-    arguments = [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
-    parsed = OverridesParser.create().parse_overrides(arguments)
-    return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    """The overrides of every job of a sweep, in order: the product of `hydra.sweeper.params`, or of these with each of
+    `hydra.sweeper.grids`; what the command line sets replaces what they say. A job that two grids make counts once."""
+    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    params = sweeper.get("params") or {}
+    jobs: dict[frozenset[str], list[str]] = {}
+    for grid in sweeper.get("grids") or [{}]:
+        arguments = [f"{key}={value}" for key, value in {**params, **grid}.items()]
+        parsed = OverridesParser.create().parse_overrides(arguments + list(config.hydra.overrides.task))
+        for job in BasicSweeper.split_arguments(parsed, None)[0]:
+            jobs.setdefault(frozenset(job), job)
+    return list(jobs.values())
 
 
 def check(jobs: list[DictConfig]) -> None:
-    """Raises ConfigError, with one sentence, if any of the jobs cannot run. Builds the corpus and vectors they need."""
-    for job in jobs:
-        schema.validate(job)
+    """Raises ConfigError, with one sentence, if any of the jobs, valid each, cannot run. Builds the corpus and vectors
+    they need."""
     with console.status("Opening the tracking store"):
         from zeronorm import tracking
 
@@ -361,7 +420,7 @@ class Display(threading.Thread):
             else:
                 share += cost
                 ended.append((number, name, status["state"]))
-        share /= sum(self.costs)
+        share /= sum(self.costs) or 1
         left = remaining(self.clock() - self.started, share)
         count = f"{len(ended)}/{len(self.names)} runs"
         for number, name, state in ended:

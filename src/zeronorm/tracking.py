@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import psutil
 from filelock import FileLock
 from omegaconf import DictConfig
 
@@ -37,6 +38,8 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 
 NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
 JOB = "job"  # tag: the place of a run in its sweep, from 0
+PROCESS = "process"  # tag: the process that makes the run
+ADOPTED = "sweep."  # tag, with the id of a later sweep: the run's place in that one
 
 
 class TrackingError(Exception):
@@ -146,6 +149,7 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
         "command": command,
         "mlflow.source.name": command,
         "runs": str(runs),
+        PROCESS: _process(),
         **provenance(),
     }
     return client.create_run(experiment_id(client, config), tags=tags)
@@ -168,6 +172,7 @@ def tracked(
         "seed": str(config.seed),
         "config.sha": schema.identity(config),
         "overrides": " ".join(overrides),
+        PROCESS: _process(),
         **provenance(),
     }
     if parent:
@@ -238,6 +243,31 @@ def thinned(curve: np.ndarray, points: int) -> np.ndarray:
     return kept[~inside]
 
 
+def finished(client: MlflowClient, config: DictConfig) -> dict[str, str]:
+    """{identity: run id} of the newest finished run of each config in the experiment of `config`'s study."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id(client, config)],
+            "tags.kind = 'run' and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1000,
+            page_token=token,
+        )
+        for run in page:
+            found.setdefault(run.data.tags["config.sha"], run.info.run_id)
+        token = page.token
+        if not token:
+            return found
+
+
+def adopt(client: MlflowClient, sweep: Run, runs: dict[int, str]) -> None:
+    """Takes finished runs of earlier sweeps into `sweep`. runs: {place in the sweep: run id}."""
+    for number, run_id in runs.items():
+        client.set_tag(run_id, f"{ADOPTED}{sweep.info.run_id}", str(number))
+
+
 def close_sweep(client: MlflowClient, sweep: Run, status: str, files: list[Path]) -> None:
     """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts. A child that still
     counts as running has lost its process: it ends as FAILED."""
@@ -247,6 +277,38 @@ def close_sweep(client: MlflowClient, sweep: Run, status: str, files: list[Path]
         if run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "FAILED")
     client.set_terminated(sweep.info.run_id, status)
+
+
+def reap(client: MlflowClient) -> list[str]:
+    """Ends as KILLED the runs whose process is gone, a sweep's parent included; returns their ids.
+
+    A run is gone if it was started on this machine by a process that no longer exists; runs of other machines are left
+    alone.
+    """
+    ended = []
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=5000):
+            process = run.data.tags.get(PROCESS, "")
+            if process and _gone(process):
+                client.set_tag(run.info.run_id, "outcome", "killed")
+                client.set_terminated(run.info.run_id, "KILLED")
+                ended.append(run.info.run_id)
+    return ended
+
+
+def _process() -> str:
+    """This process, for `reap`: machine, id and start time, so that a later process of the same id is told apart."""
+    return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def _gone(process: str) -> bool:
+    node, number, started = process.rsplit(" ", 2)
+    if node != platform.node():
+        return False
+    try:
+        return f"{psutil.Process(int(number)).create_time():.0f}" != started
+    except psutil.NoSuchProcess:
+        return True
 
 
 def sweeps(client: MlflowClient, study: str) -> list[Run]:
@@ -262,13 +324,16 @@ def sweeps(client: MlflowClient, study: str) -> list[Run]:
 
 
 def _children(client: MlflowClient, sweep: Run) -> list[Run]:
-    runs = client.search_runs(
-        [sweep.info.experiment_id],
-        f"tags.`{PARENT}` = '{sweep.info.run_id}'",
-        order_by=["attributes.start_time ASC"],
-        max_results=5000,
-    )
-    return sorted(runs, key=lambda run: int(run.data.tags.get(JOB, 0)))
+    """Its own runs and those it adopted, by their places."""
+    adopted = f"{ADOPTED}{sweep.info.run_id}"
+    runs = [
+        run
+        for which in (f"tags.`{PARENT}` = '{sweep.info.run_id}'", f"tags.`{adopted}` LIKE '%'")
+        for run in client.search_runs(
+            [sweep.info.experiment_id], which, order_by=["attributes.start_time ASC"], max_results=5000
+        )
+    ]
+    return sorted(runs, key=lambda run: int(run.data.tags.get(adopted, run.data.tags.get(JOB, 0))))
 
 
 def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:

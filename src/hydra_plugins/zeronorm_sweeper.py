@@ -1,0 +1,18 @@
+"""hydra/sweeper=grids: the jobs of a sweep are the union of grids, less those whose result is there."""
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+
+class GridsSweeper(BasicSweeper):
+    """Hydra's basic sweeper, which takes the jobs from `zeronorm.sweep`, where they were checked before."""
+
+    def __init__(self, params=None, grids=None):
+        super().__init__(None, params)
+
+    def split_arguments(self, overrides, max_batch_size):
+        from zeronorm import sweep
+
+        return [sweep.current.overrides] if sweep.current.overrides else []
+
+    def validate_batch_is_legal(self, batch):
+        """Composed and validated before, in `zeronorm.sweep`; composing takes a tenth of a second a job."""
