@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: ablation test
 ablation: .venv/installed
-	$(BIN)/zeronorm train study=ablation
+	$(BIN)/zeronorm train study=quick_ablation
 
 test: .venv/installed
 	$(BIN)/ruff check --quiet src tests experiments

@@ -7,50 +7,92 @@ again from the committed files; the tests hold the READMEs against it, so no num
 import json
 import re
 from collections.abc import Callable, Mapping
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
+from rich.console import Console
 
-from zeronorm import config, figures, study
+from zeronorm import claims, config, figures, reproduction, study
 
 CURVES = ("train/loss", *(f"norm/{name}" for name in study.WEIGHTS))
-POINTS = 40  # of each committed curve
+POINTS = 20  # of each committed curve
+MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still label
+CSV = {"index": False, "float_format": "%.6g"}  # how every table is written
+FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
 
 
 class ReportError(Exception):
-    """A report that cannot be written: one sentence."""
+    """A report that cannot be written or read: one sentence."""
 
 
 def experiments_dir() -> Path:
     """experiments/ of the checkout. Raises ReportError in an installed wheel, which has none."""
     folder = config.conf_dir().parent / "experiments"
     if not folder.is_dir():
-        raise ReportError("--report writes to experiments/ of a checkout, and this is an installed package.")
+        raise ReportError("The reported numbers lie in experiments/ of a checkout, and this is an installed package.")
     return folder
 
 
 def write(
-    name: str, children: pd.DataFrame, tags: dict[str, str], seconds: float, curves_of: Callable[[str], pd.DataFrame]
+    name: str,
+    children: pd.DataFrame,
+    sweep_id: str,
+    tags: dict[str, str],
+    seconds: float,
+    curves_of: Callable[[str], pd.DataFrame],
 ) -> list[Path]:
     """Writes experiments/<name>/ from a sweep and refreshes the READMEs; returns the files written.
 
-    children, tags, seconds: of the sweep, from `tracking`. curves_of: run id -> (step, name, value).
+    children, sweep_id, tags, seconds: of the sweep, from `tracking`. curves_of: run id -> (step, name, value).
     """
     folder = experiments_dir() / name
     folder.mkdir(exist_ok=True)
     runs = study.runs_table(name, children)
-    study.conditions_table(runs).to_csv(folder / "reported.csv", index=False, float_format="%.6g")
-    runs.to_csv(folder / "runs.csv", index=False, float_format="%.6g")
-    curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in runs.iterrows()])
+    save(runs, folder)
+    first = runs[runs["seed"] == runs["seed"].min()]
+    curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
     curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
-    (folder / "provenance.json").write_text(json.dumps(_provenance(runs, tags, seconds), indent=1) + "\n")
-    figures.study_norms(_read(name, "runs.csv"), _read(name, "curves.csv"), condition, folder / "norms.png")
-    written = [folder / file for file in ("reported.csv", "runs.csv", "curves.csv", "provenance.json", "norms.png")]
-    for readme in (experiments_dir().parent / "README.md", folder / "README.md"):
-        if readme.exists():
-            readme.write_text(refreshed(readme.read_text()))
-            written.append(readme)
-    return written
+    (folder / "provenance.json").write_text(
+        json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
+    )
+    drawn = draw(name)
+    return [*(folder / file for file in FILES), *drawn, *refresh_readmes()]
+
+
+def save(runs: pd.DataFrame, folder: Path) -> None:
+    """runs.csv, and reported.csv from what it says, so that it follows from it to the last digit."""
+    runs.to_csv(folder / "runs.csv", **CSV)
+    study.conditions_table(read_table(folder / "runs.csv")).to_csv(folder / "reported.csv", **CSV)
+
+
+def draw(name: str) -> list[Path]:
+    """The study's figures, from its committed tables."""
+    folder, runs, table = experiments_dir() / name, committed_runs(name), conditions(name)
+    drawn = {"norms.png": lambda path: figures.study_norms(runs, _read(name, "curves.csv"), condition, path)}
+    readable = len(study.varying(table)) <= MOST_FACTORS
+    if readable:
+        drawn["outcome.png"] = lambda path: figures.outcome(table, path)
+    if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
+        drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
+    if readable and table["similarity"].nunique() > 1:
+        drawn["quality.png"] = lambda path: figures.quality(table, path)
+    for file, picture in drawn.items():
+        picture(folder / file)
+    return [folder / file for file in drawn]
+
+
+def refresh_readmes() -> list[Path]:
+    """Renders the blocks of every README again; those that have changed."""
+    changed = []
+    for readme in [experiments_dir().parent / "README.md", *sorted(experiments_dir().glob("*/README.md"))]:
+        text = readme.read_text()
+        new = refreshed(text)
+        if new != text:
+            readme.write_text(new)
+            changed.append(readme)
+    return changed
 
 
 def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
@@ -62,32 +104,61 @@ def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
 
 
 def condition(run: Mapping) -> str:
-    """The key of a run's curves in curves.csv, besides its seed: the values of its factors."""
-    factors = list(run.keys())[1 : list(run.keys()).index("seed")]
+    """The values of the factors of a run, or of a condition: the key of its curves in curves.csv, besides the seed."""
+    names = list(run.keys())
+    factors = names[1 : names.index("seed" if "seed" in names else "seeds")]
     return " ".join(str(run[factor]) for factor in factors)
 
 
-def _provenance(runs: pd.DataFrame, tags: dict[str, str], seconds: float) -> dict:
+def _provenance(
+    runs: pd.DataFrame, children: pd.DataFrame, sweep_id: str, tags: dict[str, str], seconds: float
+) -> dict:
+    commits = sorted(set(children.get("tags.git.commit", pd.Series("unknown")).str[:12]))
     return {
         "date": tags["date"],
         "command": tags["command"],
         "runs": len(runs),
+        "taken_over": len(children) - int((children["tags.mlflow.parentRunId"] == sweep_id).sum()),
         "seeds": sorted({int(seed) for seed in runs["seed"]}),
         "minutes": round(seconds / 60, 1),
         "hardware": tags["hardware"],
         "versions": tags["versions"],
-        "commit": tags.get("git.commit", "unknown")[:12],
-        "dirty": tags.get("git.dirty") == "true",
+        "commit": ", ".join(commits),
+        **_baseline(children),
+        "dirty": "true" in {tags.get("git.dirty"), *children.get("tags.git.dirty", [])},
     }
 
 
+def _baseline(children: pd.DataFrame) -> dict:
+    """{"tfidf_centroid": {metric: value}}, where the sweep's runs logged it."""
+    found = {metric: children.get(f"metrics.eval_tfidf/{metric}") for metric in study.METRICS}
+    if any(values is None for values in found.values()):
+        return {}
+    return {"tfidf_centroid": {metric: float(f"{values.dropna().iloc[0]:.6g}") for metric, values in found.items()}}
+
+
 def _read(name: str, file: str) -> pd.DataFrame:
-    steps = [f"{who}_nan_{kind}" for who in ("first", "encoder") for kind in ("predicted", "observed")]
-    text = dict.fromkeys([*study.FACTORS, *steps, "first_nan_tensor"], str)
+    return read_table(_existing(name, file))
+
+
+def _existing(name: str, file: str) -> Path:
+    path = experiments_dir() / name / file
+    if not path.exists():
+        raise ReportError(f"Nothing is reported of '{name}': {path} does not exist.")
+    return path
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as `save` wrote it: texts as texts, and no value where a number's cell is empty."""
     metrics = [zero + metric for zero in ("", "zero_") for metric in study.METRICS]
+    numbers = [column for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")]
+    numbers += ["first_touch_mean"]
     # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it was written from.
-    empty = {column: [""] for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")}
-    return pd.read_csv(experiments_dir() / name / file, dtype=text, keep_default_na=False, na_values=empty)
+    columns = pd.read_csv(path, nrows=0).columns
+    whole = ("seed", "seeds", "nan_runs", "predicted_exactly", "nonfinite/words", "nonfinite/titles")
+    whole += ("zero_titles", "step")
+    text = {name: str for name in columns if name not in (*numbers, *whole, "seconds", "value")}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers})
 
 
 def conditions(name: str) -> pd.DataFrame:
@@ -95,27 +166,167 @@ def conditions(name: str) -> pd.DataFrame:
     return _read(name, "reported.csv")
 
 
+def committed_runs(name: str) -> pd.DataFrame:
+    """experiments/<name>/runs.csv, as `study.runs_table` made it."""
+    return _read(name, "runs.csv")
+
+
+def noise(name: str) -> dict:
+    """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one config}, and how it
+    was measured; empty where it was not."""
+    path = experiments_dir() / name / "noise.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def reproductions(name: str) -> list[dict]:
+    """experiments/<name>/reproductions.json: one entry per logged reproduction."""
+    path = experiments_dir() / name / "reproductions.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def as_read(children: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The runs of a sweep as they would read from a committed runs.csv. children: from `tracking`."""
+    if not len(children) or not (children["status"] == "FINISHED").any():
+        raise ReportError(f"The sweep of '{name}' has no finished run.")
+    return _round_trip(study.runs_table(name, children))
+
+
+def _round_trip(table: pd.DataFrame) -> pd.DataFrame:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        table.to_csv(path, **CSV)
+        return read_table(path)
+
+
+def _pooled(runs: pd.DataFrame) -> pd.DataFrame:
+    return _round_trip(study.conditions_table(runs))
+
+
+def edited_cells(name: str) -> list[str]:
+    """Sentences: the cells of reported.csv that do not follow from runs.csv, i.e. that no run has written."""
+    derived = StringIO(study.conditions_table(committed_runs(name)).to_csv(**CSV))
+    texts = [pd.read_csv(file, dtype=str, keep_default_na=False) for file in (_existing(name, "reported.csv"), derived)]
+    said, follows = texts
+    if list(said.columns) != list(follows.columns) or len(said) != len(follows):
+        return ["reported.csv has other rows or columns than its runs.csv gives."]
+    return [
+        f"{condition(said.loc[row])}, {column}: reported.csv says {said.loc[row, column] or 'nothing'}, its runs.csv "
+        f"gives {follows.loc[row, column] or 'nothing'}."
+        for row in said.index
+        for column in said.columns
+        if said.loc[row, column] != follows.loc[row, column]
+    ]
+
+
+def compare(name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed: bool) -> pd.DataFrame:
+    """The cells of a new sweep against the report; see `reproduction.compare`.
+
+    reported: experiments/<name>/runs.csv. narrowed: whether only a part of the study was asked for; else every reported
+    run is expected. Raises ReportError if none of the runs is part of the report.
+    """
+    found = as_read(children, name)
+    if narrowed:
+        reported = reported[reported["config_sha"].isin(found["config_sha"])]
+        if not len(reported):
+            raise ReportError(
+                f"None of the {len(found)} runs is one of the report's: '{name}' was reported with other options."
+            )
+    # a factor that the part does not vary is a column that its own table lacks: take it from the report, by config
+    factors = ["study", *study.factors_of(reported)]
+    known = reported.drop_duplicates("config_sha").set_index("config_sha")[factors]
+    found = found.drop(columns=[*study.factors_of(found), "study"])
+    found = found.join(known, on="config_sha").fillna({factor: "not reported" for factor in factors})
+    return reproduction.compare(
+        _pooled(reported),
+        _pooled(found[[*factors, *found.columns.difference(factors, False)]]),
+        noise(name).get("columns", {}),
+    )
+
+
+def print_comparison(cells: pd.DataFrame, edited: list[str], console: Console) -> None:
+    reproduction.print_comparison(cells, console)
+    for sentence in edited:
+        console.print(f"FAIL {sentence}", style="red")
+
+
+def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
+    """experiments/<name>/noise.json from a comparison with another run of the same configs."""
+    found = {"columns": reproduction.noise_of(cells), **_entry(command, tags)}
+    (experiments_dir() / name / "noise.json").write_text(json.dumps(found, indent=1) + "\n")
+    refresh_readmes()
+
+
+def log_reproduction(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str], runs: int) -> None:
+    """Adds an entry to experiments/<name>/reproductions.json."""
+    entries = [*reproductions(name), {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)}]
+    (experiments_dir() / name / "reproductions.json").write_text(json.dumps(entries, indent=1) + "\n")
+    refresh_readmes()
+
+
+def _entry(command: list[str], tags: dict[str, str]) -> dict[str, str]:
+    return {
+        "date": tags["date"],
+        "commit": tags.get("git.commit", "unknown")[:12],
+        "hardware": tags["hardware"],
+        "command": " ".join(["zeronorm", *command]),
+    }
+
+
 def provenance(name: str) -> dict:
     """experiments/<name>/provenance.json: date, command, cost, hardware, versions, commit."""
-    return json.loads((experiments_dir() / name / "provenance.json").read_text())
+    return json.loads(_existing(name, "provenance.json").read_text())
 
 
 def _provenance_line(name: str) -> str:
     p = provenance(name)
     seeds = ", ".join(map(str, p["seeds"]))
     dirty = " with uncommitted changes" if p["dirty"] else ""
+    over = f", {p['taken_over']} of them taken over from an earlier sweep" if p["taken_over"] else ""
+    plural = ["s" if p["runs"] > 1 else "", "s" if "," in seeds else ""]
     return (
-        f"{p['runs']} run{'s' if p['runs'] > 1 else ''} in {p['minutes']} minutes, seed{'s' if ',' in seeds else ''} "
-        f"{seeds}, {p['date']}, commit {p['commit']}{dirty}; {p['hardware']}; {p['versions']}."
+        f"{p['runs']} run{plural[0]} in {p['minutes']} minutes{over}, seed{plural[1]} {seeds}, {p['date']}, commit "
+        f"{p['commit']}{dirty}; {p['hardware']}; {p['versions']}."
     )
 
 
-def _quality(name: str) -> str:
-    row = conditions(name).iloc[0]
-    metrics = [("hits@1", "hits_at_1"), ("hits@10", "hits_at_10"), ("MRR", "mrr"), ("mean rank", "mean_rank")]
-    lines = ["| titles | " + " | ".join(label for label, _ in metrics) + " |", "|---|" + "---|" * len(metrics)]
-    for label, prefix in (("all", ""), ("those that started as a zero row", "zero_")):
-        lines.append(f"| {label} | " + " | ".join(f"{row[f'{prefix}{m}_mean']:.3f}" for _, m in metrics) + " |")
+METRIC_LABELS = {"hits_at_1": "hits@1", "hits_at_10": "hits@10", "mrr": "MRR", "mean_rank": "mean rank"}
+
+
+def _peers(name: str) -> str:
+    """The study's conditions beside what others reach on the same task: TF-IDF, measured in the study itself, and the
+    systems of peers.csv."""
+    table = conditions(name)
+    factors = study.varying(table)
+    tfidf = provenance(name)["tfidf_centroid"]
+    peers = pd.read_csv(experiments_dir() / name / "peers.csv")
+    rows = [(tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})]
+    rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
+    for _, row in table.iterrows():
+        who = ", ".join(study.said(factor, row[factor]) for factor in factors if row[factor] != "")
+        means, deviations = ({m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std"))
+        rows.append((means["mrr"], f"**the question's network: {who}**", means, deviations))
+    lines = ["| system | " + " | ".join(METRIC_LABELS.values()) + " |", "|---|" + "---|" * len(METRIC_LABELS)]
+    for _, who, means, deviations in sorted(rows, key=lambda row: -row[0]):
+        cells = []
+        for metric in METRIC_LABELS:
+            digits = 2 if metric == "mean_rank" else 3
+            deviation = f" ± {deviations[metric]:.{digits}f}" if metric in deviations else ""
+            cells.append(f"{means[metric]:.{digits}f}{deviation}")
+        lines.append(f"| {who} | " + " | ".join(cells) + " |")
+    note = "¹ Measured apart from this repository on the same recipe and split, one seed, one core."
+    return "\n".join([*lines, "", note])
+
+
+def _studies(_: str) -> str:
+    """Every study of conf/study that is reported: its question, its cost, how it came out."""
+    lines = ["| study | question | runs, minutes | NaN | predicted exactly |", "|---|---|---|---|---|"]
+    for path in sorted((config.conf_dir() / "study").glob("*.yaml")):
+        question = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)[1]
+        table, found = conditions(path.stem), provenance(path.stem)
+        dead = f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions"
+        exact = f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs"
+        link = f"[{path.stem}](experiments/{path.stem}/README.md)"
+        lines.append(f"| {link} | {question} | {found['runs']}, {found['minutes']:.0f} | {dead} | {exact} |")
     return "\n".join(lines)
 
 
@@ -174,24 +385,66 @@ def _measured(name: str) -> str:
     return f"{rounds}{found['date']}, {where}"
 
 
-BLOCKS: dict[str, Callable[[str], str]] = {
-    "summary": lambda name: study.summary(conditions(name)),
-    "table": lambda name: study.markdown(conditions(name)),
-    "provenance": _provenance_line,
-    "quality": _quality,
-    "verdict": lambda name: study.verdict(conditions(name)),
-    "benchmark": _benchmark,
-    "phases": _phases,
-    "measured": _measured,
+def _noise(name: str) -> str:
+    """The tolerance of the quality columns, and where it comes from."""
+    found = noise(name)
+    if not found:
+        return "Not measured for this study: `zeronorm reproduce` then accepts no difference that a table would show."
+    columns = [f"{metric}_mean" for metric in study.METRICS]
+    labels = {"mrr": "MRR", "hits_at_1": "hits@1", "hits_at_10": "hits@10", "mean_rank": "mean rank"}
+    largest = ", ".join(f"{labels[m]} {found['columns'].get(c, 0):.3g}" for m, c in zip(labels, columns, strict=True))
+    return (
+        f"Largest difference of a condition between two runs of the same configs, one of them by `{found['command']}`: "
+        f"{largest}. `zeronorm reproduce` tolerates twice that. {found['date']}, commit {found['commit']}, "
+        f"{found['hardware']}."
+    )
+
+
+def _reproductions(name: str) -> str:
+    """The reproduction log as a table."""
+    lines = ["| date | commit | machine | command | runs | OK | OKish | FAIL |", "|" + "---|" * 8]
+    for entry in reproductions(name):
+        keys = ("date", "commit", "hardware", "command", "runs", "OK", "OKish", "FAIL")
+        lines.append("| " + " | ".join(str(entry[key]) for key in keys) + " |")
+    return "\n".join(lines) if len(lines) > 2 else "None logged yet."
+
+
+def _listed(columns: str) -> list[str]:
+    return [column.strip() for column in columns.split(",") if column.strip()]
+
+
+BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after the colon) -> text
+    "summary": lambda name, rows: study.summary(conditions(name), *([_listed(rows)] if rows else [])),
+    "table": lambda name, columns: study.markdown(conditions(name), _listed(columns)),
+    "provenance": lambda name, _: _provenance_line(name),
+    "peers": lambda name, _: _peers(name),
+    "studies": lambda name, _: _studies(name),
+    "verdict": lambda name, _: study.verdict(conditions(name)),
+    "noise": lambda name, _: _noise(name),
+    "reproductions": lambda name, _: _reproductions(name),
+    "claims": lambda name, _: claims.markdown(claims.judged(committed_runs(name))),
+    "verdicts": lambda name, _: claims.verdicts_markdown(claims.judged(committed_runs(name))),
+    "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
+    "benchmark": lambda name, _: _benchmark(name),
+    "phases": lambda name, _: _phases(name),
+    "measured": lambda name, _: _measured(name),
 }
 
 
 def refreshed(text: str) -> str:
-    """`text` with every block `<!-- begin KIND STUDY -->` ... `<!-- end -->` rendered from experiments/STUDY."""
+    """`text` with every block `<!-- begin KIND STUDY -->` ... `<!-- end -->` rendered from experiments/STUDY.
+
+    What stands after a colon, `<!-- begin table STUDY: similarity, outcome -->`, is the block's columns. The block of a
+    study that is not reported stays as it is.
+    """
 
     def render(match: re.Match) -> str:
-        kind, name = match["kind"], match["study"]
-        return f"<!-- begin {kind} {name} -->\n{BLOCKS[kind](name)}\n<!-- end -->"
+        kind, name, more = match["kind"], match["study"], match["more"] or ""
+        try:
+            text = BLOCKS[kind](name, more.lstrip(": "))
+        except ReportError:  # its study is not reported yet
+            return match[0]
+        return f"<!-- begin {kind} {name}{more} -->\n{text}\n<!-- end -->"
 
-    pattern = r"<!-- begin (?P<kind>\w+) (?P<study>\w+) -->\n.*?<!-- end -->"
+    pattern = r"<!-- begin (?P<kind>\w+) (?P<study>\w+)(?P<more>:[^>]*?)? -->\n.*?<!-- end -->"
     return re.sub(pattern, render, text, flags=re.DOTALL)

@@ -1,0 +1,151 @@
+"""`zeronorm reproduce` as its user runs it, in a copy of the checkout that may be written to."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from zeronorm import config as schema
+from zeronorm import tracking
+
+ROOT = schema.conf_dir().parent
+# one run whose every number is exact on any machine: it is dead after two steps
+ONE = ["trainable=true", "init=pretrained", "similarity=clamp_product", "numerics=xla"]
+PROGRAM = "import zeronorm.cli; zeronorm.cli.main()"
+
+
+class Checkout:
+    def __init__(self, folder, cache):
+        self.folder, self.reported = folder, folder / "experiments" / "quick_ablation"
+        for name in ("src", "conf"):
+            shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / "experiments" / "quick_ablation", self.reported)
+        shutil.copytree(ROOT / "experiments" / "claims", folder / "experiments" / "claims")
+        (folder / "README.md").write_text("<!-- begin verdict quick_ablation -->\n\n<!-- end -->\n")
+        (folder / "home").mkdir()
+        (folder / "home" / "cache").symlink_to(cache)
+
+    def __call__(self, *arguments, code=0):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *arguments], cwd=self.folder, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "ZERONORM_HOME": "home", "PYTHONPATH": str(self.folder / "src"), "COLUMNS": "80"},
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def client(self):
+        return MlflowClient(f"sqlite:///{self.folder}/home/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, home, excerpt):
+    made = Checkout(tmp_path_factory.mktemp("checkout"), home / "cache")
+    made.first = made("reproduce", "quick_ablation", *ONE, "--log")
+    return made
+
+
+@pytest.mark.slow
+def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
+    assert "1/1 runs  trainable pretrained clamp_product xla: nan" in checkout.first.stdout
+    assert ", 0 FAIL." in checkout.first.stdout
+    [entry] = json.loads((checkout.reported / "reproductions.json").read_text())[-1:]
+    assert entry["runs"] == 1 and entry["FAIL"] == 0 and entry["OK"] > 50
+    assert entry["command"] == f"zeronorm reproduce quick_ablation {' '.join(ONE)}"
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_found_again_and_not_repeated(checkout):
+    planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run")
+    assert "quick_ablation: 0 runs to make, 1 finished ones found." in planned.stdout
+    again = checkout("reproduce", "quick_ablation", *ONE, "--only-missing")
+    assert "1/1 runs" not in again.stdout and "1 of 1 runs finished" in again.stdout and ", 0 FAIL." in again.stdout
+    client = checkout.client()
+    experiment = client.get_experiment_by_name("quick_ablation").experiment_id
+    assert len(client.search_runs([experiment], "tags.kind = 'run'")) == 1
+    [newest, *_] = tracking.sweeps(client, "quick_ablation")
+    assert len(tracking.children(client, newest)) == 1 and newest.info.status == "FINISHED"
+    whole = checkout("reproduce", "quick_ablation", "--dry-run")
+    assert "quick_ablation: 47 runs to make, 1 finished ones found." in whole.stdout
+
+
+@pytest.mark.slow
+def test_a_changed_cell_makes_it_fail(checkout):
+    kept = (checkout.reported / "reported.csv").read_text()
+    table = pd.read_csv(checkout.reported / "reported.csv", dtype=str, keep_default_na=False)
+    table.loc[1, "first_nan_observed"] = "5"
+    table.to_csv(checkout.reported / "reported.csv", index=False)
+    try:
+        failed = checkout("reproduce", "quick_ablation", *ONE, "--only-missing", code=1)
+    finally:
+        (checkout.reported / "reported.csv").write_text(kept)
+    said = " ".join(failed.stdout.split())
+    assert "first_nan_observed: reported.csv says 5, its runs.csv gives 0." in said
+    kept = (checkout.reported / "runs.csv").read_text()
+    table = pd.read_csv(checkout.reported / "runs.csv", dtype=str, keep_default_na=False)
+    table.loc[1, "encoder_nan_observed"] = "9"
+    table.to_csv(checkout.reported / "runs.csv", index=False)
+    try:
+        failed = checkout("reproduce", "quick_ablation", *ONE, "--only-missing", code=1)
+    finally:
+        (checkout.reported / "runs.csv").write_text(kept)
+    assert "encoder_nan_observed: reported 9, found 1" in " ".join(failed.stdout.split())
+
+
+@pytest.mark.slow
+def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
+    unknown = checkout("reproduce", "nothing", code=1)
+    assert "Error: Nothing is reported of 'nothing'" in unknown.stderr and unknown.stderr.count("\n") == 1
+    other = checkout("reproduce", "quick_ablation", *ONE, "examples=20", "training=smoke", code=1)
+    assert "was reported with other options" in other.stderr
+
+
+@pytest.mark.slow
+def test_the_table_in_every_format(checkout):
+    arguments = ("study", "quick_ablation", "--format")
+    found = pd.read_json(checkout(*arguments, "json").stdout)
+    assert "quick_ablation" in set(found["study"])
+    assert checkout(*arguments, "csv").stdout.startswith("study,trainable,init,similarity,epsilon,numerics,optimizer")
+    assert checkout(*arguments, "md").stdout.startswith("**trainable embeddings, pretrained vectors")
+    assert checkout(*arguments, "tex").stdout.startswith(r"\begin{tabular}")
+
+
+@pytest.mark.slow
+def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
+    [*_, first] = tracking.sweeps(checkout.client(), "quick_ablation")
+    for file in ("norms.png", "outcome.png", "runs.csv"):
+        (checkout.reported / file).unlink(missing_ok=True)
+    done = checkout("study", "quick_ablation", "--report", "--sweep", first.info.run_id)
+    assert "written:" in done.stderr
+    assert {"norms.png", "outcome.png", "runs.csv", "reported.csv", "curves.csv", "provenance.json"} <= {
+        path.name for path in checkout.reported.iterdir()
+    }
+    assert "1 of 1 conditions end in NaN" in (checkout.folder / "README.md").read_text()
+    shutil.rmtree(checkout.reported)
+    shutil.copytree(ROOT / "experiments" / "quick_ablation", checkout.reported)
+
+
+@pytest.mark.slow
+def test_claims_are_printed_from_the_report(checkout):
+    said = checkout("claims").stdout
+    for number in range(1, 14):
+        assert f"C{number}  " in said
+    assert "From experiments/claims/runs.csv" in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.slow
+def test_reap_ends_what_a_killed_process_left(checkout):
+    client = checkout.client()
+    experiment = client.create_experiment("left behind")
+    gone = client.create_run(experiment, tags={tracking.PROCESS: tracking._process().replace(str(os.getpid()), "1")})
+    alive = client.create_run(experiment, tags={tracking.PROCESS: tracking._process()})
+    elsewhere = client.create_run(experiment, tags={tracking.PROCESS: f"elsewhere {2**22} 0"})
+    done = checkout("reap")
+    assert done.stdout == f"ended as KILLED: {gone.info.run_id}\n"
+    states = [client.get_run(run.info.run_id).info.status for run in (gone, alive, elsewhere)]
+    assert states == ["KILLED", "RUNNING", "RUNNING"]
