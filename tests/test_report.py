@@ -153,6 +153,11 @@ def test_what_tells_runs_apart_stands_beside_them():
         }
     )
     assert study.further_factors(children) == ["params.optimizer.keras.learning_rate", "params.training.name"]
+    children["params.init.name"] = ["pretrained", "uniform", "uniform", "uniform"]
+    children["params.init.norm"] = ["None", "0.3", "0.3", "0.3"]  # follows from the choice, as far as one can see
+    assert "params.init.norm" not in study.further_factors(children)
+    children["tags.overrides"] = ["seed=0", *["init=uniform init.norm=0.3"] * 3]
+    assert "params.init.norm" in study.further_factors(children)
     found = report.conditions("quick_ablation").iloc[[0, 0]].copy()
     found["epsilon"] = ["1e-07", "0.001"]
     assert [heading for heading, _ in study.groups(found)] == [

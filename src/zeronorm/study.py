@@ -82,14 +82,16 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
 
 
 def further_factors(children: pd.DataFrame) -> list[str]:
-    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow from a choice."""
+    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow from a choice, unless
+    a run sets them itself."""
+    set_by_a_run = {word.split("=")[0] for said in children.get("tags.overrides", []) for word in str(said).split()}
     found = []
     for column in children.columns:
         group = column.removeprefix("params.").split(".")[0]
         if not column.startswith("params.") or column in FACTORS.values() or group in ("seed", "tracking", "home"):
             continue
         choice = f"params.{group}.name"
-        if column != choice and choice in children:
+        if column != choice and choice in children and column.removeprefix("params.") not in set_by_a_run:
             varies = (children.groupby(choice)[column].nunique(dropna=False) > 1).any()
         else:
             varies = children[column].nunique(dropna=False) > 1
@@ -261,7 +263,8 @@ CAPTION = {  # column: what its header leaves open
 def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     several = int(conditions["seeds"].max()) > 1
     parts = [text.format(first=", of the first seed" if several else "") for n, text in CAPTION.items() if n in columns]
-    return " ".join([*parts, *(["Quality: mean ± standard deviation of the seeds."] if several else [])])
+    number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
+    return " ".join([*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])])
 
 
 def cells(condition: Mapping, columns: Sequence[str]) -> list[str]:
