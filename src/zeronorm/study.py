@@ -82,9 +82,10 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
 
 
 def further_factors(children: pd.DataFrame) -> list[str]:
-    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow from a choice, unless
-    a run sets them itself."""
-    set_by_a_run = {word.split("=")[0] for said in children.get("tags.overrides", []) for word in str(said).split()}
+    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow from a choice, but
+    for those that a run sets itself."""
+    overrides = " ".join(map(str, children.get("tags.overrides", []))).split()
+    set_by_a_run = {override.split("=")[0] for override in overrides}
     found = []
     for column in children.columns:
         group = column.removeprefix("params.").split(".")[0]
