@@ -1,0 +1,192 @@
+"""What makes a failing step finite, and what people try that does not: each tried on the step itself.
+
+A rule belongs to a kind of operation. It is tried by changing what the operation is given, in the traced graph, for it
+and for its gradient alike, and running the step as the user runs it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zeronorm import steptrace
+from zeronorm.harm import Guilty, Held, Subject, lost, outcome
+from zeronorm.steptrace import Step
+
+SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
+
+
+@dataclass(frozen=True)
+class Cure:
+    """name: what to do. write: as code, where it is code. finite: whether the step is with it; None: not tried. folk:
+    whether it is what people try first, and not a rule for the guilty operation."""
+
+    name: str
+    write: str
+    finite: bool | None
+    folk: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """For one kind of forward operation. changes: (input, operation, constant): what is put before an input; none where
+    the safe form cannot be put into the graph."""
+
+    name: str
+    write: str
+    changes: tuple[tuple[int, str, float], ...] = ()
+
+
+def _inside(function: str) -> Rule:
+    return Rule("epsilon inside, where the operation is singular", f"{function}(x + {SMALL:g})", ((0, "AddV2", SMALL),))
+
+
+def _clipped(function: str, edge: float = 1 - 1e-6) -> Rule:
+    write = f"{function}(tf.clip_by_value(x, {-edge:g}, {edge:g}))"
+    return Rule("arguments kept inside the domain", write, ((0, "Minimum", edge), (0, "Maximum", -edge)))
+
+
+def _bounded(function: str) -> Rule:
+    return Rule("arguments kept from overflowing", f"{function}(tf.minimum(x, 80.0))", ((0, "Minimum", 80.0),))
+
+
+_DENOMINATOR = Rule("epsilon in the denominator", f"x / (y + {SMALL:g})", ((1, "AddV2", SMALL),))
+_MASK = Rule("a finite mask: a row that is masked throughout has no largest element", "tf.maximum(x, -1e9)", ())
+_JITTER = Rule("a small multiple of the identity added to the matrix", "matrix + 1e-6 * tf.eye(n)")
+
+RULES = {
+    "Sqrt": _inside("tf.sqrt"),
+    "Rsqrt": _inside("tf.math.rsqrt"),
+    "Log": _inside("tf.math.log"),
+    "Log1p": Rule("arguments kept above -1", "tf.math.log1p(tf.maximum(x, -1 + 1e-6))", ((0, "Maximum", -1 + 1e-6),)),
+    "Reciprocal": Rule("epsilon in the denominator", f"1 / (x + {SMALL:g})", ((0, "AddV2", SMALL),)),
+    "RealDiv": _DENOMINATOR,
+    "Div": _DENOMINATOR,
+    "DivNoNan": _DENOMINATOR,
+    "Xdivy": _DENOMINATOR,
+    "Xlogy": Rule(
+        "epsilon inside, where the operation is singular", f"tf.math.xlogy(x, y + {SMALL:g})", ((1, "AddV2", SMALL),)
+    ),
+    "Pow": Rule("epsilon in the base", f"tf.pow(x + {SMALL:g}, y)", ((0, "AddV2", SMALL),)),
+    "Prod": Rule("epsilon in the factors", f"tf.reduce_prod(x + {SMALL:g}, axis)", ((0, "AddV2", SMALL),)),
+    "EuclideanNorm": Rule(
+        "epsilon inside the root", f"tf.sqrt(tf.reduce_sum(x * x, axis) + {SMALL:g})", ((0, "AddV2", SMALL),)
+    ),
+    "Atan2": Rule("epsilon beside the origin", f"tf.atan2(y, x + {SMALL:g})", ((1, "AddV2", SMALL),)),
+    "Acos": _clipped("tf.acos"),
+    "Asin": _clipped("tf.asin"),
+    "Atanh": _clipped("tf.atanh"),
+    "Erfinv": _clipped("tf.math.erfinv"),
+    "Acosh": Rule("arguments kept above 1", "tf.acosh(tf.maximum(x, 1 + 1e-6))", ((0, "Maximum", 1 + 1e-6),)),
+    "Exp": _bounded("tf.exp"),
+    "Expm1": _bounded("tf.math.expm1"),
+    "Sinh": _bounded("tf.sinh"),
+    "Cosh": _bounded("tf.cosh"),
+    "Softmax": Rule(_MASK.name, "tf.nn.softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)),
+    "LogSoftmax": Rule(_MASK.name, "tf.nn.log_softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)),
+    "Cholesky": _JITTER,
+    "MatrixInverse": _JITTER,
+    "MatrixSolve": _JITTER,
+    "SelfAdjointEigV2": Rule("distinct eigenvalues", "matrix + tf.linalg.diag(tf.range(n) * 1e-6)"),
+    "Svd": Rule("distinct singular values", "matrix + noise of 1e-6"),
+}
+
+
+def tried(subject: Subject, step: Step, guilty: Guilty) -> tuple[Cure, ...]:
+    """The cures for a guilty operation and the folk remedies, most specific first. step: traced from the subject."""
+    return (*_specific(subject, step, guilty), *_folk(subject))
+
+
+def _fails(subject: Subject) -> bool:
+    return bool(outcome(subject, subject.jit_compile))
+
+
+def _specific(subject: Subject, step: Step, guilty: Guilty) -> Iterator[Cure]:
+    birth, examples = guilty.birth, set(guilty.examples)
+    if birth in ("forward", "gradient"):
+        rule = RULES.get(guilty.forward_op_type)
+        if rule is not None:
+            known = {operation.name for operation in step.graph.get_operations()}  # others are inside a branch or loop
+            tries = rule.changes and guilty.operation in known
+            yield Cure(rule.name, rule.write, _substituted(subject, step, guilty.operation, rule) if tries else None)
+    elif birth == "optimizer":
+        for optimizer in subject.optimizers:
+            if getattr(optimizer, "epsilon", None) is not None:
+                with _set(optimizer, "epsilon", SMALL):
+                    yield Cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", not _fails(subject))
+    elif birth == "data" and examples:
+        kept = [example for example in range(subject.batch) if example not in examples]
+        if kept:
+            yield Cure("these examples left out", "", not _fails(subject.only(kept)))
+    elif birth == "weights":
+        held = [(variable, np.array(variable)) for variable in subject.weights.values()]
+        for variable, value in held:
+            variable.assign(np.where(np.isfinite(value), value, 0))
+        yield Cure("the non-finite values of the weights replaced", "np.nan_to_num(weights)", not _fails(subject))
+        for variable, value in held:
+            variable.assign(value)
+
+
+def _folk(subject: Subject) -> Iterator[Cure]:
+    for optimizer in subject.optimizers:
+        if isinstance(optimizer.learning_rate, keras.Variable):
+            rate = float(optimizer.learning_rate)
+            with _set(optimizer, "learning_rate", rate / 100):
+                finite = not _fails(subject)
+            yield Cure("a learning rate a hundred times smaller", f"learning_rate={rate / 100:g}", finite, folk=True)
+        if optimizer.clipnorm is None and optimizer.global_clipnorm is None and optimizer.clipvalue is None:
+            for option in ("clipnorm", "clipvalue"):
+                with _set(optimizer, option, 1.0):
+                    yield Cure("gradients clipped", f"{option}=1.0", not _fails(subject), folk=True)
+
+
+@contextmanager
+def _set(thing, attribute: str, value) -> Iterator[None]:
+    before = getattr(thing, attribute)
+    before = float(before) if isinstance(before, keras.Variable) else before
+    setattr(thing, attribute, value)
+    try:
+        yield
+    finally:
+        setattr(thing, attribute, before)
+
+
+def _substituted(subject: Subject, step: Step, operation: str, rule: Rule) -> bool:
+    """Whether the step is finite with the rule's changes before the forward operation and its gradient."""
+    edited = changed(step, operation, rule)
+    held = Held(subject.state)
+    try:
+        steptrace.runner(step, [], subject.jit_compile, edited)(*tf.nest.flatten(subject.data))
+        return not lost(subject.weights)
+    finally:
+        held.restore()
+
+
+def changed(step: Step, operation: str, rule: Rule):
+    """The step's GraphDef with the rule's changes before the forward operation, for it and its gradient."""
+    graph_def = step.graph.as_graph_def()
+    forward = step.forward(operation)
+    users = {forward.name} | {name for name, of in step.forward_of.items() if of == forward.name}
+    replaced: dict[str, str] = {}
+    for number, (position, kind, constant) in enumerate(rule.changes):
+        tensor = forward.inputs[position]
+        name = f"{forward.name}/cure_{number}"
+        value = graph_def.node.add(name=f"{name}/constant", op="Const")
+        value.attr["dtype"].type = tensor.dtype.as_datatype_enum
+        value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(constant, tensor.dtype))
+        source = replaced.get(_canonical(tensor.name), _canonical(tensor.name))
+        put = graph_def.node.add(name=name, op=kind, input=[source, value.name])
+        put.attr["T"].type = tensor.dtype.as_datatype_enum
+        replaced[_canonical(tensor.name)] = name
+    for node in graph_def.node:
+        if node.name in users:
+            for number, source in enumerate(node.input):
+                node.input[number] = replaced.get(_canonical(source), source)
+    return graph_def
+
+
+def _canonical(tensor: str) -> str:
+    return tensor.removesuffix(":0")

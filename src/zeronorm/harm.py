@@ -1,0 +1,410 @@
+"""From the weights that a training step poisoned back to the operations that did it.
+
+The step is traced as one graph and run again from the weights of before it, with every floating-point value returned.
+From the weights that it poisoned the harm is followed back, through non-finite values only, to the operations that
+made something non-finite out of finite inputs. Those are guilty; whatever else is infinite on the way is not.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zeronorm import lineage, steptrace
+from zeronorm.steptrace import Step
+
+LITERALS = ("Const", "Fill", "ZerosLike", "OnesLike", "BroadcastTo")  # an infinity that comes from here is meant
+WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "ResourceStridedSliceAssign")
+GROWING = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BiasAdd")
+GROWING += ("Mul", "Square", "SquaredDifference", "Pow", "AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "L2Loss", "Exp")
+LARGE = 1e10  # an input of this size to one of GROWING: no singular point but an overflow
+ELEMENTS = 16  # of a guilty operation that are traced to their rows
+ITERATIONS = 10_000  # of a loop that are followed at most
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A training step to examine, as it is just before it fails.
+
+    step: of the batch. data: the batch, tensors in any nesting; their first axis counts its examples. weights: {name:
+    variable} whose values are judged, the optimizer's slots among them. state: every variable that the step may change.
+    optimizers: whose apply it calls. jit_compile: as the user trains. names: {weight: what each row stands for}.
+    """
+
+    step: Callable
+    data: object
+    weights: Mapping[str, keras.Variable]
+    state: Sequence[keras.Variable]
+    optimizers: Sequence[keras.optimizers.Optimizer]
+    jit_compile: bool
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int | None:
+        """How many examples the batch holds."""
+        return next((int(tensor.shape[0]) for tensor in tf.nest.flatten(self.data) if tensor.shape.rank), None)
+
+    def only(self, examples: Sequence[int]) -> "Subject":
+        """The same step of these examples alone, repeated to fill the batch, so that every shape stays as it is."""
+        chosen = np.resize(examples, self.batch)
+
+        def part(tensor: tf.Tensor) -> tf.Tensor:
+            return tf.gather(tensor, chosen) if tensor.shape.rank and tensor.shape[0] == self.batch else tensor
+
+        return replace(self, data=tf.nest.map_structure(part, self.data))
+
+
+@dataclass(frozen=True)
+class Guilty:
+    """An operation that made something non-finite out of finite inputs.
+
+    op_type: its kind; forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
+    text: the user's line that made it, None where there is none. operation: its name in the graph, which begins with
+    its layer's. birth: as in `Report`. kind: nan or inf. count: of its elements. elements: the first few, by index.
+    examples: positions in the batch. rows: {weight: row ids} that these elements were computed from; row_names: the
+    same by name.
+    """
+
+    op_type: str
+    forward_op_type: str
+    file: str | None
+    line: int | None
+    function: str | None
+    text: str | None
+    operation: str
+    birth: str
+    kind: str
+    count: int
+    elements: tuple[tuple[int, ...], ...] = ()
+    examples: tuple[int, ...] = ()
+    rows: dict[str, list[int]] = field(default_factory=dict)
+    row_names: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one way of running the step shows. guilty: in the order of the graph. swallowed: operations that got a NaN
+    and gave something finite. lost: {weight: number of elements that the step loses}."""
+
+    guilty: tuple[Guilty, ...]
+    swallowed: tuple[str, ...]
+    lost: dict[str, int]
+
+
+class Held:
+    """The values of variables, to be put back any number of times."""
+
+    def __init__(self, variables: Iterable[keras.Variable]):
+        self.values = [(variable, tf.identity(variable.value)) for variable in variables]
+
+    def restore(self) -> None:
+        for variable, value in self.values:
+            variable.assign(value)
+
+
+def lost(weights: Mapping[str, keras.Variable]) -> dict[str, int]:
+    """{weight: how many of its elements are not finite}, of those that have any."""
+    counts = {
+        name: int(np.sum(~np.isfinite(np.asarray(variable.value, np.float32))))
+        for name, variable in weights.items()
+        if tf.as_dtype(variable.dtype).is_floating
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def newly(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """{weight: how many more elements are lost than before}."""
+    more = {name: count - before.get(name, 0) for name, count in after.items()}
+    return {name: count for name, count in more.items() if count > 0}
+
+
+def outcome(subject: Subject, jit_compile: bool) -> dict[str, int] | None:
+    """What one step does to the weights, computed as a user would compute it: {weight: elements that it loses}. The
+    state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
+    may refuse its input."""
+    held, before = Held(subject.state), lost(subject.weights)
+    try:
+        tf.function(subject.step, jit_compile=jit_compile, autograph=False)(subject.data)
+        return newly(lost(subject.weights), before)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return None
+    finally:
+        held.restore()
+
+
+def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
+    """Runs the step with every value returned, and follows the harm back to where it was born. The state is as before
+    afterwards. traced: from the subject's step and batch."""
+    held, before = Held(subject.state), lost(subject.weights)
+    names = steptrace.values_of(traced.graph)
+    try:
+        found = steptrace.runner(traced, names, jit_compile)(*tf.nest.flatten(subject.data))
+        after = newly(lost(subject.weights), before)
+    finally:
+        held.restore()
+    harm = _Harm(traced, subject, dict(zip(names, found, strict=True)), jit_compile, before, after)
+    guilty = [harm.guilty(operation) for operation in harm.origins([*harm.written(), *traced.losses])]
+    return Findings(_one_per_operation(guilty), harm.swallowed(), after)
+
+
+def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:
+    """The first of those that stand for one line and kind of forward operation: a log's -inf, not its gradient's."""
+    kept: dict[tuple, Guilty] = {}
+    for one in guilty:
+        kept.setdefault((one.forward_op_type, one.file, one.line, one.line is None and one.operation), one)
+    return tuple(kept.values())
+
+
+class _Harm:
+    """The values of one run of a graph, and where the non-finite ones came from.
+
+    The graph is a step's, or the body of a branch, a loop or a function that the step calls. before: {weight: elements
+    that were lost before the step}; lost: those that the step loses.
+    """
+
+    def __init__(
+        self, step: Step, subject: Subject, values: Mapping[str, tf.Tensor], jit_compile: bool, before: dict, lost: dict
+    ):
+        self.step, self.subject, self.jit_compile, self.before, self.lost = step, subject, jit_compile, before, lost
+        self.tensors = values
+        self.values = {name: value.numpy() for name, value in values.items() if value.dtype != tf.variant}
+        floats = {n: v for n, v in self.values.items() if tf.as_dtype(v.dtype).is_floating}
+        self.bad = {name for name, value in floats.items() if not np.isfinite(value.astype(np.float64)).all()}
+        self.nan = {name for name in self.bad if np.isnan(floats[name]).any()}
+        self.operations = step.graph.get_operations()
+        handles = {id(variable.value.handle): name for name, variable in subject.weights.items()}
+        self.weight_of = {  # {placeholder of a handle: weight}
+            name: handles[id(tensor)] for name, tensor in step.captured.items() if id(tensor) in handles
+        }
+
+    @cached_property
+    def inputs(self) -> dict[str, list[str]]:
+        """{operation: the floating-point tensors that its values come from}. What reads a variable that the step has
+        written before comes from what was written."""
+        found, written = {}, {}
+        for operation in self.operations:
+            inputs = [tensor.name for tensor in operation.inputs if tensor.dtype.is_floating]
+            resources = [tensor.op.name for tensor in operation.inputs if tensor.dtype == tf.resource]
+            if operation.type.startswith(WRITES):
+                for resource in resources:
+                    written.setdefault(resource, []).extend(inputs)
+            else:
+                inputs += [tensor for resource in resources for tensor in written.get(resource, ())]
+            found[operation.name] = inputs
+        return found
+
+    @cached_property
+    def lookups(self) -> list[lineage.Lookup]:
+        return [lookup for lookup in lineage.lookups(self.step.graph) if lookup.placeholder in self.weight_of]
+
+    def written(self) -> list[str]:
+        """The non-finite values that were written to the weights that were lost. A branch or a function that writes a
+        weight itself counts with what it is given."""
+        found = []
+        for operation in self.operations:
+            if any(self.weight_of.get(tensor.op.name) in self.lost for tensor in operation.inputs) and (
+                operation.type.startswith(WRITES) or steptrace.called(operation)
+            ):
+                found += [tensor for tensor in self.inputs[operation.name] if tensor in self.bad]
+        return found
+
+    def origins(self, starts: Iterable[str]) -> list[tf.Operation]:
+        """The operations at which the way back from `starts`, through non-finite values, ends: in the graph's order."""
+        found, seen = set(), set()
+        waiting = [name.split(":")[0] for name in starts if name in self.bad]
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            bad = [tensor for tensor in self.inputs[name] if tensor in self.bad]
+            if not bad or self._turns_meant_infinity_into_nan(name, bad):
+                found.add(name)
+            else:
+                waiting += [tensor.split(":")[0] for tensor in bad]
+        return [operation for operation in self.operations if operation.name in found]
+
+    def _turns_meant_infinity_into_nan(self, name: str, bad: list[str]) -> bool:
+        """Whether this is where a mask of infinities, harmless in itself, became NaN."""
+        outputs = [t.name for t in self.step.graph.get_operation_by_name(name).outputs if t.name in self.nan]
+        if not outputs or self.nan.intersection(bad):
+            return False
+        struck = set(self._examples_of(outputs[0]))
+        return all(self._meant(tensor.split(":")[0], struck) for tensor in bad)
+
+    def _meant(self, name: str, struck: set[int]) -> bool:
+        """Whether every infinity that an operation's outputs hold was written down as one, or came to other examples
+        too, which it did not harm. struck: the examples it turned into NaN."""
+        waiting, seen = [name], set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            bad = [tensor for tensor in self.inputs[name] if tensor in self.bad]
+            operation = self.step.graph.get_operation_by_name(name)
+            if not bad and operation.type not in LITERALS:
+                outputs = [tensor.name for tensor in operation.outputs if tensor.name in self.bad]
+                if not struck or not struck < set(self._examples_of(outputs[0])):
+                    return False
+            waiting += [tensor.split(":")[0] for tensor in bad]
+        return True
+
+    def _examples_of(self, tensor: str) -> tuple[int, ...]:
+        value = self.values[tensor]
+        return self._examples(value.shape, np.argwhere(~np.isfinite(value)))
+
+    def swallowed(self) -> tuple[str, ...]:
+        """Operations with a NaN among their inputs and finite outputs, as 'Maximum at file:line'."""
+        found = []
+        for operation in self.operations:
+            outputs = [tensor.name for tensor in operation.outputs if tensor.dtype.is_floating]
+            if outputs and not self.bad.intersection(outputs) and self.nan.intersection(self.inputs[operation.name]):
+                line = self.step.line(operation.name)
+                found.append(operation.type + (f" at {line.file}:{line.line}" if line else ""))
+        return tuple(dict.fromkeys(found))
+
+    def guilty(self, operation: tf.Operation) -> Guilty:
+        """What there is to say of an operation at which the way back ended."""
+        inner = self._inside(operation)
+        if inner is not None:
+            return replace(inner, operation=f"{operation.name}/{inner.operation}")
+        bad = [tensor.name for tensor in operation.outputs if tensor.name in self.bad]
+        value = self.values[bad[0]] if bad else np.zeros(())
+        where = np.argwhere(~np.isfinite(value))
+        elements = tuple(tuple(int(i) for i in index) for index in where[:ELEMENTS])
+        line = self.step.line(operation.name)
+        birth = self._birth(operation)
+        rows, examples = {}, ()
+        if birth == "weights":
+            rows, examples = self._lost_rows(operation, where)
+        elif birth == "optimizer":  # which works on whole weights
+            rows = self._updated_rows(value.shape, where)
+        elif birth != "divergence":  # in which no example and no row is at fault
+            rows, examples = self._rows(operation, value.shape, elements), self._examples(value.shape, where)
+        names = self.subject.names
+        return Guilty(
+            op_type=operation.type,
+            forward_op_type=self.step.forward(operation.name).type,
+            **(asdict(line) if line else dict.fromkeys(("file", "line", "function", "text"))),
+            operation=operation.name,
+            birth=birth,
+            kind="nan" if np.isnan(value).any() else "inf",
+            count=len(where),
+            elements=elements,
+            examples=examples,
+            rows=rows,
+            row_names={weight: [names[weight][row] for row in ids] for weight, ids in rows.items() if weight in names},
+        )
+
+    def _inside(self, operation: tf.Operation) -> Guilty | None:
+        """The guilty operation inside a branch, a loop or a function that is called; None of any other operation, and
+        where the inside cannot be run by itself."""
+        bodies = steptrace.called(operation)
+        if not bodies:
+            return None
+        given = [self.step.captured.get(tensor.op.name, self.tensors.get(tensor.name)) for tensor in operation.inputs]
+        if any(tensor is None for tensor in given):
+            return None
+        held = Held(self.subject.state)
+        try:
+            for body, arguments in steptrace.runs(operation, bodies, given, ITERATIONS):
+                names = steptrace.values_of(body.graph)
+                found = steptrace.runner(body, names, self.jit_compile)(*arguments)
+                values = dict(zip(names, found, strict=True))
+                harm = _Harm(body, self.subject, values, self.jit_compile, self.before, self.lost)
+                origins = harm.origins([tensor.name for tensor in body.graph.outputs])
+                if origins:
+                    return replace(harm.guilty(origins[0]), birth=self._birth(operation))
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # XLA cannot take it by itself
+            return None
+        finally:
+            held.restore()
+        return None
+
+    def _birth(self, operation: tf.Operation) -> str:
+        name = operation.name
+        if name in self.step.inputs:
+            return "data"
+        if any(self.weight_of.get(tensor.op.name) in self.before for tensor in operation.inputs):
+            return "weights"
+        if name in self.step.optimizer:
+            return "optimizer"
+        inputs = [np.abs(self.values[tensor]) for tensor in self.inputs[name] if tensor not in self.bad]
+        if operation.type in GROWING and any(value.size and float(value.max()) > LARGE for value in inputs):
+            return "divergence"
+        if name in self.step.gradient or (self.step.losses and not self.bad.intersection(self.step.losses)):
+            return "gradient"  # also of a forward value that the loss does not see, but its gradient does
+        return "forward"
+
+    def _examples(self, shape: tuple[int, ...], where: np.ndarray) -> tuple[int, ...]:
+        """Positions in the batch of a value's non-finite elements, where an axis of it counts the examples."""
+        batch = self.subject.batch
+        if not batch or not len(where) or not shape:
+            return ()
+        if shape[0] % batch == 0:  # examples alone, or examples x positions in one
+            found = where[:, 0] // (shape[0] // batch)
+        elif batch in shape:
+            found = where[:, shape.index(batch)]
+        else:
+            return ()
+        return tuple(int(example) for example in np.unique(found))
+
+    def _lost_rows(self, operation: tf.Operation, where: np.ndarray) -> tuple[dict, tuple[int, ...]]:
+        """Of a weight that held something non-finite before the step: its rows, and the examples that look them up."""
+        for lookup in self.lookups:
+            if any(tensor.op.name == lookup.placeholder for tensor in operation.inputs):
+                ids = self.values[lookup.ids]
+                bad = ~np.isfinite(self.values[operation.outputs[0].name])
+                if operation.type == "ReadVariableOp":
+                    rows = np.intersect1d(where[:, 0], ids)
+                else:  # it has looked them up itself
+                    rows = np.unique(ids[bad.reshape(*ids.shape, -1).any(axis=-1)])
+                examples = np.unique(np.argwhere(np.isin(ids, rows))[:, 0])
+                return {self.weight_of[lookup.placeholder]: rows.tolist()}, tuple(examples.tolist())
+        return {}, ()
+
+    def _updated_rows(self, shape: tuple[int, ...], where: np.ndarray) -> dict[str, list[int]]:
+        """{embedding: rows} of an optimizer's value that has the shape of an embedding that was lost."""
+        for weight in {self.weight_of[lookup.placeholder] for lookup in self.lookups} & self.lost.keys():
+            if tuple(self.subject.weights[weight].shape) == shape:
+                return {weight: np.unique(where[:, 0]).tolist()}
+        return {}
+
+    def _rows(self, operation: tf.Operation, shape: tuple[int, ...], elements: tuple) -> dict[str, list[int]]:
+        """{weight: the rows that the elements were computed from}: of a gradient, those that the same element of the
+        operation it differentiates was."""
+        forward = self.step.forward(operation.name)
+        above, found = lineage.above(forward), {}
+        targets = [t.name for t in forward.inputs if t.dtype.is_floating and tuple(t.shape) == tuple(shape)]
+        for lookup in self.lookups:
+            if lookup.operation not in above or not targets:
+                continue
+            ids = self.values[lookup.ids]
+            dye = lineage.Dye(self.step, lookup, ids.shape, targets)
+            for element in elements:
+                for position in dye.positions(element, tf.nest.flatten(self.subject.data)):
+                    found.setdefault(self.weight_of[lookup.placeholder], set()).add(int(ids[tuple(position)]))
+        return {weight: sorted(rows) for weight, rows in found.items()}
+
+
+def culprits(subject: Subject) -> tuple[int, ...]:
+    """The examples that make the step fail by themselves; none where every one does, or none."""
+    batch = subject.batch
+    if not batch or batch == 1:
+        return ()
+    held, before = Held(subject.state), lost(subject.weights)
+    step = tf.function(subject.step, jit_compile=subject.jit_compile, autograph=False)  # one for every trial
+
+    def fails(examples: np.ndarray) -> bool:
+        try:
+            step(subject.only(examples).data)
+            return bool(newly(lost(subject.weights), before))
+        finally:
+            held.restore()
+
+    found = lineage.those(np.arange(batch), fails)
+    return () if len(found) == batch else tuple(int(example) for example in found)

@@ -1,0 +1,287 @@
+"""A training step as one graph: every operation's value, the source line it came from, and the step again with an
+operation changed.
+
+Nothing here belongs to one model. A step is any function of a batch that TensorFlow can trace: Keras's
+`model.train_step`, or this project's.
+"""
+
+import linecache
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.eager import backprop
+
+LIBRARIES = tuple(os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (tf, keras))
+TRACERS = {os.path.abspath(__file__)}  # the file from whose frames the step begins
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of source, as in a traceback."""
+
+    file: str
+    line: int
+    function: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A traced step.
+
+    graph: its operations, in the order of their making. inputs: the placeholders of the batch, in the order of its
+    flattened tensors. captured: {placeholder: the tensor from outside that it stands for}, the handles of variables
+    among them. forward_of: {operation of a gradient: the operation it differentiates}. gradient: the operations that a
+    tape's gradient made. optimizer: those that an optimizer's apply made. losses: the tensors that were differentiated.
+    Operations and tensors are given by name.
+    """
+
+    graph: tf.Graph
+    inputs: tuple[str, ...]
+    captured: dict[str, tf.Tensor]
+    forward_of: dict[str, str]
+    gradient: frozenset[str]
+    optimizer: frozenset[str]
+    losses: tuple[str, ...]
+
+    def forward(self, operation: str) -> tf.Operation:
+        """The operation that a gradient's operation differentiates; any other is its own."""
+        own = self.graph.get_operation_by_name(operation)
+        if operation in self.forward_of:
+            return self.graph.get_operation_by_name(self.forward_of[operation])
+        return getattr(own, "_original_op", None) or own  # set in the gradient of a branch, a loop or a function
+
+    def line(self, operation: str) -> Line | None:
+        """The user's line that made an operation, or the one it differentiates; None where none is in the step."""
+        return user_line(self.forward(operation))
+
+
+def user_line(operation: tf.Operation) -> Line | None:
+    """The innermost line of an operation's traceback that is neither TensorFlow's nor Keras's nor outside the step."""
+    for frame in reversed(list(operation.traceback)):
+        path = os.path.abspath(frame.filename)
+        if path in TRACERS:
+            return None
+        if not path.startswith(LIBRARIES) and not frame.filename.startswith("<frozen"):
+            text = (frame.line or linecache.getline(frame.filename, frame.lineno)).strip()
+            return Line(frame.filename, frame.lineno, frame.name, text)
+    return None
+
+
+def trace(step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> Step:
+    """Traces `step(data)` without running it.
+
+    data: a nested structure of tensors. optimizers: those whose apply the step calls.
+    """
+    flat = tf.nest.flatten(data)
+    observer = _Observer()
+
+    def traced(*tensors):
+        with observer.watching(optimizers):
+            step(tf.nest.pack_sequence_as(data, tensors))
+
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"batch_{n}") for n, tensor in enumerate(flat)]
+    graph = tf.function(traced, specs, autograph=False).get_concrete_function().graph
+    captured = {inner.op.name: outer for outer, inner in graph.captures}
+    return Step(
+        graph=graph,
+        inputs=tuple(tensor.op.name for tensor in graph.inputs if tensor.op.name not in captured),
+        captured=captured,
+        forward_of=observer.forward_of,
+        gradient=frozenset(observer.gradient),
+        optimizer=frozenset(observer.optimizer),
+        losses=tuple(dict.fromkeys(observer.losses)),
+    )
+
+
+def values_of(graph: tf.Graph) -> list[str]:
+    """The tensors of a graph that tell what happened, in the order of their making: every floating-point one, the ids
+    of lookups, and what branches, loops and functions are given."""
+    found = []
+    for operation in graph.get_operations():
+        if called(operation) or operation.type in ("ResourceGather", "GatherV2"):
+            found += [tensor.name for tensor in operation.inputs if tensor.dtype != tf.resource]
+        found += [tensor.name for tensor in operation.outputs if tensor.dtype.is_floating]
+    return list(dict.fromkeys(found))
+
+
+BODIES = {  # of the operations that call graphs: the attributes that name them
+    "If": ("then_branch", "else_branch"),
+    "StatelessIf": ("then_branch", "else_branch"),
+    "While": ("cond", "body"),
+    "StatelessWhile": ("cond", "body"),
+    "PartitionedCall": ("f",),
+    "StatefulPartitionedCall": ("f",),
+}
+
+
+def called(operation: tf.Operation) -> list[tf.Graph]:
+    """The graphs that an operation calls: of a branch both, of a loop its condition and its body; [] of any other."""
+    names = [operation.get_attr(attribute).name for attribute in BODIES.get(operation.type, ())]
+    functions = [operation.graph._get_function(name) for name in names]
+    return [] if any(function is None for function in functions) else [function.graph for function in functions]
+
+
+def runs(operation: tf.Operation, bodies: list[tf.Graph], given: list[tf.Tensor], most: int) -> Iterator[tuple]:
+    """(body as a Step, its arguments) of each run of a body, in order: one of a branch or function, of a loop as many
+    as it makes, at most `most`. given: the operation's inputs."""
+    steps = [Step(body, tuple(t.op.name for t in body.inputs), {}, {}, frozenset(), frozenset(), ()) for body in bodies]
+    if operation.type.endswith("If"):
+        yield steps[0 if given[0] else 1], given[1:]
+    elif operation.type.endswith("While"):
+        goes_on = runner(steps[0], [bodies[0].outputs[0].name], False)
+        once = runner(steps[1], [tensor.name for tensor in bodies[1].outputs], False)
+        for _ in range(most):
+            if not goes_on(*given)[0]:
+                return
+            yield steps[1], given
+            given = once(*given)
+    else:
+        yield steps[0], given
+
+
+def runner(
+    step: Step, fetches: Sequence[str], jit_compile: bool, edited=None, given: Sequence[str] = (), pure: bool = False
+) -> Callable:
+    """A function of the batch's tensors, and those of `given`, that runs the step and returns the tensors `fetches`.
+
+    edited: a GraphDef to run instead of the step's own; given: names of further placeholders that it uses. pure: only
+    what the fetches are computed from, and no assignment but those before it; else the whole step.
+    """
+    graph_def = tf.compat.v1.GraphDef()
+    graph_def.CopyFrom(edited if edited is not None else step.graph.as_graph_def())
+    outside = {*step.inputs, *step.captured, *given}
+    if pure:
+        graph_def = _needed(graph_def, fetches)
+    inside = [node for node in graph_def.node if node.name not in outside]
+    del graph_def.node[:]
+    graph_def.node.extend(inside)
+    used = {name.lstrip("^").split(":")[0] for node in inside for name in node.input}
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(*tensors):
+        graph = tf.compat.v1.get_default_graph()
+        known = dict(zip([*step.inputs, *given], tensors, strict=True))
+        known |= {name: graph.capture(tensor) for name, tensor in step.captured.items()}
+        mapped = {name: tensor for name, tensor in known.items() if name in used}
+        computed = [name for name in fetches if name.split(":")[0] not in known]
+        found = dict(zip(computed, tf.graph_util.import_graph_def(graph_def, mapped, computed, name=""), strict=True))
+        return [found[name] if name in found else known[name.split(":")[0]] for name in fetches]
+
+    return run
+
+
+def _needed(graph_def, fetches: Sequence[str]):
+    """The nodes that the fetches are computed from, control inputs included."""
+    nodes = {node.name: node for node in graph_def.node}
+    found, waiting = set(), [name.split(":")[0] for name in fetches]
+    while waiting:
+        name = waiting.pop()
+        if name in nodes and name not in found:
+            found.add(name)
+            waiting += [source.lstrip("^").split(":")[0] for source in nodes[name].input]
+    kept = tf.compat.v1.GraphDef(library=graph_def.library, versions=graph_def.versions)
+    kept.node.extend(node for node in graph_def.node if node.name in found)
+    return kept
+
+
+class _Observer:
+    """Notes, while a step is traced, what a tape's gradient and an optimizer make, and of which operation."""
+
+    def __init__(self):
+        self.forward_of: dict[str, str] = {}
+        self.gradient: set[str] = set()
+        self.optimizer: set[str] = set()
+        self.losses: list[str] = []
+        self._claimed: set[str] = set()
+        self._by_kind: dict[str, list[tf.Operation]] = defaultdict(list)
+        self._indexed: dict[int, int] = {}
+
+    @contextmanager
+    def watching(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> Iterator[None]:
+        """Puts itself between the tape and its rules, and around the optimizers, until the block ends.
+
+        TensorFlow has no public way to tell which operation a gradient's operations belong to; it asks one function for
+        every operation it differentiates, and that one is replaced here (tests/test_steptrace.py fails if it changes).
+        """
+        tape_gradient, rule = tf.GradientTape.gradient, backprop._gradient_function
+
+        def gradient(tape, target, *args, **kwargs):
+            with self._noting(self.gradient):
+                found = tape_gradient(tape, target, *args, **kwargs)
+            self.losses += [tensor.name for tensor in tf.nest.flatten(target) if _symbolic(tensor)]
+            return found
+
+        def differentiated(kind, attributes, number, inputs, outputs, out_grads, skipped, scope):
+            graph = tf.compat.v1.get_default_graph()
+            before = len(graph.get_operations())
+            found = rule(kind, attributes, number, inputs, outputs, out_grads, skipped, scope)
+            forward = self._forward(graph, kind, inputs or (), outputs or (), out_grads, scope)
+            if forward is not None:
+                self._claimed.add(forward)
+                for operation in graph.get_operations()[before:]:
+                    self.forward_of.setdefault(operation.name, forward)
+            return found
+
+        def noted(apply):
+            def wrapped(*args, **kwargs):
+                with self._noting(self.optimizer):
+                    return apply(*args, **kwargs)
+
+            return wrapped
+
+        tf.GradientTape.gradient = gradient
+        pywrap_tfe.TFE_Py_RegisterGradientFunction(differentiated)
+        for optimizer in optimizers:
+            optimizer.apply = noted(optimizer.apply)
+        try:
+            yield
+        finally:
+            tf.GradientTape.gradient = tape_gradient
+            pywrap_tfe.TFE_Py_RegisterGradientFunction(rule)
+            for optimizer in optimizers:
+                del optimizer.apply
+
+    @contextmanager
+    def _noting(self, names: set[str]) -> Iterator[None]:
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        yield
+        names.update(operation.name for operation in graph.get_operations()[before:])
+
+    def _forward(self, graph, kind: str, inputs, outputs, out_grads, scope: str) -> str | None:
+        """The operation that is differentiated: TensorFlow hands over its kind, its name scope, the gradients that come
+        in and those of its inputs and outputs that the rule needs."""
+        for tensor in outputs:
+            if _symbolic(tensor) and tensor.op.type == kind:
+                return tensor.op.name
+        given = {position: tensor.name for position, tensor in enumerate(inputs) if _symbolic(tensor)}
+        shapes = [tensor.shape for tensor in out_grads if isinstance(tensor, tf.Tensor)][:1]
+        for operation in reversed(self._of_kind(graph, kind)):  # a tape goes backwards
+            names = [tensor.name for tensor in operation.inputs]
+            if (
+                operation.name not in self._claimed
+                and operation.name not in self.forward_of
+                and operation.name.startswith(scope or "")
+                and all(position < len(names) and names[position] == name for position, name in given.items())
+                and all(shape.is_compatible_with(operation.outputs[0].shape) for shape in shapes)
+            ):
+                return operation.name
+        return None
+
+    def _of_kind(self, graph, kind: str) -> list[tf.Operation]:
+        operations = graph.get_operations()
+        for operation in operations[self._indexed.get(id(graph), 0) :]:
+            self._by_kind[f"{id(graph)} {operation.type}"].append(operation)
+        self._indexed[id(graph)] = len(operations)
+        return self._by_kind[f"{id(graph)} {kind}"]
+
+
+def _symbolic(tensor) -> bool:
+    return isinstance(tensor, tf.Tensor) and tf.is_symbolic_tensor(tensor)

@@ -1,0 +1,145 @@
+"""The autopsy as a Keras callback: watches any model's `fit`, and keeps what is needed to examine the step that fails.
+
+The user's own compiled step runs unchanged. After it one more small function looks whether the weights are finite. Once
+in a while the weights are copied, and the batches since then are kept: from these the failing step is reached again.
+"""
+
+from collections import deque
+from itertools import islice
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zeronorm import autopsy, harm
+
+EVERY = 50  # steps between two copies of the weights
+MEMORY = 256e6  # bytes of batches that are kept at most
+
+
+class Autopsy(keras.callbacks.Callback):
+    """Finds what makes a weight NaN or infinite: `model.fit(..., callbacks=[zeronorm.Autopsy()])`.
+
+    then: what to do after a weight was poisoned: "stop" puts the last finite weights back and ends the training;
+    "go_on" trains on as if nobody had watched. names: {weight's path: what each row stands for}, for the report.
+
+    `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
+    one that did not.
+    """
+
+    def __init__(self, then: str = "stop", names: dict[str, list[str]] | None = None):
+        super().__init__()
+        if then not in ("stop", "go_on"):
+            raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
+        self.then, self.names = then, names or {}
+        self.report: autopsy.Report | None = None
+
+    def on_train_begin(self, logs=None) -> None:
+        model = self.model
+        if model.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError("zeronorm.Autopsy watches a model on one device; this one is distributed over several.")
+        self._train = model.train_function
+        model.train_function = self._watched
+        self._optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        self._state = _unique(model.variables + model.metrics_variables, *(o.variables for o in self._optimizers))
+        measured = {id(variable) for variable in model.metrics_variables}
+        self._weights = {
+            variable.path: variable
+            for variable in self._state
+            if id(variable) not in measured and tf.as_dtype(variable.dtype).is_floating
+        }
+        self._lost = harm.lost(self._weights)  # before the training; what is lost from the start is no news
+        self._finite = tf.function(_finite, autograph=False)
+        self._values = [variable.value for name, variable in self._weights.items() if name not in self._lost]
+        self._step, self._batches, self._held = 0, deque(), None
+        self._losses: deque[tuple[int, float]] = deque(maxlen=200)
+        self._loss_is_lost = False
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        self._held, self._loss_is_lost, self._epoch_start = None, False, self._step
+
+    def on_train_end(self, logs=None) -> None:
+        self.model.train_function = self._train
+        self._held, self._batches = None, deque()
+
+    def _watched(self, iterator):
+        """As the model's own train_function: some steps, and their logs."""
+        batches = list(islice(iterator, self.model.steps_per_execution))
+        if not batches:
+            raise StopIteration
+        if self._held is None or len(self._batches) >= self._room:
+            self._hold(batches[0])
+        for batch in batches:
+            self._batches.append((self._step, self._rates(), batch))
+            self._step += 1
+        logs = self._train(iter(batches))
+        loss = logs.get("loss") if isinstance(logs, dict) else None
+        weights_finite, loss_finite = map(bool, self._finite(self._values, loss))
+        if not weights_finite:  # or so large that their squares overflow
+            weights_finite = not harm.newly(harm.lost(self._weights), self._lost)
+        if not (weights_finite and (loss_finite or self._loss_is_lost)):
+            self._fire(weights_finite)
+        return logs
+
+    def _hold(self, batch) -> None:
+        self._held = harm.Held(self._state)
+        self._batches.clear()
+        size = sum(tensor.nbytes for tensor in map(np.asarray, tf.nest.flatten(batch)))
+        self._room = int(max(1, min(EVERY, MEMORY / max(size, 1))))
+
+    def _rates(self) -> list[tf.Tensor | None]:
+        """The learning rates, which other callbacks may change between steps; None where a schedule gives it."""
+        rates = [optimizer.learning_rate for optimizer in self._optimizers]
+        return [tf.identity(rate.value) if isinstance(rate, keras.Variable) else None for rate in rates]
+
+    def _fire(self, weights_finite: bool) -> None:
+        """Something became non-finite in the steps since the last check: reach the first of them again, examine it."""
+        self._loss_is_lost = weights_finite
+        after = harm.Held(self._state)
+        self._held.restore()
+        for step, rates, batch in self._batches:
+            for optimizer, rate in zip(self._optimizers, rates, strict=True):
+                if rate is not None:
+                    optimizer.learning_rate = rate
+            before = harm.Held(self._state)
+            logs = self._train(iter([batch]))
+            if weights_finite:
+                fired = not np.isfinite(logs["loss"])
+            else:  # the loss, a mean over the epoch's steps, may have been lost before
+                fired = bool(harm.newly(harm.lost(self._weights), self._lost))
+            if fired:
+                before.restore()
+                found = autopsy.report(self._subject(batch), step)
+                if self.report is None or (found.harmful and not self.report.harmful):
+                    self.report = found
+                break
+        if weights_finite or self.then == "go_on":
+            after.restore()
+        else:
+            before.restore()
+            self.model.stop_training = True
+
+    def _subject(self, batch) -> harm.Subject:
+        return harm.Subject(
+            step=self.model.train_step,
+            data=batch,
+            weights=self._weights,
+            state=self._state,
+            optimizers=self._optimizers,
+            jit_compile=bool(self.model.jit_compile),
+            names=self.names,
+        )
+
+
+def _finite(values, loss):
+    """(whether every value is finite, whether the loss is): one pass over each, and no copy."""
+    sums = [tf.nn.l2_loss(tf.cast(value, tf.float32)) for value in values]
+    weights = tf.reduce_all(tf.math.is_finite(tf.stack(sums))) if sums else tf.constant(True)
+    return weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))
+
+
+def _unique(*groups):
+    found = {id(variable): variable for group in groups for variable in group}
+    return list(found.values())

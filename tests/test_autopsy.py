@@ -1,0 +1,81 @@
+"""The autopsy names the cause of bugs whose cause is known, and leaves healthy models alone."""
+
+import linecache
+
+import keras
+import numpy as np
+import pytest
+
+import cases
+from zeronorm import harm
+from zeronorm.watch import Autopsy
+
+
+def fitted(case: cases.Case, *callbacks, **more):
+    """The case's model after a fit with the callbacks."""
+    model, arguments = case.make()
+    model.jit_compile = case.jit_compile
+    batch = {"batch_size": cases.BATCH} | arguments | more
+    model.fit(**batch, shuffle=False, verbose=0, callbacks=list(callbacks))
+    return model
+
+
+class FirstLoss(keras.callbacks.Callback):
+    """The oracle: looks at every weight after every step, as numpy arrays."""
+
+    def on_train_begin(self, logs=None):
+        self.step, self.lost_in, self.before = -1, None, self.lost()
+
+    def lost(self):
+        return sum(int((~np.isfinite(weights)).sum()) for weights in self.model.get_weights())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.lost_in is None and self.lost() > self.before:
+            self.lost_in = self.step
+
+
+@pytest.mark.parametrize("case", cases.BUGS, ids=lambda case: case.name)
+def test_names_the_cause(case):
+    oracle, watch = FirstLoss(), Autopsy()
+    fitted(case, oracle)
+    fitted(case, watch)
+    report = watch.report
+    assert report is not None
+    assert report.harmful == (case.xla if case.jit_compile else case.kernels) == (oracle.lost_in is not None)
+    assert case.step in (None, report.step) and oracle.lost_in in (None, report.step)
+    first = report.guilty[0]
+    assert (report.birth, case.op or first.forward_op_type) == (case.birth, first.forward_op_type)
+    assert (report.kernels, report.xla) == (case.kernels, case.xla)
+    assert first.examples == case.examples
+    assert {weight.partition("/")[2]: rows for weight, rows in first.rows.items()} == case.rows
+    if case.marked:
+        assert first.file == cases.__file__ and "# guilty" in linecache.getline(first.file, first.line)
+    else:
+        assert first.line is None
+
+
+@pytest.mark.parametrize("case", cases.HEALTHY, ids=lambda case: case.name)
+def test_leaves_the_healthy_alone(case):
+    watch = Autopsy()
+    fitted(case, watch)
+    assert watch.report is None or not watch.report.harmful
+
+
+def test_the_model_keeps_its_last_finite_weights_or_goes_on():
+    [case] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
+    stopped, gone_on = fitted(case, Autopsy()), fitted(case, Autopsy(then="go_on"))
+    assert int(stopped.optimizer.iterations) == case.step and not harm.lost({v.path: v for v in stopped.variables})
+    assert int(gone_on.optimizer.iterations) == 4 and harm.lost({v.path: v for v in gone_on.variables})
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps_per_execution": 3}, {"run_eagerly": True}], ids=lambda options: next(iter(options))
+)
+def test_however_it_is_compiled(options):
+    [case] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
+    model, arguments = case.make()
+    model.compile(model.optimizer, model.loss, **options)
+    watch = Autopsy()
+    model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
+    assert (watch.report.step, watch.report.guilty[0].examples) == (case.step, case.examples)

@@ -1,0 +1,99 @@
+"""A step as a graph: which operation a gradient belongs to, which line made it, and what the graph computes."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.eager import backprop
+
+from zeronorm import lineage, steptrace
+
+
+def distance(a, b):
+    squares = tf.square(a - b)
+    return tf.sqrt(tf.reduce_sum(squares, -1))  # the root
+
+
+@pytest.fixture
+def step():
+    """(step of a batch, its optimizer, its weight, a batch) of a weight that is moved towards points."""
+    weight = keras.Variable(np.float32([1, 2]), name="weight")
+    optimizer = keras.optimizers.SGD(0.5)
+    optimizer.build([weight])
+
+    def one(points):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(distance(points, weight.value))
+        optimizer.apply(tape.gradient(loss, [weight.value]), [weight])
+
+    return one, optimizer, weight, tf.constant([[4.0, 6.0], [1.0, 3.0]])
+
+
+def test_a_gradient_s_operation_leads_to_what_it_differentiates_and_its_line(step):
+    one, optimizer, _, batch = step
+    traced = steptrace.trace(one, batch, [optimizer])
+    roots = [operation.name for operation in traced.graph.get_operations() if operation.type == "SqrtGrad"]
+    assert [traced.forward(root).type for root in roots] == ["Sqrt"]
+    line = traced.line(roots[0])
+    assert (line.file, line.function) == (__file__, "distance") and line.text.endswith("# the root")
+    for operation in traced.graph.get_operations():
+        if operation.name in traced.gradient and operation.type in ("Mul", "Neg", "Tile", "RealDiv"):
+            assert operation.name in traced.forward_of, operation
+    assert {traced.graph.get_operation_by_name(name).type for name in traced.optimizer} >= {"AssignSubVariableOp"}
+    assert [traced.graph.get_tensor_by_name(loss).op.type for loss in traced.losses] == ["Mean"]
+
+
+def test_tracing_changes_nothing_and_leaves_nothing_behind(step):
+    one, optimizer, weight, batch = step
+    apply, gradient, rule = optimizer.apply, tf.GradientTape.gradient, backprop._gradient_function
+    steptrace.trace(one, batch, [optimizer])
+    assert (optimizer.apply, tf.GradientTape.gradient, backprop._gradient_function) == (apply, gradient, rule)
+    np.testing.assert_array_equal(weight, [1, 2])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_run_computes_the_step_and_returns_its_values(step, jit_compile):
+    """Against the distances and the gradient by hand: 5 and 1; the mean of the unit vectors to the points."""
+    one, optimizer, weight, batch = step
+    traced = steptrace.trace(one, batch, [optimizer])
+    [root] = [o.outputs[0].name for o in traced.graph.get_operations() if o.type == "Sqrt"]
+    [distances] = steptrace.runner(traced, [root], jit_compile)(batch)
+    np.testing.assert_allclose(distances, [5, 1])
+    np.testing.assert_allclose(weight, np.array([1, 2]) + 0.5 * np.mean([[0.6, 0.8], [0, 1]], axis=0), rtol=1e-6)
+
+
+def test_a_pure_run_assigns_nothing(step):
+    one, optimizer, weight, batch = step
+    traced = steptrace.trace(one, batch, [optimizer])
+    steptrace.runner(traced, list(traced.losses), False, pure=True)(batch)
+    np.testing.assert_array_equal(weight, [1, 2])
+
+
+def test_the_interfaces_of_tensorflow_that_are_not_public_are_as_expected():
+    """If this fails TensorFlow has changed: see _Observer.watching and called in zeronorm/steptrace.py."""
+    names = ["op_name", "attr_tuple", "num_inputs", "inputs", "outputs", "out_grads", "skip_input_indices"]
+    found = list(inspect.signature(backprop._gradient_function).parameters)
+    assert found == [*names, "forward_pass_name_scope"]
+    assert callable(pywrap_tfe.TFE_Py_RegisterGradientFunction)
+    graph = tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: -x)).get_concrete_function(tf.constant(1.0)).graph
+    [branch] = [operation for operation in graph.get_operations() if operation.type in steptrace.BODIES]
+    assert [len(body.outputs) for body in steptrace.called(branch)] == [1, 1]
+
+
+def test_a_row_is_found_where_no_number_shows_the_dependence():
+    """The square of a zero row: value and derivative are 0, and still it depends on that row."""
+    table = keras.Variable(np.float32([[0, 0], [1, 2], [3, 4]]), name="table")
+
+    def one(ids):
+        return tf.reduce_sum(tf.square(tf.gather(table.value, ids)), -1)
+
+    ids = tf.constant([[1, 0], [2, 1]])
+    traced = steptrace.trace(one, ids)
+    [lookup] = lineage.lookups(traced.graph)
+    [squares] = [o.outputs[0].name for o in traced.graph.get_operations() if o.type == "Sum"]
+    dye = lineage.Dye(traced, lookup, (2, 2), [squares])
+    np.testing.assert_array_equal(dye.positions((0, 1), [ids]), [[0, 1]])
+    np.testing.assert_array_equal(dye.positions((1, 0), [ids]), [[1, 0]])
