@@ -5,6 +5,7 @@ import linecache
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import cases
 from zeronorm import harm
@@ -79,3 +80,38 @@ def test_however_it_is_compiled(options):
     watch = Autopsy()
     model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
     assert (watch.report.step, watch.report.guilty[0].examples) == (case.step, case.examples)
+
+
+def exact(p, y):
+    return tf.sqrt(tf.reduce_mean(tf.square(y - p), -1))  # the root
+
+
+def in_a_function(y, p):
+    return tf.function(exact)(p, y)
+
+
+def in_a_branch(y, p):
+    return tf.cond(tf.reduce_sum(p) > -1e9, lambda: exact(p, y), lambda: tf.reduce_sum(p, -1))
+
+
+def in_a_loop(y, p):
+    return tf.while_loop(
+        lambda i, _: i < 3, lambda i, sum_: (i + 1, sum_ + exact(p, y)), (0, tf.zeros(tf.shape(p)[0]))
+    )[1]
+
+
+def in_a_map(y, p):
+    return tf.map_fn(lambda pair: exact(*pair), (p, y), fn_output_signature=tf.float32)
+
+
+@pytest.mark.parametrize("loss", [in_a_function, in_a_branch, in_a_loop, in_a_map], ids=lambda loss: loss.__name__)
+def test_enters_what_a_step_calls(loss):
+    x, y = cases.features(), cases.targets()
+    x[cases.ROW], y[cases.ROW] = 0, 0
+    model, arguments = cases.fitted([cases.dense(use_bias=False)], loss, x, y)
+    watch = Autopsy()
+    model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
+    first = watch.report.guilty[0]
+    assert (watch.report.step, watch.report.birth, first.forward_op_type) == (cases.STEP, "gradient", "Sqrt")
+    assert (first.file, first.text) == (__file__, "return tf.sqrt(tf.reduce_mean(tf.square(y - p), -1))  # the root")
+    assert first.examples == (cases.EXAMPLE,)

@@ -546,10 +546,10 @@ def nan_in_the_features():
 
 class Clamped(keras.layers.Layer):
     def call(self, x):
-        return tf.maximum(x, 0.0)
+        return tf.nn.relu6(x)
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/116992", "data", "Placeholder", xla=False, marked=False)
+@bug("https://github.com/tensorflow/tensorflow/issues/119628", "data", "Placeholder", xla=False, marked=False)
 def nan_that_xla_drops():
     x = features()
     x[ROW, 2] = np.nan

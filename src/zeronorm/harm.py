@@ -139,15 +139,15 @@ def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     """Runs the step with every value returned, and follows the harm back to where it was born. The state is as before
     afterwards. traced: from the subject's step and batch."""
     held, before = Held(subject.state), lost(subject.weights)
-    names = steptrace.values_of(traced.graph)
+    names = steptrace.values_of(traced.graph, lists=not jit_compile)
     try:
         found = steptrace.runner(traced, names, jit_compile)(*tf.nest.flatten(subject.data))
         after = newly(lost(subject.weights), before)
     finally:
         held.restore()
     harm = _Harm(traced, subject, dict(zip(names, found, strict=True)), jit_compile, before, after)
-    guilty = [harm.guilty(operation) for operation in harm.origins([*harm.written(), *traced.losses])]
-    return Findings(_one_per_operation(guilty), harm.swallowed(), after)
+    starts = [traced.graph.get_tensor_by_name(name) for name in (*harm.written(), *traced.losses)]
+    return Findings(_one_per_operation(harm.guilty(starts)), harm.swallowed(), after)
 
 
 def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:
@@ -211,26 +211,35 @@ class _Harm:
                 found += [tensor for tensor in self.inputs[operation.name] if tensor in self.bad]
         return found
 
-    def origins(self, starts: Iterable[str]) -> list[tf.Operation]:
-        """The operations at which the way back from `starts`, through non-finite values, ends: in the graph's order."""
-        found, seen = set(), set()
-        waiting = [name.split(":")[0] for name in starts if name in self.bad]
+    def origins(self, starts: Iterable[tf.Tensor]) -> list[tuple[tf.Operation, bool]]:
+        """The operations at which the way back from `starts`, through non-finite values, ends: in the graph's order.
+
+        Beside each whether its own value is known to be non-finite. A list of tensors, as loops keep them, cannot be
+        looked into: the way goes on through it, and what calls a body is an origin if something inside is.
+        """
+        found: dict[str, bool] = {}
+        seen: set[tuple[str, bool]] = set()
+        waiting = [(t.op.name, t.name in self.bad) for t in starts if t.name in self.bad or t.dtype == tf.variant]
         while waiting:
-            name = waiting.pop()
-            if name in seen:
+            name, certain = step = waiting.pop()
+            if step in seen:
                 continue
-            seen.add(name)
+            seen.add(step)
+            operation = self.step.graph.get_operation_by_name(name)
             bad = [tensor for tensor in self.inputs[name] if tensor in self.bad]
-            if not bad or self._turns_meant_infinity_into_nan(name, bad):
-                found.add(name)
-            else:
-                waiting += [tensor.split(":")[0] for tensor in bad]
-        return [operation for operation in self.operations if operation.name in found]
+            lists = [tensor.op.name for tensor in operation.inputs if tensor.dtype == tf.variant]
+            if self._turns_meant_infinity_into_nan(name, bad) or (certain and not bad and not lists):
+                found[name] = True
+            elif not bad and steptrace.called(operation):
+                found.setdefault(name, False)
+            waiting += [(tensor.split(":")[0], True) for tensor in bad if not found.get(name)]
+            waiting += [(source, False) for source in lists]
+        return [(operation, found[operation.name]) for operation in self.operations if operation.name in found]
 
     def _turns_meant_infinity_into_nan(self, name: str, bad: list[str]) -> bool:
         """Whether this is where a mask of infinities, harmless in itself, became NaN."""
         outputs = [t.name for t in self.step.graph.get_operation_by_name(name).outputs if t.name in self.nan]
-        if not outputs or self.nan.intersection(bad):
+        if not bad or not outputs or self.nan.intersection(bad):
             return False
         struck = set(self._examples_of(outputs[0]))
         return all(self._meant(tensor.split(":")[0], struck) for tensor in bad)
@@ -267,11 +276,18 @@ class _Harm:
                 found.append(operation.type + (f" at {line.file}:{line.line}" if line else ""))
         return tuple(dict.fromkeys(found))
 
-    def guilty(self, operation: tf.Operation) -> Guilty:
-        """What there is to say of an operation at which the way back ended."""
-        inner = self._inside(operation)
-        if inner is not None:
-            return replace(inner, operation=f"{operation.name}/{inner.operation}")
+    def guilty(self, starts: Iterable[tf.Tensor]) -> list[Guilty]:
+        """What there is to say of each operation at which the way back from `starts` ends."""
+        found = []
+        for operation, certain in self.origins(starts):
+            inner = self._inside(operation)
+            if inner is not None:
+                found.append(replace(inner, operation=f"{operation.name}/{inner.operation}"))
+            elif certain or any(tensor.name in self.bad for tensor in operation.outputs):
+                found.append(self._of(operation))
+        return found
+
+    def _of(self, operation: tf.Operation) -> Guilty:
         bad = [tensor.name for tensor in operation.outputs if tensor.name in self.bad]
         value = self.values[bad[0]] if bad else np.zeros(())
         where = np.argwhere(~np.isfinite(value))
@@ -303,22 +319,21 @@ class _Harm:
     def _inside(self, operation: tf.Operation) -> Guilty | None:
         """The guilty operation inside a branch, a loop or a function that is called; None of any other operation, and
         where the inside cannot be run by itself."""
-        bodies = steptrace.called(operation)
-        if not bodies:
+        if not steptrace.called(operation):
             return None
         given = [self.step.captured.get(tensor.op.name, self.tensors.get(tensor.name)) for tensor in operation.inputs]
         if any(tensor is None for tensor in given):
             return None
         held = Held(self.subject.state)
         try:
-            for body, arguments in steptrace.runs(operation, bodies, given, ITERATIONS):
-                names = steptrace.values_of(body.graph)
+            for body, arguments in steptrace.runs(self.step, operation, given, ITERATIONS):
+                names = steptrace.values_of(body.graph, lists=not self.jit_compile)
                 found = steptrace.runner(body, names, self.jit_compile)(*arguments)
                 values = dict(zip(names, found, strict=True))
                 harm = _Harm(body, self.subject, values, self.jit_compile, self.before, self.lost)
-                origins = harm.origins([tensor.name for tensor in body.graph.outputs])
-                if origins:
-                    return replace(harm.guilty(origins[0]), birth=self._birth(operation))
+                inner = harm.guilty(body.graph.outputs)
+                if inner:
+                    return replace(inner[0], birth=self._birth(operation))
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # XLA cannot take it by itself
             return None
         finally:
@@ -378,6 +393,8 @@ class _Harm:
         """{weight: the rows that the elements were computed from}: of a gradient, those that the same element of the
         operation it differentiates was."""
         forward = self.step.forward(operation.name)
+        if forward.graph is not self.step.graph:
+            return {}
         above, found = lineage.above(forward), {}
         targets = [t.name for t in forward.inputs if t.dtype.is_floating and tuple(t.shape) == tuple(shape)]
         for lookup in self.lookups:

@@ -7,6 +7,7 @@ Nothing here belongs to one model. A step is any function of a batch that Tensor
 
 import linecache
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import backprop
 
 LIBRARIES = tuple(os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (tf, keras))
+GRADIENT_OF = re.compile(r"gradients/(.+)_grad/[^/]+$")  # how TensorFlow names the gradient inside a body
 TRACERS = {os.path.abspath(__file__)}  # the file from whose frames the step begins
 
 
@@ -39,7 +41,7 @@ class Step:
     flattened tensors. captured: {placeholder: the tensor from outside that it stands for}, the handles of variables
     among them. forward_of: {operation of a gradient: the operation it differentiates}. gradient: the operations that a
     tape's gradient made. optimizer: those that an optimizer's apply made. losses: the tensors that were differentiated.
-    Operations and tensors are given by name.
+    bodies: the graphs of all branches, loops and functions. Operations and tensors are given by name.
     """
 
     graph: tf.Graph
@@ -49,13 +51,18 @@ class Step:
     gradient: frozenset[str]
     optimizer: frozenset[str]
     losses: tuple[str, ...]
+    bodies: tuple[tf.Graph, ...] = ()
 
     def forward(self, operation: str) -> tf.Operation:
-        """The operation that a gradient's operation differentiates; any other is its own."""
-        own = self.graph.get_operation_by_name(operation)
+        """The operation that a gradient's operation differentiates, perhaps in another body; any other is its own."""
         if operation in self.forward_of:
             return self.graph.get_operation_by_name(self.forward_of[operation])
-        return getattr(own, "_original_op", None) or own  # set in the gradient of a branch, a loop or a function
+        inside = GRADIENT_OF.search(operation)
+        for body in self.bodies if inside else ():
+            for candidate in body.get_operations():
+                if candidate.name == inside[1]:
+                    return candidate
+        return self.graph.get_operation_by_name(operation)
 
     def line(self, operation: str) -> Line | None:
         """The user's line that made an operation, or the one it differentiates; None where none is in the step."""
@@ -97,16 +104,19 @@ def trace(step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer]
         gradient=frozenset(observer.gradient),
         optimizer=frozenset(observer.optimizer),
         losses=tuple(dict.fromkeys(observer.losses)),
+        bodies=tuple(_bodies(graph)),
     )
 
 
-def values_of(graph: tf.Graph) -> list[str]:
+def values_of(graph: tf.Graph, lists: bool) -> list[str]:
     """The tensors of a graph that tell what happened, in the order of their making: every floating-point one, the ids
-    of lookups, and what branches, loops and functions are given."""
+    of lookups, and what branches, loops and functions are given. lists: also lists of tensors, which XLA cannot return.
+    """
     found = []
     for operation in graph.get_operations():
         if called(operation) or operation.type in ("ResourceGather", "GatherV2"):
-            found += [tensor.name for tensor in operation.inputs if tensor.dtype != tf.resource]
+            unfit = (tf.resource,) if lists else (tf.resource, tf.variant)
+            found += [tensor.name for tensor in operation.inputs if tensor.dtype not in unfit]
         found += [tensor.name for tensor in operation.outputs if tensor.dtype.is_floating]
     return list(dict.fromkeys(found))
 
@@ -121,6 +131,13 @@ BODIES = {  # of the operations that call graphs: the attributes that name them
 }
 
 
+def _bodies(graph: tf.Graph) -> Iterator[tf.Graph]:
+    for operation in graph.get_operations():
+        for body in called(operation):
+            yield body
+            yield from _bodies(body)
+
+
 def called(operation: tf.Operation) -> list[tf.Graph]:
     """The graphs that an operation calls: of a branch both, of a loop its condition and its body; [] of any other."""
     names = [operation.get_attr(attribute).name for attribute in BODIES.get(operation.type, ())]
@@ -128,10 +145,11 @@ def called(operation: tf.Operation) -> list[tf.Graph]:
     return [] if any(function is None for function in functions) else [function.graph for function in functions]
 
 
-def runs(operation: tf.Operation, bodies: list[tf.Graph], given: list[tf.Tensor], most: int) -> Iterator[tuple]:
+def runs(step: Step, operation: tf.Operation, given: list[tf.Tensor], most: int) -> Iterator[tuple]:
     """(body as a Step, its arguments) of each run of a body, in order: one of a branch or function, of a loop as many
-    as it makes, at most `most`. given: the operation's inputs."""
-    steps = [Step(body, tuple(t.op.name for t in body.inputs), {}, {}, frozenset(), frozenset(), ()) for body in bodies]
+    as it makes, at most `most`. operation: of `step`; given: its inputs."""
+    none, bodies = frozenset(), called(operation)
+    steps = [Step(b, tuple(t.op.name for t in b.inputs), {}, {}, none, none, (), step.bodies) for b in bodies]
     if operation.type.endswith("If"):
         yield steps[0 if given[0] else 1], given[1:]
     elif operation.type.endswith("While"):
