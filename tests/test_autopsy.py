@@ -50,6 +50,7 @@ def test_names_the_cause(case):
     assert (report.kernels, report.xla) == (case.kernels, case.xla)
     assert first.examples == case.examples
     assert {weight.partition("/")[2]: rows for weight, rows in first.rows.items()} == case.rows
+    assert report.positions == tuple(report.step * cases.BATCH + example for example in case.examples)
     if case.marked:
         assert first.file == cases.__file__ and "# guilty" in linecache.getline(first.file, first.line)
     else:

@@ -2,6 +2,8 @@
 what makes the step finite."""
 
 import json
+import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from zeronorm import cures as remedies
@@ -17,8 +19,9 @@ class Report:
     optimizer, data, weights or divergence. harmful: whether a weight was. guilty: most likely first. kernels, xla:
     whether the step fails under each; None where it cannot be computed so. jit_compile: how it was trained. lost:
     {weight: non-finite elements after the step}. swallowed: operations that got a NaN and gave something finite. cures:
-    what makes the step finite, and what does not. history: [{step, loss, norm/WEIGHT}, ...] of the steps before.
-    positions: of the guilty examples in the data set, where it was passed as arrays unshuffled.
+    what makes the step finite, and what does not. history: [{step, loss, norm/WEIGHT}, ...] of the steps before, the
+    loss as Keras shows it. positions: of the first guilty operation's examples in the data set, where it was passed as
+    arrays unshuffled.
     """
 
     step: int
@@ -35,7 +38,16 @@ class Report:
     positions: tuple[int, ...] = ()
 
     def to_json(self) -> str:
+        """The report as JSON text: its fields by name, tuples as lists."""
         return json.dumps(asdict(self), indent=1)
+
+    def __str__(self) -> str:
+        """The report as plain text, at most 80 columns wide but for the user's own lines."""
+        return "\n".join(_lines(self))
+
+    def _repr_markdown_(self) -> str:
+        """The report in a notebook."""
+        return f"```text\n{self}\n```"
 
 
 def report(subject: Subject, step: int, **more) -> Report:
@@ -66,3 +78,69 @@ def _with_examples(subject: Subject, guilty: tuple[Guilty, ...]) -> tuple[Guilty
     if not guilty or guilty[0].examples or guilty[0].birth not in ("forward", "gradient"):
         return guilty
     return (replace(guilty[0], examples=harm.culprits(subject)), *guilty[1:])
+
+
+BORN = {
+    "forward": "in the forward pass",
+    "gradient": "in the gradient",
+    "optimizer": "in the optimizer's own update; the gradients are finite",
+    "data": "outside: the batch holds it",
+    "weights": "before: the weights or the optimizer's slots hold it",
+    "divergence": "of growth: no operation is singular, the numbers have become too large",
+    "": "where this report could not follow",
+}
+SHOWN = 5  # examples and rows that the text lists
+
+
+def _lines(report: Report) -> Iterator[str]:
+    if report.harmful:
+        weights = ", ".join(f"{name} ({count})" for name, count in report.lost.items())
+        yield from _wrapped(f"Step {report.step} made values of these weights non-finite: {weights}.")
+    else:
+        yield from _wrapped(f"Step {report.step} has a non-finite loss, and poisons no weight.")
+    yield f"Born {BORN[report.birth]}."
+    for number, guilty in enumerate(report.guilty):
+        yield ""
+        yield from _guilty_lines(guilty, report.positions if number == 0 else ())
+    yield ""
+    yield "  ".join(
+        f"{name}: {VERDICTS[fails]}{' (as trained)' if jit == report.jit_compile else ''}"
+        for name, fails, jit in (("TensorFlow's kernels", report.kernels, False), ("XLA", report.xla, True))
+    )
+    if report.swallowed:
+        yield from _wrapped(f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}.")
+    if report.cures:
+        yield ""
+        yield "Tried on this step:"
+        for cure in report.cures:
+            verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
+            yield f"  {verdict:9}  {cure.name}" + (f": {cure.write}" if cure.write else "")
+
+
+VERDICTS = {True: "fails", False: "finite", None: "cannot be computed"}
+
+
+def _guilty_lines(guilty: Guilty, positions: tuple[int, ...]) -> Iterator[str]:
+    forward = f", the gradient of {guilty.forward_op_type}" if guilty.op_type != guilty.forward_op_type else ""
+    what = {"nan": "NaN", "inf": "infinite"}[guilty.kind]
+    yield from _wrapped(f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}")
+    if guilty.file:
+        yield f"  {guilty.file}:{guilty.line}, in {guilty.function}"
+        yield f"    {guilty.text}"
+    if guilty.examples:
+        where = f"; in the data set {_some(positions)}" if positions else ""
+        yield from _wrapped(f"  examples of the batch: {_some(guilty.examples)}{where}")
+    for weight, rows in guilty.rows.items():
+        names = guilty.row_names.get(weight, [])
+        named = [f"{row} {name!r}" for row, name in zip(rows, names, strict=True)] if names else rows
+        yield from _wrapped(f"  rows of {weight}: {_some(named)}")
+
+
+def _some(items) -> str:
+    more = len(items) - SHOWN
+    return ", ".join(map(str, items[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _wrapped(text: str) -> list[str]:
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(text, 80, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)

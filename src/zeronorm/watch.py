@@ -4,7 +4,9 @@ The user's own compiled step runs unchanged. After it one more small function lo
 in a while the weights are copied, and the batches since then are kept: from these the failing step is reached again.
 """
 
+import sys
 from collections import deque
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import keras
@@ -54,11 +56,12 @@ class Autopsy(keras.callbacks.Callback):
         self._finite = tf.function(_finite, autograph=False)
         self._values = [variable.value for name, variable in self._weights.items() if name not in self._lost]
         self._step, self._batches, self._held = 0, deque(), None
-        self._losses: deque[tuple[int, float]] = deque(maxlen=200)
-        self._loss_is_lost = False
+        self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)  # (step, loss), not read before it is needed
+        self._loss_is_lost, self._seen = False, 0
+        self._in_order = _in_order()
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
-        self._held, self._loss_is_lost, self._epoch_start = None, False, self._step
+        self._held, self._loss_is_lost, self._seen = None, False, 0
 
     def on_train_end(self, logs=None) -> None:
         self.model.train_function = self._train
@@ -72,10 +75,12 @@ class Autopsy(keras.callbacks.Callback):
         if self._held is None or len(self._batches) >= self._room:
             self._hold(batches[0])
         for batch in batches:
-            self._batches.append((self._step, self._rates(), batch))
+            self._batches.append(_Taken(self._step, self._seen, self._rates(), batch))
             self._step += 1
+            self._seen += _size(batch)
         logs = self._train(iter(batches))
         loss = logs.get("loss") if isinstance(logs, dict) else None
+        self._past.append((self._step - 1, loss))
         weights_finite, loss_finite = map(bool, self._finite(self._values, loss))
         if not weights_finite:  # or so large that their squares overflow
             weights_finite = not harm.newly(harm.lost(self._weights), self._lost)
@@ -99,27 +104,37 @@ class Autopsy(keras.callbacks.Callback):
         self._loss_is_lost = weights_finite
         after = harm.Held(self._state)
         self._held.restore()
-        for step, rates, batch in self._batches:
-            for optimizer, rate in zip(self._optimizers, rates, strict=True):
+        norms: dict[int, dict[str, float]] = {}
+        for taken in self._batches:
+            for optimizer, rate in zip(self._optimizers, taken.rates, strict=True):
                 if rate is not None:
                     optimizer.learning_rate = rate
             before = harm.Held(self._state)
-            logs = self._train(iter([batch]))
+            norms[taken.step] = {f"norm/{v.path}": float(tf.norm(v.value)) for v in self.model.trainable_variables}
+            logs = self._train(iter([taken.batch]))
             if weights_finite:
                 fired = not np.isfinite(logs["loss"])
             else:  # the loss, a mean over the epoch's steps, may have been lost before
                 fired = bool(harm.newly(harm.lost(self._weights), self._lost))
             if fired:
                 before.restore()
-                found = autopsy.report(self._subject(batch), step)
-                if self.report is None or (found.harmful and not self.report.harmful):
-                    self.report = found
+                self._examine(taken, norms)
                 break
         if weights_finite or self.then == "go_on":
             after.restore()
         else:
             before.restore()
             self.model.stop_training = True
+
+    def _examine(self, taken: "_Taken", norms: dict[int, dict[str, float]]) -> None:
+        """The report of a step, from the state before it. norms: of the weights before the steps up to it."""
+        losses = {step: None if loss is None else float(loss) for step, loss in self._past}
+        history = [{"step": step, "loss": losses.get(step), **found} for step, found in norms.items()]
+        found = autopsy.report(self._subject(taken.batch), taken.step, history=tuple(history))
+        if self._in_order and found.guilty:
+            found = replace(found, positions=tuple(taken.first + example for example in found.guilty[0].examples))
+        if self.report is None or (found.harmful and not self.report.harmful):
+            self.report = found
 
     def _subject(self, batch) -> harm.Subject:
         return harm.Subject(
@@ -131,6 +146,32 @@ class Autopsy(keras.callbacks.Callback):
             jit_compile=bool(self.model.jit_compile),
             names=self.names,
         )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step that was taken: its number, how many examples of the epoch came before, the learning rates, the batch."""
+
+    step: int
+    first: int
+    rates: list[tf.Tensor | None]
+    batch: object
+
+
+def _size(batch) -> int:
+    return next((int(tensor.shape[0]) for tensor in tf.nest.flatten(batch) if tensor.shape.rank), 0)
+
+
+def _in_order() -> bool:
+    """Whether the `fit` that is under way was given arrays and shuffle=False. A callback is not told, so this reads the
+    arguments where fit has them."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and {"x", "shuffle", "validation_split"} <= frame.f_locals.keys():
+            arrays = tf.nest.flatten(frame.f_locals["x"])
+            return not frame.f_locals["shuffle"] and all(isinstance(x, (np.ndarray, tf.Tensor)) for x in arrays)
+        frame = frame.f_back
+    return False
 
 
 def _finite(values, loss):
