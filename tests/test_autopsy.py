@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 
 import cases
-from zeronorm import harm
-from zeronorm.watch import Autopsy
+from zeronorm import Autopsy, capsule, harm, replay
 
 
 def fitted(case: cases.Case, *callbacks, **more):
@@ -38,7 +37,7 @@ class FirstLoss(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("case", cases.BUGS, ids=lambda case: case.name)
 def test_names_the_cause(case):
-    oracle, watch = FirstLoss(), Autopsy()
+    oracle, watch = FirstLoss(), Autopsy(verbose=0)
     fitted(case, oracle)
     fitted(case, watch)
     report = watch.report
@@ -59,14 +58,14 @@ def test_names_the_cause(case):
 
 @pytest.mark.parametrize("case", cases.HEALTHY, ids=lambda case: case.name)
 def test_leaves_the_healthy_alone(case):
-    watch = Autopsy()
+    watch = Autopsy(verbose=0)
     fitted(case, watch)
     assert watch.report is None or not watch.report.harmful
 
 
 def test_the_model_keeps_its_last_finite_weights_or_goes_on():
     [case] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
-    stopped, gone_on = fitted(case, Autopsy()), fitted(case, Autopsy(then="go_on"))
+    stopped, gone_on = fitted(case, Autopsy(verbose=0)), fitted(case, Autopsy(then="go_on", verbose=0))
     assert int(stopped.optimizer.iterations) == case.step and not harm.lost({v.path: v for v in stopped.variables})
     assert int(gone_on.optimizer.iterations) == 4 and harm.lost({v.path: v for v in gone_on.variables})
 
@@ -78,7 +77,7 @@ def test_however_it_is_compiled(options):
     [case] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
     model, arguments = case.make()
     model.compile(model.optimizer, model.loss, **options)
-    watch = Autopsy()
+    watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
     assert (watch.report.step, watch.report.guilty[0].examples) == (case.step, case.examples)
 
@@ -110,9 +109,26 @@ def test_enters_what_a_step_calls(loss):
     x, y = cases.features(), cases.targets()
     x[cases.ROW], y[cases.ROW] = 0, 0
     model, arguments = cases.fitted([cases.dense(use_bias=False)], loss, x, y)
-    watch = Autopsy()
+    watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
     first = watch.report.guilty[0]
     assert (watch.report.step, watch.report.birth, first.forward_op_type) == (cases.STEP, "gradient", "Sqrt")
     assert (first.file, first.text) == (__file__, "return tf.sqrt(tf.reduce_mean(tf.square(y - p), -1))  # the root")
     assert first.examples == (cases.EXAMPLE,)
+
+
+def test_a_capsule_replays_the_step_elsewhere(tmp_path):
+    [case] = [case for case in cases.BUGS if case.name == "siamese_of_equal_and_similar"]
+    watch = Autopsy(capsule=tmp_path / "step.npz", verbose=0)
+    fitted(case, watch)
+    fresh, _ = case.make()
+    found = replay(fresh, tmp_path / "step.npz")
+    here, there = found.guilty[0], watch.report.guilty[0]
+    assert (here.line, here.elements, here.examples) == (there.line, there.elements, there.examples)
+    assert (found.step, found.xla, found.kernels) == (case.step, True, False)
+    other, _ = cases.fitted([cases.dense()])
+    with pytest.raises(capsule.CapsuleError, match="another model"):
+        replay(other, tmp_path / "step.npz")
+    (tmp_path / "none.npz").write_text("no capsule")
+    with pytest.raises(capsule.CapsuleError, match="is no capsule"):
+        replay(fresh, tmp_path / "none.npz")

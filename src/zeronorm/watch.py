@@ -8,12 +8,14 @@ import sys
 from collections import deque
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from zeronorm import autopsy, harm
+from zeronorm import capsule as capsules
 
 EVERY = 50  # steps between two copies of the weights
 MEMORY = 256e6  # bytes of batches that are kept at most
@@ -24,16 +26,23 @@ class Autopsy(keras.callbacks.Callback):
 
     then: what to do after a weight was poisoned: "stop" puts the last finite weights back and ends the training;
     "go_on" trains on as if nobody had watched. names: {weight's path: what each row stands for}, for the report.
+    capsule: a file to write the failing step to, for `replay`. verbose: 1 prints the report, 0 does not.
 
     `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
     one that did not.
     """
 
-    def __init__(self, then: str = "stop", names: dict[str, list[str]] | None = None):
+    def __init__(
+        self,
+        then: str = "stop",
+        names: dict[str, list[str]] | None = None,
+        capsule: str | Path | None = None,
+        verbose: int = 1,
+    ):
         super().__init__()
         if then not in ("stop", "go_on"):
             raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
-        self.then, self.names = then, names or {}
+        self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.report: autopsy.Report | None = None
 
     def on_train_begin(self, logs=None) -> None:
@@ -42,16 +51,10 @@ class Autopsy(keras.callbacks.Callback):
             raise ValueError("zeronorm.Autopsy watches a model on one device; this one is distributed over several.")
         self._train = model.train_function
         model.train_function = self._watched
-        self._optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        self._state = _unique(model.variables + model.metrics_variables, *(o.variables for o in self._optimizers))
-        measured = {id(variable) for variable in model.metrics_variables}
-        self._weights = {
-            variable.path: variable
-            for variable in self._state
-            if id(variable) not in measured and tf.as_dtype(variable.dtype).is_floating
-        }
+        subject = subject_of(model, None)
+        self._state, self._weights, self._optimizers = subject.state, subject.weights, subject.optimizers
         self._lost = harm.lost(self._weights)  # before the training; what is lost from the start is no news
         self._finite = tf.function(_finite, autograph=False)
         self._values = [variable.value for name, variable in self._weights.items() if name not in self._lost]
@@ -130,22 +133,48 @@ class Autopsy(keras.callbacks.Callback):
         """The report of a step, from the state before it. norms: of the weights before the steps up to it."""
         losses = {step: None if loss is None else float(loss) for step, loss in self._past}
         history = [{"step": step, "loss": losses.get(step), **found} for step, found in norms.items()]
-        found = autopsy.report(self._subject(taken.batch), taken.step, history=tuple(history))
+        if self.capsule:
+            _capsule(self.model, taken.step, taken.batch).save(self.capsule)
+        subject = subject_of(self.model, taken.batch, self.names)
+        found = autopsy.report(subject, taken.step, history=tuple(history))
         if self._in_order and found.guilty:
             found = replace(found, positions=tuple(taken.first + example for example in found.guilty[0].examples))
         if self.report is None or (found.harmful and not self.report.harmful):
             self.report = found
+            if self.verbose:
+                print(f"\n{found}")
 
-    def _subject(self, batch) -> harm.Subject:
-        return harm.Subject(
-            step=self.model.train_step,
-            data=batch,
-            weights=self._weights,
-            state=self._state,
-            optimizers=self._optimizers,
-            jit_compile=bool(self.model.jit_compile),
-            names=self.names,
-        )
+
+def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | None = None) -> autopsy.Report:
+    """The report of the step in a capsule, which `Autopsy(capsule=path)` wrote, on this machine.
+
+    model: built and compiled as it was trained; its weights and optimizer state become those before the step. names: as
+    `Autopsy` takes them. Raises CapsuleError if the file is none or of another model.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    found = capsules.load(path)
+    model.jit_compile = found.jit_compile
+    found.restore(subject_of(model, None).state)
+    return autopsy.report(subject_of(model, found.batch, names), found.step)
+
+
+def subject_of(model: keras.Model, batch, names: dict[str, list[str]] | None = None) -> harm.Subject:
+    """A compiled model's training step on a batch, as an autopsy takes it."""
+    optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+    state = _unique(model.variables + model.metrics_variables, *(optimizer.variables for optimizer in optimizers))
+    measured = {id(variable) for variable in model.metrics_variables}
+    weights = {
+        variable.path: variable
+        for variable in state
+        if id(variable) not in measured and tf.as_dtype(variable.dtype).is_floating
+    }
+    return harm.Subject(model.train_step, batch, weights, state, optimizers, bool(model.jit_compile), names or {})
+
+
+def _capsule(model: keras.Model, step: int, batch) -> capsules.Capsule:
+    state = tuple((variable.path, np.array(variable)) for variable in subject_of(model, batch).state)
+    return capsules.Capsule(step, bool(model.jit_compile), state, batch)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""A failing step in a file: the weights and optimizer state of before it, its batch and its random seeds."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+FORMAT = 1  # of the file
+
+
+class CapsuleError(Exception):
+    """A capsule that cannot be used: one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """step: its number in the training. jit_compile: as it was trained. state: [(path, value), ...] of every variable
+    that the step may change, in the model's order. batch: nested lists, tuples and dicts of arrays, as fit had it."""
+
+    step: int
+    jit_compile: bool
+    state: tuple[tuple[str, np.ndarray], ...]
+    batch: object
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one .npz file, which `load` reads; numpy.load shows what it holds."""
+        path = Path(path)
+        about = {
+            "format": FORMAT,
+            "step": self.step,
+            "jit_compile": self.jit_compile,
+            "paths": [name for name, _ in self.state],
+            "batch": _outline(self.batch),
+            "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
+        }
+        arrays = {f"state_{number}": value for number, (_, value) in enumerate(self.state)}
+        leaves = [leaf for leaf in tf.nest.flatten(self.batch) if leaf is not None]
+        arrays |= {f"batch_{number}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
+        with open(path, "wb") as file:
+            np.savez_compressed(file, about=json.dumps(about), **arrays)
+        return path
+
+    def restore(self, variables: list[keras.Variable]) -> None:
+        """Puts the state into a model's variables, in the same order. Raises CapsuleError if they do not fit."""
+        shapes = [tuple(variable.shape) for variable in variables]
+        if shapes != [value.shape for _, value in self.state]:
+            differing = next(
+                (
+                    f"'{path}' has shape {value.shape}, the model's '{variable.path}' {tuple(variable.shape)}"
+                    for (path, value), variable in zip(self.state, variables, strict=False)
+                    if value.shape != tuple(variable.shape)
+                ),
+                f"it holds {len(self.state)} variables, the model {len(variables)}",
+            )
+            raise CapsuleError(f"The capsule is of another model: {differing}. Build and compile it as it was trained.")
+        for (_, value), variable in zip(self.state, variables, strict=True):
+            variable.assign(value)
+
+
+def load(path: str | Path) -> Capsule:
+    """Reads what `Capsule.save` wrote. Raises CapsuleError if it is no such file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            state = tuple((name, file[f"state_{number}"]) for number, name in enumerate(about["paths"]))
+            leaves = [file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")]
+    except (OSError, ValueError, KeyError) as error:
+        raise CapsuleError(f"{path} is no capsule of zeronorm ({error}).") from error
+    if about["format"] != FORMAT:
+        raise CapsuleError(f"{path} was written by another version of zeronorm (format {about['format']}).")
+    return Capsule(about["step"], about["jit_compile"], state, _filled(about["batch"], iter(leaves)))
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2]) if "_" in name else -1
+
+
+def _outline(batch):
+    """The nesting of a batch as JSON: in the order in which tf.nest flattens it."""
+    if isinstance(batch, dict):
+        return {"dict": {name: _outline(batch[name]) for name in sorted(batch)}}
+    if isinstance(batch, (list, tuple)):
+        return {type(batch).__name__: [_outline(part) for part in batch]}
+    return None if batch is None else "array"
+
+
+def _filled(outline, leaves):
+    if outline == "array":
+        return tf.constant(next(leaves))
+    if outline is None:
+        return None
+    [(kind, parts)] = outline.items()
+    if kind == "dict":
+        return {name: _filled(part, leaves) for name, part in parts.items()}
+    return {"list": list, "tuple": tuple}[kind](_filled(part, leaves) for part in parts)
