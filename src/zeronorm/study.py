@@ -248,10 +248,13 @@ COLUMNS = {
 }
 WIDE = ("similarity", "numerics", "outcome", "predicted", "observed", "tensor", "loss", "titles", "convolution")
 WIDE += ("mrr", "hits10", "zero_mrr", "zero_hits10")
-NARROW = tuple(name for name in WIDE if name not in ("titles", "convolution"))
-NARROW_SEEDS = tuple(name for name in NARROW if name not in ("loss", "mrr", "zero_mrr"))  # "±" needs room
-WIDE_SEEDS = tuple(name for name in WIDE if name not in ("loss", "mrr", "zero_mrr"))
-SINGLE = {"outcome": 6} | dict.fromkeys(("mrr", "hits10", "zero_mrr", "zero_hits10"), 4)  # widths without a "±"
+TERMINAL = {  # (narrow, several seeds): the columns for which there is room; "±" needs much
+    (False, False): tuple(name for name in WIDE if name != "zero_mrr"),
+    (False, True): tuple(name for name in WIDE if name not in ("loss", "mrr", "zero_mrr")),
+    (True, False): tuple(name for name in WIDE if name not in ("titles", "convolution", "zero_mrr")),
+    (True, True): tuple(name for name in WIDE if name not in ("titles", "convolution", "loss", "mrr", "zero_mrr")),
+}
+SINGLE = dict.fromkeys(("mrr", "hits10", "zero_hits10"), 4)  # widths without a "±"
 LEFT = ("embeddings", "init", "similarity", "numerics", "outcome")
 CAPTION = {  # column: what its header leaves open
     "observed": "NaN step: of the first weight, of the encoder's kernels; predicted before training, and seen{first}.",
@@ -296,9 +299,7 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
     """
     narrow = console.is_terminal and console.width < 100
     several = int(conditions["seeds"].max()) > 1
-    kept = {(True, True): NARROW_SEEDS, (True, False): NARROW, (False, True): WIDE_SEEDS, (False, False): WIDE}[
-        narrow, several
-    ]
+    kept = TERMINAL[narrow, several]
     out = Console(file=console.file, width=80 if narrow else 100, force_terminal=console.is_terminal, highlight=False)
     for heading, group in groups(conditions):
         table = Table(
