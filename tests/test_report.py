@@ -112,7 +112,8 @@ def test_the_ablations_are_what_their_readmes_say(name):
     }
     assert (found["predicted_exactly"] == found["seeds"]).all()
     assert (dead["first_nan_tensor"] == "titles").all()
-    assert (dead[dead["numerics"] == "tf1"]["last_finite_loss"].astype(float) == 0).all()
+    if name == "quick_ablation":  # where a dead run goes on to its end
+        assert (dead[dead["numerics"] == "tf1"]["last_finite_loss"].astype(float) == 0).all()
     alive = found[found["nan_runs"] == 0]
     assert (alive["hits_at_10_mean"] > 0.2).all()  # chance is 0.094
 
