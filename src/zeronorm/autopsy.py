@@ -16,9 +16,10 @@ class Report:
     """What an autopsy found.
 
     step: 0-based training step at which a weight was, or would have been, poisoned. birth: forward, gradient,
-    optimizer, data, weights or divergence. harmful: whether a weight was. guilty: most likely first. kernels, xla:
-    whether the step fails under each; None where it cannot be computed so. jit_compile: how it was trained. lost:
-    {weight: non-finite elements after the step}. swallowed: operations that got a NaN and gave something finite. cures:
+    optimizer, data, weights or divergence; "" where nothing is non-finite, or nothing could be followed. harmful:
+    whether a weight was poisoned as it was trained. guilty: most likely first; of a step that only the other compiler
+    poisons, those of that one. kernels, xla: whether the step fails under each; None where it cannot be computed so.
+    jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed: operations that got a NaN and gave something finite. cures:
     what makes the step finite, and what does not. history: [{step, loss, norm/WEIGHT}, ...] of the steps before, the
     loss as Keras shows it. positions: of the first guilty operation's examples in the data set, where it was passed as
     arrays unshuffled.
@@ -37,6 +38,11 @@ class Report:
     history: tuple[dict, ...] = ()
     positions: tuple[int, ...] = ()
 
+    @property
+    def disagreement(self) -> bool:
+        """Whether the step fails under one of TensorFlow's kernels and XLA, and not under the other."""
+        return None not in (self.kernels, self.xla) and self.kernels != self.xla
+
     def to_json(self) -> str:
         """The report as JSON text: its fields by name, tuples as lists."""
         return json.dumps(asdict(self), indent=1)
@@ -51,33 +57,40 @@ class Report:
 
 
 def report(subject: Subject, step: int, **more) -> Report:
-    """The autopsy of one step: examined under the numerics it was trained with, run under the other one too.
+    """The autopsy of one step: run under both numerics, and examined under the one it was trained with; under the other
+    where only that one fails.
 
     step: its number in the training. more: of Report's, what only the caller knows.
     """
-    outcomes = {jit: harm.outcome(subject, jit) for jit in (False, True)}
+    trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
+    outcomes = {jit: trial() for jit, trial in trials.items()}
+    trained = subject.jit_compile
+    if not outcomes[trained] and outcomes[not trained]:
+        subject = replace(subject, jit_compile=not trained)
+    examined = subject.jit_compile
     traced = steptrace.trace(subject.step, subject.data, subject.optimizers)
-    found = harm.examine(subject, traced, subject.jit_compile)
-    guilty = _with_examples(subject, found.guilty)
+    found = harm.examine(subject, traced, examined)
+    found = replace(found, guilty=_with_examples(subject, found.guilty, trials[examined]))
+    fails = bool(found.guilty and outcomes[examined])
     return Report(
         step=step,
-        birth=guilty[0].birth if guilty else "",
-        harmful=bool(outcomes[subject.jit_compile]),
-        guilty=guilty,
+        birth=found.guilty[0].birth if found.guilty else "",
+        harmful=bool(outcomes[trained]),
+        guilty=found.guilty,
         **{name: None if outcomes[jit] is None else bool(outcomes[jit]) for name, jit in (("kernels", 0), ("xla", 1))},
-        jit_compile=subject.jit_compile,
-        lost=outcomes[subject.jit_compile] or {},
+        jit_compile=trained,
+        lost=outcomes[examined] or {},
         swallowed=found.swallowed,
-        cures=remedies.tried(subject, traced, guilty[0]) if guilty and outcomes[subject.jit_compile] else (),
+        cures=remedies.tried(subject, traced, found, trials[examined]) if fails else (),
         **more,
     )
 
 
-def _with_examples(subject: Subject, guilty: tuple[Guilty, ...]) -> tuple[Guilty, ...]:
+def _with_examples(subject: Subject, guilty: tuple[Guilty, ...], trial: harm.Trial) -> tuple[Guilty, ...]:
     """The same, and where the values of the first do not tell its examples, those found by trying."""
     if not guilty or guilty[0].examples or guilty[0].birth not in ("forward", "gradient"):
         return guilty
-    return (replace(guilty[0], examples=harm.culprits(subject)), *guilty[1:])
+    return (replace(guilty[0], examples=harm.culprits(subject, trial)), *guilty[1:])
 
 
 BORN = {
@@ -93,12 +106,21 @@ SHOWN = 5  # examples and rows that the text lists
 
 
 def _lines(report: Report) -> Iterator[str]:
+    weights = ", ".join(f"{name} ({count})" for name, count in report.lost.items())
     if report.harmful:
-        weights = ", ".join(f"{name} ({count})" for name, count in report.lost.items())
         yield from _wrapped(f"Step {report.step} made values of these weights non-finite: {weights}.")
-    else:
+    elif report.disagreement:
+        other = "TensorFlow's kernels" if report.jit_compile else "XLA"
+        yield from _wrapped(
+            f"Step {report.step} is finite as it was trained. Under {other} it would make values of these weights "
+            f"non-finite: {weights}."
+        )
+    elif report.guilty:
         yield from _wrapped(f"Step {report.step} has a non-finite loss, and poisons no weight.")
-    yield f"Born {BORN[report.birth]}."
+    else:
+        yield from _wrapped(f"Step {report.step} is finite.")
+    if report.lost or report.guilty:
+        yield f"Born {BORN[report.birth]}."
     for number, guilty in enumerate(report.guilty):
         yield ""
         yield from _guilty_lines(guilty, report.positions if number == 0 else ())

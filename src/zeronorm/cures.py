@@ -4,16 +4,15 @@ A rule belongs to a kind of operation. It is tried by changing what the operatio
 and for its gradient alike, and running the step as the user runs it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from zeronorm import steptrace
-from zeronorm.harm import Guilty, Held, Subject, lost, outcome
+from zeronorm.harm import Findings, Guilty, Held, Subject, Trial, lost, newly
 from zeronorm.steptrace import Step
 
 SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
@@ -95,52 +94,71 @@ RULES = {
 }
 
 
-def tried(subject: Subject, step: Step, guilty: Guilty) -> tuple[Cure, ...]:
-    """The cures for a guilty operation and the folk remedies, most specific first. step: traced from the subject."""
-    return (*_specific(subject, step, guilty), *_folk(subject))
+def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
+    """The cures for the guilty operations and the folk remedies, most specific first. step: traced from the subject.
+    trial: of the subject, as the user trains."""
+    return (*_specific(subject, step, found.guilty, trial), *_folk(subject, found.loss_is_finite, trial))
 
 
-def _fails(subject: Subject) -> bool:
-    return bool(outcome(subject, subject.jit_compile))
-
-
-def _specific(subject: Subject, step: Step, guilty: Guilty) -> Iterator[Cure]:
-    birth, examples = guilty.birth, set(guilty.examples)
+def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Trial) -> Iterator[Cure]:
+    birth, examples = guilty[0].birth, set(guilty[0].examples)
     if birth in ("forward", "gradient"):
-        rule = RULES.get(guilty.forward_op_type)
-        if rule is not None:
-            known = {operation.name for operation in step.graph.get_operations()}  # others are inside a branch or loop
-            tries = rule.changes and guilty.operation in known
-            yield Cure(rule.name, rule.write, _substituted(subject, step, guilty.operation, rule) if tries else None)
+        yield from _rules(subject, step, [one for one in guilty if one.forward_op_type in RULES])
     elif birth == "optimizer":
         for optimizer in subject.optimizers:
             if getattr(optimizer, "epsilon", None) is not None:
                 with _set(optimizer, "epsilon", SMALL):
-                    yield Cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", not _fails(subject))
+                    yield Cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", _finite(subject))
     elif birth == "data" and examples:
         kept = [example for example in range(subject.batch) if example not in examples]
         if kept:
-            yield Cure("these examples left out", "", not _fails(subject.only(kept)))
+            yield Cure("these examples left out", "", not trial(subject.only(kept).data))
     elif birth == "weights":
-        held = [(variable, np.array(variable)) for variable in subject.weights.values()]
-        for variable, value in held:
-            variable.assign(np.where(np.isfinite(value), value, 0))
-        yield Cure("the non-finite values of the weights replaced", "np.nan_to_num(weights)", not _fails(subject))
-        for variable, value in held:
-            variable.assign(value)
+        held = Held(subject.weights.values())
+        for variable, value in held.values:
+            variable.assign(tf.where(tf.math.is_finite(value), value, tf.zeros_like(value)))
+        yield Cure("the non-finite values of the weights replaced", "np.nan_to_num(weights)", _finite(subject))
+        held.restore()
 
 
-def _folk(subject: Subject) -> Iterator[Cure]:
+def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[Cure]:
+    """The rule of each kind of operation among the guilty, tried at all that are of it; where none is enough, all."""
+    kinds: dict[str, list[Guilty]] = {}
+    for one in guilty:
+        kinds.setdefault(one.forward_op_type, []).append(one)
+    known = {operation.name for operation in step.graph.get_operations()}  # others are inside a branch or loop
+    changes: dict[str, Rule] = {}
+    for kind, those in kinds.items():
+        rule = RULES[kind]
+        own = {one.forward_operation: rule for one in those if rule.changes and one.forward_operation in known}
+        changes |= own
+        finite = _substituted(subject, step, own) if own else None
+        yield Cure(rule.name, rule.write, finite)
+        if finite:
+            return
+    if len(kinds) > 1 and changes:
+        names = dict.fromkeys(rule.name for rule in changes.values())
+        yield Cure("these together: " + "; ".join(names), "", _substituted(subject, step, changes))
+
+
+def _finite(subject: Subject) -> bool:
+    """Whether the step, with what has been set, poisons no weight."""
+    return not Trial(subject, subject.jit_compile)()
+
+
+def _folk(subject: Subject, loss_is_finite: bool, trial: Trial) -> Iterator[Cure]:
     for optimizer in subject.optimizers:
         if isinstance(optimizer.learning_rate, keras.Variable):
             rate = float(optimizer.learning_rate)
             with _set(optimizer, "learning_rate", rate / 100):
-                finite = not _fails(subject)
+                finite = not trial()
             yield Cure("a learning rate a hundred times smaller", f"learning_rate={rate / 100:g}", finite, folk=True)
         if optimizer.clipnorm is None and optimizer.global_clipnorm is None and optimizer.clipvalue is None:
             for option in ("clipnorm", "clipvalue"):
                 with _set(optimizer, option, 1.0):
-                    yield Cure("gradients clipped", f"{option}=1.0", not _fails(subject), folk=True)
+                    finite = _finite(subject)
+                yield Cure("gradients clipped", f"{option}=1.0", finite, folk=True)
+    yield Cure("steps left out whose loss is not finite", "", not loss_is_finite, folk=True)
 
 
 @contextmanager
@@ -154,35 +172,36 @@ def _set(thing, attribute: str, value) -> Iterator[None]:
         setattr(thing, attribute, before)
 
 
-def _substituted(subject: Subject, step: Step, operation: str, rule: Rule) -> bool:
-    """Whether the step is finite with the rule's changes before the forward operation and its gradient."""
-    edited = changed(step, operation, rule)
-    held = Held(subject.state)
+def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> bool:
+    """Whether the step is finite with each rule's changes before its forward operation and the gradient of that."""
+    held, before = Held(subject.state), lost(subject.weights)
     try:
-        steptrace.runner(step, [], subject.jit_compile, edited)(*tf.nest.flatten(subject.data))
-        return not lost(subject.weights)
+        steptrace.runner(step, [], subject.jit_compile, changed(step, rules))(*tf.nest.flatten(subject.data))
+        return not newly(lost(subject.weights), before)
     finally:
         held.restore()
 
 
-def changed(step: Step, operation: str, rule: Rule):
-    """The step's GraphDef with the rule's changes before the forward operation, for it and its gradient."""
+def changed(step: Step, rules: Mapping[str, Rule]):
+    """The step's GraphDef with each rule's changes before its forward operation, for it and its gradient. rules:
+    {forward operation: its rule}."""
     graph_def = step.graph.as_graph_def()
-    forward = step.forward(operation)
-    users = {forward.name} | {name for name, of in step.forward_of.items() if of == forward.name}
-    replaced: dict[str, str] = {}
-    for number, (position, kind, constant) in enumerate(rule.changes):
-        tensor = forward.inputs[position]
-        name = f"{forward.name}/cure_{number}"
-        value = graph_def.node.add(name=f"{name}/constant", op="Const")
-        value.attr["dtype"].type = tensor.dtype.as_datatype_enum
-        value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(constant, tensor.dtype))
-        source = replaced.get(_canonical(tensor.name), _canonical(tensor.name))
-        put = graph_def.node.add(name=name, op=kind, input=[source, value.name])
-        put.attr["T"].type = tensor.dtype.as_datatype_enum
-        replaced[_canonical(tensor.name)] = name
-    for node in graph_def.node:
-        if node.name in users:
+    nodes = {node.name: node for node in graph_def.node}
+    for operation, rule in rules.items():
+        forward = step.graph.get_operation_by_name(operation)
+        users = [operation, *(name for name, of in step.forward_of.items() if of == operation)]
+        replaced: dict[str, str] = {}
+        for number, (position, kind, constant) in enumerate(rule.changes):
+            tensor = forward.inputs[position]
+            name = f"{operation}/cure_{number}"
+            value = graph_def.node.add(name=f"{name}/constant", op="Const")
+            value.attr["dtype"].type = tensor.dtype.as_datatype_enum
+            value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(constant, tensor.dtype))
+            source = replaced.get(_canonical(tensor.name), _canonical(tensor.name))
+            put = graph_def.node.add(name=name, op=kind, input=[source, value.name])
+            put.attr["T"].type = tensor.dtype.as_datatype_enum
+            replaced[_canonical(tensor.name)] = name
+        for node in (nodes[name] for name in users if name in nodes):
             for number, source in enumerate(node.input):
                 node.input[number] = replaced.get(_canonical(source), source)
     return graph_def

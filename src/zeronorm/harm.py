@@ -21,7 +21,11 @@ WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "
 GROWING = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BiasAdd")
 GROWING += ("Mul", "Square", "SquaredDifference", "Pow", "AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "L2Loss", "Exp")
 LARGE = 1e10  # an input of this size to one of GROWING: no singular point but an overflow
+SINGULAR = {"RealDiv": (1,), "Div": (1,), "Xdivy": (1,), "Xlogy": (1,), "Pow": (0,)}  # inputs at which it is singular
 ELEMENTS = 16  # of a guilty operation that are traced to their rows
+ROWS = 32  # of one weight that are named; what was computed from more is no row's fault
+AT_ONCE = 1e9  # bytes of values that one run of the step returns
+COMPACT = 1e6  # bytes above which a finite value is not kept
 ITERATIONS = 10_000  # of a loop that are followed at most
 
 
@@ -63,7 +67,7 @@ class Guilty:
 
     op_type: its kind; forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
     text: the user's line that made it, None where there is none. operation: its name in the graph, which begins with
-    its layer's. birth: as in `Report`. kind: nan or inf. count: of its elements. elements: the first few, by index.
+    its layer's; forward_operation: of a gradient, the name of what it differentiates, else its own. birth: as in `Report`. kind: nan or inf. count: of its elements. elements: the first few, by index.
     examples: positions in the batch. rows: {weight: row ids} that these elements were computed from; row_names: the
     same by name.
     """
@@ -75,6 +79,7 @@ class Guilty:
     function: str | None
     text: str | None
     operation: str
+    forward_operation: str
     birth: str
     kind: str
     count: int
@@ -87,11 +92,13 @@ class Guilty:
 @dataclass(frozen=True)
 class Findings:
     """What one way of running the step shows. guilty: in the order of the graph. swallowed: operations that got a NaN
-    and gave something finite. lost: {weight: number of elements that the step loses}."""
+    and gave something finite. lost: {weight: number of elements that the step loses}. loss_is_finite: whether every
+    loss that was differentiated is."""
 
     guilty: tuple[Guilty, ...]
     swallowed: tuple[str, ...]
     lost: dict[str, int]
+    loss_is_finite: bool
 
 
 class Held:
@@ -121,40 +128,60 @@ def newly(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]
     return {name: count for name, count in more.items() if count > 0}
 
 
-def outcome(subject: Subject, jit_compile: bool) -> dict[str, int] | None:
-    """What one step does to the weights, computed as a user would compute it: {weight: elements that it loses}. The
-    state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
-    may refuse its input."""
-    held, before = Held(subject.state), lost(subject.weights)
-    try:
-        tf.function(subject.step, jit_compile=jit_compile, autograph=False)(subject.data)
-        return newly(lost(subject.weights), before)
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-        return None
-    finally:
-        held.restore()
+class Trial:
+    """The step as a user would compute it, compiled once, to be taken any number of times from the subject's state."""
+
+    def __init__(self, subject: Subject, jit_compile: bool):
+        self.subject, self._before = subject, lost(subject.weights)
+        self._step = tf.function(subject.step, jit_compile=jit_compile, autograph=False)
+
+    def __call__(self, data=None) -> dict[str, int] | None:
+        """What one step on `data`, else the subject's own, does to the weights: {weight: elements that it loses}. The
+        state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
+        may refuse its input."""
+        held = Held(self.subject.state)
+        try:
+            self._step(self.subject.data if data is None else data)
+            return newly(lost(self.subject.weights), self._before)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return None
+        finally:
+            held.restore()
 
 
 def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     """Runs the step with every value returned, and follows the harm back to where it was born. The state is as before
     afterwards. traced: from the subject's step and batch."""
     held, before = Held(subject.state), lost(subject.weights)
-    names = steptrace.values_of(traced.graph, lists=not jit_compile)
-    try:
-        found = steptrace.runner(traced, names, jit_compile)(*tf.nest.flatten(subject.data))
-        after = newly(lost(subject.weights), before)
-    finally:
-        held.restore()
-    harm = _Harm(traced, subject, dict(zip(names, found, strict=True)), jit_compile, before, after)
+    kept = {tensor.name for o in traced.graph.get_operations() if steptrace.called(o) for tensor in o.inputs}
+    values: dict[str, tf.Tensor | np.ndarray] = {}
+    for names in steptrace.portions(traced.graph, steptrace.values_of(traced.graph, lists=not jit_compile), AT_ONCE):
+        try:
+            found = steptrace.runner(traced, names, jit_compile)(*tf.nest.flatten(subject.data))
+            after = newly(lost(subject.weights), before)
+        finally:
+            held.restore()
+        values |= {n: value if n in kept else _compact(value) for n, value in zip(names, found, strict=True)}
+    harm = _Harm(traced, subject, values, jit_compile, before, after)
     starts = [traced.graph.get_tensor_by_name(name) for name in (*harm.written(), *traced.losses)]
-    return Findings(_one_per_operation(harm.guilty(starts)), harm.swallowed(), after)
+    finite = not harm.bad.intersection(traced.losses)
+    return Findings(_one_per_operation(harm.guilty(starts)), harm.swallowed(), after, finite)
+
+
+def _compact(value: tf.Tensor) -> tf.Tensor | np.ndarray:
+    """A large finite value as its largest element, in every place: what else it holds is not asked for."""
+    if not value.dtype.is_floating or value.shape.num_elements() * value.dtype.size < COMPACT:
+        return value
+    largest = tf.reduce_max(tf.abs(value)).numpy()
+    every = bool(tf.reduce_all(tf.math.is_finite(value)))
+    return np.broadcast_to(largest, tuple(value.shape)) if every else value
 
 
 def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:
-    """The first of those that stand for one line and kind of forward operation: a log's -inf, not its gradient's."""
-    kept: dict[tuple, Guilty] = {}
+    """The first of those that stand for one forward operation: a log's -inf, not its gradient's."""
+    kept: dict[str, Guilty] = {}
     for one in guilty:
-        kept.setdefault((one.forward_op_type, one.file, one.line, one.line is None and one.operation), one)
+        kept.setdefault(one.forward_operation, one)
     return tuple(kept.values())
 
 
@@ -170,9 +197,9 @@ class _Harm:
     ):
         self.step, self.subject, self.jit_compile, self.before, self.lost = step, subject, jit_compile, before, lost
         self.tensors = values
-        self.values = {name: value.numpy() for name, value in values.items() if value.dtype != tf.variant}
+        self.values = {name: np.asarray(value) for name, value in values.items() if value.dtype != tf.variant}
         floats = {n: v for n, v in self.values.items() if tf.as_dtype(v.dtype).is_floating}
-        self.bad = {name for name, value in floats.items() if not np.isfinite(value.astype(np.float64)).all()}
+        self.bad = {name for name, value in floats.items() if not np.isfinite(value).all()}
         self.nan = {name for name in self.bad if np.isnan(floats[name]).any()}
         self.operations = step.graph.get_operations()
         handles = {id(variable.value.handle): name for name, variable in subject.weights.items()}
@@ -282,7 +309,8 @@ class _Harm:
         for operation, certain in self.origins(starts):
             inner = self._inside(operation)
             if inner is not None:
-                found.append(replace(inner, operation=f"{operation.name}/{inner.operation}"))
+                names = (f"{operation.name}/{name}" for name in (inner.operation, inner.forward_operation))
+                found.append(replace(inner, **dict(zip(("operation", "forward_operation"), names, strict=True))))
             elif certain or any(tensor.name in self.bad for tensor in operation.outputs):
                 found.append(self._of(operation))
         return found
@@ -307,6 +335,7 @@ class _Harm:
             forward_op_type=self.step.forward(operation.name).type,
             **(asdict(line) if line else dict.fromkeys(("file", "line", "function", "text"))),
             operation=operation.name,
+            forward_operation=self.step.forward(operation.name).name,
             birth=birth,
             kind="nan" if np.isnan(value).any() else "inf",
             count=len(where),
@@ -395,33 +424,38 @@ class _Harm:
         forward = self.step.forward(operation.name)
         if forward.graph is not self.step.graph:
             return {}
-        above, found = lineage.above(forward), {}
-        targets = [t.name for t in forward.inputs if t.dtype.is_floating and tuple(t.shape) == tuple(shape)]
+        above, batch, found = lineage.above(forward), tf.nest.flatten(self.subject.data), {}
+        singular = SINGULAR.get(forward.type, range(len(forward.inputs)))
+        targets = [t for n, t in enumerate(forward.inputs) if n in singular and t.dtype.is_floating]
         for lookup in self.lookups:
-            if lookup.operation not in above or not targets:
-                continue
-            ids = self.values[lookup.ids]
-            dye = lineage.Dye(self.step, lookup, ids.shape, targets)
-            for element in elements:
-                for position in dye.positions(element, tf.nest.flatten(self.subject.data)):
-                    found.setdefault(self.weight_of[lookup.placeholder], set()).add(int(ids[tuple(position)]))
-        return {weight: sorted(rows) for weight, rows in found.items()}
+            rows: set[int] = set()
+            for tensor in targets if lookup.operation in above else ():
+                dye = lineage.Dye(self.step, lookup, self.values[lookup.ids], tensor.name, batch)
+                for element in elements:
+                    index = _broadcast(element, shape, tuple(tensor.shape))
+                    if index is not None and len(rows) <= ROWS:
+                        rows.update(dye.rows(index, ROWS).tolist())
+            if 0 < len(rows) <= ROWS:
+                weight = self.weight_of[lookup.placeholder]
+                found[weight] = sorted(rows.union(found.get(weight, ())))
+        return found
 
 
-def culprits(subject: Subject) -> tuple[int, ...]:
+def _broadcast(element: tuple[int, ...], shape: tuple[int, ...], of: tuple) -> tuple[int, ...] | None:
+    """The index in a tensor of shape `of` from which an element of a result of that shape comes; None if the one is not
+    broadcast to the other."""
+    if len(of) > len(shape):
+        return None
+    pairs = list(zip(element[len(shape) - len(of) :], shape[len(shape) - len(of) :], of, strict=True))
+    if any(size not in (1, whole) for _, whole, size in pairs):
+        return None
+    return tuple(0 if size == 1 else position for position, _, size in pairs)
+
+
+def culprits(subject: Subject, trial: Trial) -> tuple[int, ...]:
     """The examples that make the step fail by themselves; none where every one does, or none."""
     batch = subject.batch
     if not batch or batch == 1:
         return ()
-    held, before = Held(subject.state), lost(subject.weights)
-    step = tf.function(subject.step, jit_compile=subject.jit_compile, autograph=False)  # one for every trial
-
-    def fails(examples: np.ndarray) -> bool:
-        try:
-            step(subject.only(examples).data)
-            return bool(newly(lost(subject.weights), before))
-        finally:
-            held.restore()
-
-    found = lineage.those(np.arange(batch), fails)
+    found = lineage.those(np.arange(batch), lambda examples: bool(trial(subject.only(examples).data)))
     return () if len(found) == batch else tuple(int(example) for example in found)

@@ -50,9 +50,12 @@ def above(operation: tf.Operation) -> set[str]:
 
 
 class Dye:
-    """A lookup whose result can be dyed. targets: the tensors in which to look for the dye, of one shape."""
+    """A lookup whose result can be dyed. ids: int, the rows that it looks up. target: the tensor in which to look for
+    the dye. batch: the step's own."""
 
-    def __init__(self, step: steptrace.Step, lookup: Lookup, ids: tuple[int, ...], targets: Sequence[str]):
+    def __init__(
+        self, step: steptrace.Step, lookup: Lookup, ids: np.ndarray, target: str, batch: Sequence[tf.Tensor]
+    ):
         graph_def = step.graph.as_graph_def()
         output, dyed = lookup.operation, f"{lookup.operation}/dyed"
         for node in graph_def.node:
@@ -62,33 +65,35 @@ class Dye:
         tensor = step.graph.get_tensor_by_name(f"{output}:0")
         added = graph_def.node.add(name=dyed, op="AddV2", input=[output, "dye"])
         added.attr["T"].type = tensor.dtype.as_datatype_enum
-        self._run = steptrace.runner(step, targets, False, edited=graph_def, given=["dye"], pure=True)
-        self._wide, self._dtype = ids + (1,) * (tensor.shape.rank - len(ids)), tensor.dtype
-        self._ids = ids
-        shape = step.graph.get_tensor_by_name(targets[0]).shape
-        self._by_example = bool(ids and shape.rank and shape[0] == ids[0])
+        self._run = steptrace.runner(step, [target], False, edited=graph_def, given=["dye"], pure=True)
+        self._wide, self._dtype = ids.shape + (1,) * (tensor.shape.rank - ids.ndim), tensor.dtype
+        self._ids, self._batch = ids, batch
+        shape = step.graph.get_tensor_by_name(target).shape
+        self._by_example = bool(ids.ndim and shape.rank and shape[0] == ids.shape[0])
 
-    def positions(self, element: Sequence[int], batch: Sequence[tf.Tensor]) -> np.ndarray:
-        """int [n, rank of the ids]: the positions that `element` of a target was computed from. Those of other examples
-        are not tried where the first axis of the ids and of the target is the same."""
-        every = np.argwhere(np.ones(self._ids, bool))
+    def rows(self, element: Sequence[int], most: int) -> np.ndarray:
+        """The rows that `element` of the target was computed from; more than `most`, not all of them, if there are
+        more. Those of other examples do not count where the first axis of the ids and of the target is the same."""
+        counted = np.ones(self._ids.shape, bool)
         if self._by_example:
-            every = every[every[:, 0] == element[0]]
+            counted &= (np.arange(len(self._ids)) == element[0]).reshape(-1, *(1,) * (self._ids.ndim - 1))
 
         def reaches(some: np.ndarray) -> bool:
-            dye = np.zeros(self._ids, np.float32)
-            dye[tuple(some.T)] = np.nan
-            found = self._run(*batch, tf.cast(dye.reshape(self._wide), self._dtype))
-            return any(np.isnan(value.numpy()[tuple(element)]) for value in found)
+            dye = np.where(counted & np.isin(self._ids, some), np.nan, 0).reshape(self._wide)
+            [found] = self._run(*self._batch, tf.cast(dye, self._dtype))
+            return bool(np.isnan(found.numpy()[tuple(element)]))
 
-        return those(every, reaches)
+        return those(np.unique(self._ids[counted]), reaches, most)
 
 
-def those(every: np.ndarray, holds: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """The members for which `holds`, which is asked of groups of them: halving."""
+def those(every: np.ndarray, holds: Callable[[np.ndarray], bool], most: float = np.inf) -> np.ndarray:
+    """The members for which `holds`, which is asked of groups of them: halving. Ends once more than `most` are found."""
     if not len(every) or not holds(every):
         return every[:0]
     if len(every) == 1:
         return every
     half = len(every) // 2
-    return np.concatenate([those(every[:half], holds), those(every[half:], holds)])
+    found = those(every[:half], holds, most)
+    if len(found) > most:
+        return found
+    return np.concatenate([found, those(every[half:], holds, most - len(found))])

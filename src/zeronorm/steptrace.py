@@ -121,6 +121,20 @@ def values_of(graph: tf.Graph, lists: bool) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def portions(graph: tf.Graph, names: Sequence[str], most: float) -> Iterator[list[str]]:
+    """The tensors in groups of at most so many bytes, or of one; those of unknown size count nothing."""
+    group, size = [], 0
+    for name in names:
+        tensor = graph.get_tensor_by_name(name)
+        own = (tensor.shape.num_elements() or 0) * tensor.dtype.size
+        if group and size + own > most:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += own
+    yield group
+
+
 BODIES = {  # of the operations that call graphs: the attributes that name them
     "If": ("then_branch", "else_branch"),
     "StatelessIf": ("then_branch", "else_branch"),
