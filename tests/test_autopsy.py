@@ -130,5 +130,5 @@ def test_a_capsule_replays_the_step_elsewhere(tmp_path):
     with pytest.raises(capsule.CapsuleError, match="another model"):
         replay(other, tmp_path / "step.npz")
     (tmp_path / "none.npz").write_text("no capsule")
-    with pytest.raises(capsule.CapsuleError, match="is no capsule"):
+    with pytest.raises(capsule.CapsuleError, match="is no capsule:"):
         replay(fresh, tmp_path / "none.npz")

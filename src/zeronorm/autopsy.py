@@ -2,8 +2,9 @@
 what makes the step finite."""
 
 import json
+import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from zeronorm import cures as remedies
@@ -19,10 +20,10 @@ class Report:
     optimizer, data, weights or divergence; "" where nothing is non-finite, or nothing could be followed. harmful:
     whether a weight was poisoned as it was trained. guilty: most likely first; of a step that only the other compiler
     poisons, those of that one. kernels, xla: whether the step fails under each; None where it cannot be computed so.
-    jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed: operations that got a NaN and gave something finite. cures:
-    what makes the step finite, and what does not. history: [{step, loss, norm/WEIGHT}, ...] of the steps before, the
-    loss as Keras shows it. positions: of the first guilty operation's examples in the data set, where it was passed as
-    arrays unshuffled.
+    jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed:
+    operations that got a NaN and gave something finite. cures: what makes the step finite, and what does not. history:
+    [{step, loss, norm/WEIGHT}, ...] of the steps before, the loss as Keras shows it. positions: of the first guilty
+    operation's examples in the data set, where it was passed as arrays unshuffled.
     """
 
     step: int
@@ -44,8 +45,28 @@ class Report:
         return None not in (self.kernels, self.xla) and self.kernels != self.xla
 
     def to_json(self) -> str:
-        """The report as JSON text: its fields by name, tuples as lists."""
-        return json.dumps(asdict(self), indent=1)
+        """The report as JSON text: its fields by name, tuples as lists, a number that is not finite as null."""
+        return json.dumps(_plain(asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
+
+    def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
+        """(who computes, whether the step fails, whether it was trained so) of each numerics it was tried under."""
+        yield "TensorFlow's kernels", self.kernels, not self.jit_compile
+        yield "XLA", self.xla, self.jit_compile
+
+    def about(self, number: int) -> Iterator[str]:
+        """Lines on the examples and rows of a guilty operation, by its place in `guilty`."""
+        guilty, positions = self.guilty[number], self.positions if number == 0 else ()
+        if guilty.examples:
+            where = f"; in the data set {_some(positions)}" if positions else ""
+            yield from _wrapped(f"  examples of the batch: {_some(guilty.examples)}{where}")
+        for weight, rows in guilty.rows.items():
+            names = guilty.row_names.get(weight, [])
+            named = [f"{row} {name!r}" for row, name in zip(rows, names, strict=True)] if names else rows
+            yield from _wrapped(f"  rows of {weight}: {_some(named)}")
+
+    def endings(self) -> Iterator[str]:
+        """Lines at the end."""
+        yield from ()
 
     def __str__(self) -> str:
         """The report as plain text, at most 80 columns wide but for the user's own lines."""
@@ -56,21 +77,33 @@ class Report:
         return f"```text\n{self}\n```"
 
 
-def report(subject: Subject, step: int, **more) -> Report:
+@steptrace.quiet()
+def report(
+    subject: Subject,
+    step: int,
+    outcomes: Mapping[bool, Mapping[str, int] | None] | None = None,
+    traced: steptrace.Step | None = None,
+    known_as: Callable[[Guilty, steptrace.Step], Guilty] = lambda guilty, step: guilty,
+    **more,
+) -> Report:
     """The autopsy of one step: run under both numerics, and examined under the one it was trained with; under the other
     where only that one fails.
 
-    step: its number in the training. more: of Report's, what only the caller knows.
+    step: its number in the training. outcomes, traced: {jit_compile: what harm.Trial returns} and the traced step,
+    where the caller knows them. known_as: another description of a guilty operation of the traced step. more: of
+    Report's, what only the caller knows.
     """
     trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
-    outcomes = {jit: trial() for jit, trial in trials.items()}
+    if outcomes is None:
+        outcomes = {jit: trial() for jit, trial in trials.items()}
     trained = subject.jit_compile
     if not outcomes[trained] and outcomes[not trained]:
         subject = replace(subject, jit_compile=not trained)
     examined = subject.jit_compile
-    traced = steptrace.trace(subject.step, subject.data, subject.optimizers)
+    traced = traced or steptrace.trace(subject.step, subject.data, subject.optimizers)
     found = harm.examine(subject, traced, examined)
-    found = replace(found, guilty=_with_examples(subject, found.guilty, trials[examined]))
+    guilty = tuple(known_as(one, traced) for one in found.guilty)
+    found = replace(found, guilty=_with_examples(subject, guilty, trials[examined]))
     fails = bool(found.guilty and outcomes[examined])
     return Report(
         step=step,
@@ -123,12 +156,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Born {BORN[report.birth]}."
     for number, guilty in enumerate(report.guilty):
         yield ""
-        yield from _guilty_lines(guilty, report.positions if number == 0 else ())
+        yield from _guilty_lines(guilty)
+        yield from report.about(number)
     yield ""
-    yield "  ".join(
-        f"{name}: {VERDICTS[fails]}{' (as trained)' if jit == report.jit_compile else ''}"
-        for name, fails, jit in (("TensorFlow's kernels", report.kernels, False), ("XLA", report.xla, True))
-    )
+    for name, fails, trained in report.verdicts():
+        yield f"{name}: {VERDICTS[fails]}{' (as trained)' if trained else ''}"
     if report.swallowed:
         yield from _wrapped(f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}.")
     if report.cures:
@@ -137,30 +169,33 @@ def _lines(report: Report) -> Iterator[str]:
         for cure in report.cures:
             verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
             yield f"  {verdict:9}  {cure.name}" + (f": {cure.write}" if cure.write else "")
+    yield from report.endings()
 
 
 VERDICTS = {True: "fails", False: "finite", None: "cannot be computed"}
 
 
-def _guilty_lines(guilty: Guilty, positions: tuple[int, ...]) -> Iterator[str]:
+def _guilty_lines(guilty: Guilty) -> Iterator[str]:
     forward = f", the gradient of {guilty.forward_op_type}" if guilty.op_type != guilty.forward_op_type else ""
     what = {"nan": "NaN", "inf": "infinite"}[guilty.kind]
     yield from _wrapped(f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}")
     if guilty.file:
         yield f"  {guilty.file}:{guilty.line}, in {guilty.function}"
         yield f"    {guilty.text}"
-    if guilty.examples:
-        where = f"; in the data set {_some(positions)}" if positions else ""
-        yield from _wrapped(f"  examples of the batch: {_some(guilty.examples)}{where}")
-    for weight, rows in guilty.rows.items():
-        names = guilty.row_names.get(weight, [])
-        named = [f"{row} {name!r}" for row, name in zip(rows, names, strict=True)] if names else rows
-        yield from _wrapped(f"  rows of {weight}: {_some(named)}")
 
 
 def _some(items) -> str:
     more = len(items) - SHOWN
     return ", ".join(map(str, items[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _plain(value):
+    """For JSON, which has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _wrapped(text: str) -> list[str]:

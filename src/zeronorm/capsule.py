@@ -1,7 +1,8 @@
 """A failing step in a file: the weights and optimizer state of before it, its batch and its random seeds."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,12 +20,15 @@ class CapsuleError(Exception):
 @dataclass(frozen=True)
 class Capsule:
     """step: its number in the training. jit_compile: as it was trained. state: [(path, value), ...] of every variable
-    that the step may change, in the model's order. batch: nested lists, tuples and dicts of arrays, as fit had it."""
+    that the step may change, in the model's order. batch: nested lists, tuples and dicts of arrays, as fit had it.
+    config: of a run of this project, as YAML. names: {weight: what each row stands for}."""
 
     step: int
     jit_compile: bool
     state: tuple[tuple[str, np.ndarray], ...]
     batch: object
+    config: str = ""
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:
         """Writes one .npz file, which `load` reads; numpy.load shows what it holds."""
@@ -35,6 +39,8 @@ class Capsule:
             "jit_compile": self.jit_compile,
             "paths": [name for name, _ in self.state],
             "batch": _outline(self.batch),
+            "config": self.config,
+            "names": {weight: list(names) for weight, names in self.names.items()},
             "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
         }
         arrays = {f"state_{number}": value for number, (_, value) in enumerate(self.state)}
@@ -69,10 +75,11 @@ def load(path: str | Path) -> Capsule:
             state = tuple((name, file[f"state_{number}"]) for number, name in enumerate(about["paths"]))
             leaves = [file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")]
     except (OSError, ValueError, KeyError) as error:
-        raise CapsuleError(f"{path} is no capsule of zeronorm ({error}).") from error
+        raise CapsuleError(f"{path} is no capsule: give a file that zeronorm.Autopsy(capsule=...) wrote.") from error
     if about["format"] != FORMAT:
         raise CapsuleError(f"{path} was written by another version of zeronorm (format {about['format']}).")
-    return Capsule(about["step"], about["jit_compile"], state, _filled(about["batch"], iter(leaves)))
+    batch = _filled(about["batch"], iter(leaves))
+    return Capsule(about["step"], about["jit_compile"], state, batch, about["config"], about["names"])
 
 
 def _number(name: str) -> int:

@@ -23,6 +23,7 @@ def main() -> None:
     zeronorm train numerics=xla             one run, any factor changed
     zeronorm study quick_ablation           the table of the last sweep
     zeronorm reproduce quick_ablation       run it again, compare every cell with the report
+    zeronorm autopsy RUN_ID                 what killed a run, or would elsewhere
     zeronorm claims                         what the question claims, and what holds
     zeronorm ui                             browse every run in MLflow
 
@@ -160,6 +161,82 @@ def claims(sweep_id: str | None) -> None:
             judge.print_claims(judge.judged(runs), judge.steps(runs), source, sweep.console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
             raise click.ClickException(f"These runs do not decide every claim ({error}).") from error
+
+
+@main.command()
+@click.argument("target")
+@click.option("--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0.")
+@click.option("--capsule", type=click.Path(dir_okay=False), help="Also write the step to this file, for replay.")
+@click.option("--model", "factory", help="MODULE:FUNCTION that returns your compiled model, for your capsule.")
+def autopsy(target: str, step: int | None, capsule: str | None, factory: str | None) -> None:
+    """Examine the step that killed a run, and what each numerics, similarity and repair makes of it.
+
+    TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md, or a capsule: a file that
+    --capsule wrote, or zeronorm.Autopsy(capsule=...) in a training of your own. Of a run that nothing killed it
+    examines the first step that touches a zero row.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from zeronorm import sweep, tracking
+
+    if not os.path.isfile(target):
+        config, client = _connected()
+        try:
+            recorded, tags = tracking.config_of(client, target)
+        except tracking.TrackingError as error:
+            raise click.ClickException(str(error)) from error
+        recorded.home = config.home
+        step = int(tags["nan.first_step"]) if step is None and "nan.first_step" in tags else step
+    with sweep.console.status("Reaching the step and examining it"), _examining():
+        from zeronorm import capsule as capsules
+        from zeronorm import run_autopsy, watch
+
+        if not os.path.isfile(target):
+            moment = run_autopsy.reached(recorded, step)
+        elif capsules.load(target).config:
+            moment = run_autopsy.of_capsule(capsules.load(target))
+        else:
+            moment = None
+        report = run_autopsy.examine(moment) if moment else watch.replay(_made(factory, target), target)
+    click.echo(str(report))
+    if capsule and moment:
+        click.echo(f"written: {moment.capsule().save(capsule)}", err=True)
+    if not os.path.isfile(target):
+        with tempfile.TemporaryDirectory() as folder:
+            report.write(Path(folder))
+            tracking.add_files(client, target, Path(folder), report.tags)
+        click.echo("added to the run's artifacts: autopsy.json, autopsy.md", err=True)
+
+
+@contextmanager
+def _examining():
+    """What an autopsy cannot use is said in one sentence."""
+    from zeronorm import sweep
+
+    with sweep.quiet_import():
+        from zeronorm import capsule, corpus, experiment, vectors
+    known = (capsule.CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
+    try:
+        yield
+    except known as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _made(factory: str | None, target: str):
+    """The model that MODULE:FUNCTION returns."""
+    import pkgutil
+
+    if not factory:
+        raise click.ClickException(
+            f"{target} is a capsule of a model of your own: name a function that returns that model, compiled as it "
+            "was trained, with --model MODULE:FUNCTION."
+        )
+    sys.path.insert(0, os.getcwd())
+    try:
+        return pkgutil.resolve_name(factory)()
+    except Exception as error:
+        raise click.ClickException(f"--model {factory} gives no model: {error}") from error
 
 
 @main.command()

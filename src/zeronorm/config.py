@@ -148,6 +148,7 @@ class Config:
     trainable: bool | str = True  # true, false: both embeddings; words, titles: that one alone
     examples: int | None = None  # the first so many of a fixed random order of the train windows; null: all
     seed: int = 0  # of initial weights, negatives, shuffling and dropout
+    autopsy: bool | None = None  # of every run, or of none; null: of a run by itself, and of those that die in a sweep
     home: str = MISSING  # store, caches and outputs
     study: str | None = None  # the study a run belongs to; set by the study's file
 
@@ -301,6 +302,7 @@ def identity(config: DictConfig) -> str:
     a new option does not change the identity of the runs before it.
     """
     ignored = ("tracking.", "similarity.shipped_by", "similarity.bounds", "similarity.least_norm", "home", "study")
+    ignored += ("autopsy",)  # it comes after the training
     flat = flatten(config).items()
     kept = {key: value for key, value in flat if value is not None and not key.startswith(ignored)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ import os
 import pkgutil
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class Result:
 
     outcome: finite or nan. audit: what the matrices hold. touch, predicted, chance: see `prediction`. zero_row: what
     the placement does at a zero row. metrics: {path: value} at the end. curves: {path: float64 [steps]}. epochs: {last
-    step of an epoch: metrics} where asked for. norms: {weight: (start, end)}.
+    step of an epoch: metrics} where asked for. norms: {weight: (start, end)}. autopsy: the beginning of its text.
     """
 
     folder: Path
@@ -79,6 +79,7 @@ class Result:
     norms: dict[str, tuple[float, float]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     story: str = ""
+    autopsy: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,10 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     """
     OmegaConf.save(config, result.folder / "config.yaml", resolve=True)
     require_space(result.folder)
-    data = load(config)
+    prepared = prepare(config)
+    data, words, titles, drawn = prepared.data, prepared.words, prepared.titles, prepared.drawn
+    program, order = prepared.program, prepared.order
     evaluated = data.corpus.test if config.training.evaluate_on == schema.Split.test else data.corpus.validation
-    words, titles = initial_matrices(config, data)
-    drawn = draw(config, data, vectors.zero_rows(titles))
-
-    def order():
-        budget = config.training
-        return examples.batches(drawn, budget.epochs, budget.batch, budget.shuffle, config.seed)
 
     # The audit and the prediction come first: they need the matrices and the batch order, not the training.
     zero_titles = vectors.zero_rows(titles)
@@ -116,7 +113,6 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
         "texts_of_zero_rows_only": int(vectors.zero_rows(words)[drawn.text].all(axis=1).sum()),
     }
     _write(result.folder / "audit.json", result.audit)
-    program = compiled(config, len(words), len(titles), words.shape[1])
     result.touch = prediction.touches(order(), zero_titles, vectors.zero_rows(words))
     result.predicted = prediction.predict(
         result.touch,
@@ -127,9 +123,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     result.chance = prediction.chance(drawn, zero_titles & drawable, config.training.batch)
     result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
 
-    masks = config.training.zero_titles == schema.ZeroTitles.masked
-    program.reset(words, titles, config.seed, masked=zero_titles if masks else None)
-    recording = result.recording = program.recording({"words": data.corpus.vocabulary, "titles": data.corpus.titles})
+    recording = result.recording = prepared.start()
     result.steps = config.training.epochs * examples.steps_per_epoch(len(drawn), config.training.batch)
     tell(Progress(0, result.steps))
     start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
@@ -165,6 +159,38 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
     figures.norms(result.curves, start, deaths, schema.condition(config), result.folder / "norms.png")
     _write(result.folder / "metrics.json", result.metrics)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains, and on what. words, titles: the matrices it starts from. drawn: its examples."""
+
+    config: DictConfig
+    data: Data
+    words: np.ndarray
+    titles: np.ndarray
+    drawn: examples.Examples
+    program: training.Program
+
+    def order(self) -> Iterator[examples.Batch]:
+        """Its batches, from the first."""
+        budget = self.config.training
+        return examples.batches(self.drawn, budget.epochs, budget.batch, budget.shuffle, self.config.seed)
+
+    def start(self) -> recorder.Recording:
+        """Puts the program into the state before the first step. Returns an empty recording."""
+        masks = self.config.training.zero_titles == schema.ZeroTitles.masked
+        masked = vectors.zero_rows(self.titles) if masks else None
+        self.program.reset(self.words, self.titles, self.config.seed, masked)
+        return self.program.recording({"words": self.data.corpus.vocabulary, "titles": self.data.corpus.titles})
+
+
+def prepare(config: DictConfig) -> Prepared:
+    """Raises ExperimentError, CorpusError or VectorsError if the input cannot be used."""
+    data = load(config)
+    words, titles = initial_matrices(config, data)
+    drawn = draw(config, data, vectors.zero_rows(titles))
+    return Prepared(config, data, words, titles, drawn, compiled(config, len(words), len(titles), words.shape[1]))
 
 
 def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str, str]]:

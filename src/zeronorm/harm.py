@@ -36,6 +36,7 @@ class Subject:
     step: of the batch. data: the batch, tensors in any nesting; their first axis counts its examples. weights: {name:
     variable} whose values are judged, the optimizer's slots among them. state: every variable that the step may change.
     optimizers: whose apply it calls. jit_compile: as the user trains. names: {weight: what each row stands for}.
+    compiled: what `Trial` has compiled of the step; subjects of one step may share it.
     """
 
     step: Callable
@@ -45,6 +46,7 @@ class Subject:
     optimizers: Sequence[keras.optimizers.Optimizer]
     jit_compile: bool
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    compiled: dict = field(default_factory=dict, repr=False)
 
     @property
     def batch(self) -> int | None:
@@ -67,9 +69,10 @@ class Guilty:
 
     op_type: its kind; forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
     text: the user's line that made it, None where there is none. operation: its name in the graph, which begins with
-    its layer's; forward_operation: of a gradient, the name of what it differentiates, else its own. birth: as in `Report`. kind: nan or inf. count: of its elements. elements: the first few, by index.
-    examples: positions in the batch. rows: {weight: row ids} that these elements were computed from; row_names: the
-    same by name.
+    its layer's; forward_operation: of a gradient, the name of what it differentiates, else its own. birth: as in
+    `Report`. kind: nan or inf. count: of its elements. shape: of its value. elements: the first few that are not
+    finite, by index. examples: positions in the batch. rows: {weight: row ids} that these elements were computed from;
+    row_names: the same by name.
     """
 
     op_type: str
@@ -83,6 +86,7 @@ class Guilty:
     birth: str
     kind: str
     count: int
+    shape: tuple[int, ...] = ()
     elements: tuple[tuple[int, ...], ...] = ()
     examples: tuple[int, ...] = ()
     rows: dict[str, list[int]] = field(default_factory=dict)
@@ -129,11 +133,15 @@ def newly(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]
 
 
 class Trial:
-    """The step as a user would compute it, compiled once, to be taken any number of times from the subject's state."""
+    """The step as a user would compute it, compiled once for each setting of the optimizers, to be taken any number of
+    times from the subject's state."""
 
     def __init__(self, subject: Subject, jit_compile: bool):
         self.subject, self._before = subject, lost(subject.weights)
-        self._step = tf.function(subject.step, jit_compile=jit_compile, autograph=False)
+        settings = ("clipnorm", "global_clipnorm", "clipvalue", "epsilon")
+        key = (jit_compile, *(getattr(o, name, None) for o in subject.optimizers for name in settings))
+        made = tf.function(subject.step, jit_compile=jit_compile, autograph=False)  # not traced before it is called
+        self._step = subject.compiled.setdefault(key, made)
 
     def __call__(self, data=None) -> dict[str, int] | None:
         """What one step on `data`, else the subject's own, does to the weights: {weight: elements that it loses}. The
@@ -339,6 +347,7 @@ class _Harm:
             birth=birth,
             kind="nan" if np.isnan(value).any() else "inf",
             count=len(where),
+            shape=tuple(value.shape),
             elements=elements,
             examples=examples,
             rows=rows,
@@ -424,7 +433,8 @@ class _Harm:
         forward = self.step.forward(operation.name)
         if forward.graph is not self.step.graph:
             return {}
-        above, batch, found = lineage.above(forward), tf.nest.flatten(self.subject.data), {}
+        above = {operation.name for operation in steptrace.above(forward)}
+        batch, found = tf.nest.flatten(self.subject.data), {}
         singular = SINGULAR.get(forward.type, range(len(forward.inputs)))
         targets = [t for n, t in enumerate(forward.inputs) if n in singular and t.dtype.is_floating]
         for lookup in self.lookups:

@@ -38,24 +38,11 @@ def lookups(graph: tf.Graph) -> list[Lookup]:
     return found
 
 
-def above(operation: tf.Operation) -> set[str]:
-    """Names of the operations whose outputs an operation was computed from."""
-    found, waiting = set(), [operation]
-    while waiting:
-        for tensor in waiting.pop().inputs:
-            if tensor.op.name not in found:
-                found.add(tensor.op.name)
-                waiting.append(tensor.op)
-    return found
-
-
 class Dye:
     """A lookup whose result can be dyed. ids: int, the rows that it looks up. target: the tensor in which to look for
     the dye. batch: the step's own."""
 
-    def __init__(
-        self, step: steptrace.Step, lookup: Lookup, ids: np.ndarray, target: str, batch: Sequence[tf.Tensor]
-    ):
+    def __init__(self, step: steptrace.Step, lookup: Lookup, ids: np.ndarray, target: str, batch: Sequence[tf.Tensor]):
         graph_def = step.graph.as_graph_def()
         output, dyed = lookup.operation, f"{lookup.operation}/dyed"
         for node in graph_def.node:
@@ -87,7 +74,7 @@ class Dye:
 
 
 def those(every: np.ndarray, holds: Callable[[np.ndarray], bool], most: float = np.inf) -> np.ndarray:
-    """The members for which `holds`, which is asked of groups of them: halving. Ends once more than `most` are found."""
+    """The members for which `holds`, which is asked of groups of them: halving. It ends with more than `most`."""
     if not len(every) or not holds(every):
         return every[:0]
     if len(every) == 1:

@@ -39,7 +39,12 @@ def sqrt_2017(x):
     x: float32, any shape. Source: `scalar_sqrt_gradient_op` in tensorflow/core/kernels/cwise_ops_gradients.h, 2017.
     """
     y = tf.sqrt(x)
-    return y, lambda dy: 0.5 * dy / y
+
+    def gradient(dy):
+        with tf.name_scope("SqrtGrad_2017"):
+            return 0.5 * dy / y
+
+    return y, gradient
 
 
 @tf.custom_gradient
@@ -49,7 +54,12 @@ def rsqrt_2017(x):
     x: float32, any shape. Source: `scalar_rsqrt_gradient_op` in the same header, 2017.
     """
     y = tf.math.rsqrt(x)
-    return y, lambda dy: -0.5 * dy * (y * y * y)
+
+    def gradient(dy):
+        with tf.name_scope("RsqrtGrad_2017"):
+            return -0.5 * dy * (y * y * y)
+
+    return y, gradient
 
 
 def _select_2017(takes_x):

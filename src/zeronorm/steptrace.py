@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import tensorflow as tf
@@ -52,6 +52,7 @@ class Step:
     optimizer: frozenset[str]
     losses: tuple[str, ...]
     bodies: tuple[tf.Graph, ...] = ()
+    runners: dict = field(default_factory=dict, repr=False)  # what `runner` has made of it
 
     def forward(self, operation: str) -> tf.Operation:
         """The operation that a gradient's operation differentiates, perhaps in another body; any other is its own."""
@@ -69,16 +70,28 @@ class Step:
         return user_line(self.forward(operation))
 
 
-def user_line(operation: tf.Operation) -> Line | None:
-    """The innermost line of an operation's traceback that is neither TensorFlow's nor Keras's nor outside the step."""
+def user_line(operation: tf.Operation, past: tuple[str, ...] = ()) -> Line | None:
+    """The innermost line of an operation's traceback that is neither TensorFlow's nor Keras's nor in one of the files
+    `past` nor outside the step."""
     for frame in reversed(list(operation.traceback)):
         path = os.path.abspath(frame.filename)
         if path in TRACERS:
             return None
-        if not path.startswith(LIBRARIES) and not frame.filename.startswith("<frozen"):
+        if not path.startswith((*LIBRARIES, *past)) and not frame.filename.startswith("<frozen"):
             text = (frame.line or linecache.getline(frame.filename, frame.lineno)).strip()
             return Line(frame.filename, frame.lineno, frame.name, text)
     return None
+
+
+def above(operation: tf.Operation) -> list[tf.Operation]:
+    """The operations whose outputs an operation was computed from, the nearest first."""
+    found, waiting = {}, [operation]
+    for each in waiting:
+        for tensor in each.inputs:
+            if tensor.op.name not in found:
+                found[tensor.op.name] = tensor.op
+                waiting.append(tensor.op)
+    return list(found.values())
 
 
 def trace(step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> Step:
@@ -119,6 +132,18 @@ def values_of(graph: tf.Graph, lists: bool) -> list[str]:
             found += [tensor.name for tensor in operation.inputs if tensor.dtype not in unfit]
         found += [tensor.name for tensor in operation.outputs if tensor.dtype.is_floating]
     return list(dict.fromkeys(found))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without TensorFlow's warning of functions that are traced again and again, which is what an autopsy does."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def portions(graph: tf.Graph, names: Sequence[str], most: float) -> Iterator[list[str]]:
@@ -186,6 +211,15 @@ def runner(
     edited: a GraphDef to run instead of the step's own; given: names of further placeholders that it uses. pure: only
     what the fetches are computed from, and no assignment but those before it; else the whole step.
     """
+    key = (tuple(fetches), jit_compile, edited and edited.SerializeToString(deterministic=True), tuple(given), pure)
+    if key not in step.runners:
+        step.runners[key] = _runner(step, fetches, jit_compile, edited, given, pure)
+    return step.runners[key]
+
+
+def _runner(
+    step: Step, fetches: Sequence[str], jit_compile: bool, edited, given: Sequence[str], pure: bool
+) -> Callable:
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(edited if edited is not None else step.graph.as_graph_def())
     outside = {*step.inputs, *step.captured, *given}

@@ -445,7 +445,7 @@ def remaining(elapsed: float, share: float) -> str:
 
 def job(config: DictConfig) -> None:
     """One run, from a composed config to the store."""
-    from zeronorm import experiment, tracking
+    from zeronorm import experiment, run_autopsy, tracking
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -471,6 +471,9 @@ def job(config: DictConfig) -> None:
             try:
                 with interrupts.held():
                     experiment.run(config, result, tell)
+                wanted = result.outcome == "nan" or parent is None
+                if wanted if config.autopsy is None else config.autopsy:
+                    run_autopsy.add(config, result)
             finally:
                 tracking.log(client, run_id, result, config.tracking.points)
         state = result.outcome
@@ -482,5 +485,7 @@ def job(config: DictConfig) -> None:
     if parent is None:
         display.stop()
         console.print(result.story)
+        if result.autopsy:
+            console.print(result.autopsy, markup=False)
         console.print(f"Files: {folder}")
         console.print(browse_hint(config))

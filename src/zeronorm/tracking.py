@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import psutil
 from filelock import FileLock
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
 
@@ -73,12 +73,15 @@ def connect(config: DictConfig) -> MlflowClient:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except Exception as error:  # requests, SQLAlchemy and MLflow each raise their own
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise TrackingError(
-            f"The tracking store {uri} does not answer ({reason}): start it, correct MLFLOW_TRACKING_URI, "
+            f"The tracking store {uri} does not answer ({_first_line(error)}): start it, correct MLFLOW_TRACKING_URI, "
             "or use tracking=local."
         ) from error
     return client
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def experiment_id(client: MlflowClient, config: DictConfig) -> str:
@@ -203,10 +206,9 @@ def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> Non
     try:
         _log(client, run_id, result, points)
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise TrackingError(
-            f"The tracking store failed while run {run_id} was written ({reason}): everything the run found is in "
-            f"{result.folder.resolve()}; restore the store and run it again to log it."
+            f"The tracking store failed while run {run_id} was written ({_first_line(error)}): everything it found "
+            f"is in {result.folder.resolve()}; restore the store and run it again to log it."
         ) from error
 
 
@@ -354,6 +356,25 @@ def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:
 def seconds(run: Run) -> float:
     """Wall time of an ended run."""
     return (run.info.end_time - run.info.start_time) / 1000
+
+
+def config_of(client: MlflowClient, run_id: str) -> tuple[DictConfig, dict[str, str]]:
+    """(the config, the tags) of a run. Raises TrackingError if the store has no such run, or it has no config."""
+    try:
+        tags = client.get_run(run_id).data.tags
+        with TemporaryDirectory() as folder:
+            return OmegaConf.load(client.download_artifacts(run_id, "config.yaml", folder)), tags
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"The store has no run {run_id} with a config.yaml ({_first_line(error)}): give the id of a run of "
+            "`zeronorm train`, as `zeronorm ui` shows it, or name another store by ZERONORM_HOME."
+        ) from error
+
+
+def add_files(client: MlflowClient, run_id: str, folder: Path, tags: dict[str, str]) -> None:
+    """Adds the files of a folder and tags to a run that has ended."""
+    client.log_artifacts(run_id, str(folder))
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def curves(client: MlflowClient, run_id: str) -> pd.DataFrame:

@@ -16,20 +16,27 @@ from zeronorm.numerics import Numerics, xla_witness
 CHUNK = 25  # steps between two looks from outside: long enough that the call costs nothing, short enough for Ctrl-C
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     """A ranker, its optimizer and their compiled steps. It can train again and again: `reset` makes it as new, which
     costs no second trace or XLA compilation.
 
-    steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool [tensors]) -> (how many
-    were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program` says.
+    take: (text [batch, window], positive, negatives) -> ({name in recorder.FORWARD: tensor}, {weight: gradient}), one
+    step that is not compiled yet. steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool
+    [tensors]) -> (how many were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program` says.
     """
 
     ranker: Ranker
     optimizer: object
     numerics: Numerics
+    take: Callable
     steps: Callable
     _optimizer_start: list[np.ndarray | None]  # None: zeros
+
+    @property
+    def state(self) -> list:
+        """Every variable that a step may change: weights, the dropout's random state, the optimizer's."""
+        return [*self.ranker.model.variables, *self.optimizer.variables]
 
     @property
     def trained(self) -> list[str]:
@@ -64,15 +71,18 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     weights = {name: variable for name, variable in ranker.weights.items() if variable.trainable}
     optimizer.build(list(weights.values()))
 
-    @tf.function(jit_compile=numerics.jit_compile, autograph=False)
-    def update(number, text, positive, negatives):
+    def take(text, positive, negatives):
         with tf.GradientTape() as tape:
             forward = ranker.observed([text, positive, negatives], training=True)
             loss = tf.reduce_mean(forward["loss"])
         gradients = dict(zip(weights, tape.gradient(loss, [w.value for w in weights.values()]), strict=True))
         optimizer.apply(list(gradients.values()), list(weights.values()))
-        ran_xla = xla_witness(number) if numerics.jit_compile else tf.constant(0)
-        return ran_xla, {name: forward[name] for name in recorder.FORWARD}, gradients
+        return {name: forward[name] for name in recorder.FORWARD}, gradients
+
+    @tf.function(jit_compile=numerics.jit_compile, autograph=False)
+    def update(number, text, positive, negatives):
+        forward, gradients = take(text, positive, negatives)
+        return xla_witness(number) if numerics.jit_compile else tf.constant(0), forward, gradients
 
     # Whoever computes the update, TensorFlow's kernels measure it: on a CPU XLA sums a large array on one core only.
     @tf.function(jit_compile=False, autograph=False)
@@ -112,7 +122,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         return loop(*(tuple(x.shape[1:]) for x in inputs[:-1]))(*inputs)
 
     starts = [value if np.any(value) else None for value in map(np.array, optimizer.variables)]
-    return Program(ranker, optimizer, numerics, steps, starts)
+    return Program(ranker, optimizer, numerics, take, steps, starts)
 
 
 def chunks(batches: Iterable[Batch]) -> Iterator[list[Batch]]:

@@ -1,0 +1,314 @@
+"""The autopsy of one of this project's runs: the step that poisoned a weight, reached again from the run's config,
+examined under each numerics, and treated with each placement and repair.
+
+Of a run that nothing poisoned it is the first step that touches a zero row, and shows what the other numerics would
+have made of it.
+"""
+
+import logging
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from omegaconf import DictConfig, OmegaConf
+
+from zeronorm import autopsy, experiment, harm, numerics, prediction, steptrace, training, treatments, vectors
+from zeronorm import config as schema
+from zeronorm.capsule import Capsule
+from zeronorm.examples import Batch
+
+LINES = 12  # of the text that a terminal shows after a run
+HISTORY = 50  # steps before the examined one of which the report tells the loss and the norms
+STANDS_FOR = re.compile(r"(?P<kind>\w+)Grad_2017")  # the scope in which numerics.py emulates a kernel
+
+
+@dataclass(frozen=True)
+class RunReport(autopsy.Report):
+    """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}. own: the run's numerics;
+    examined: that under which the guilty were found. places: of each guilty operation's elements example, role (the
+    right title or which negative), title and whether its row is zero. treated: the step with every similarity and
+    repair, under the numerics examined."""
+
+    own: str = ""
+    examined: str = ""
+    fails: Mapping[str, bool] = field(default_factory=dict)
+    places: tuple[tuple[dict, ...], ...] = ()
+    treated: tuple[treatments.Treatment, ...] = ()
+
+    def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
+        names = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
+        for name, fails in self.fails.items():
+            yield names[name], fails, name == self.own
+
+    def about(self, number: int) -> Iterator[str]:
+        places = self.places[number]
+        for place in places[: autopsy.SHOWN]:
+            zero = ", a zero row" if place["zero_row"] else ""
+            yield f"  example {place['example']}, {place['role']}: title '{place['title']}'{zero}"
+        if len(places) > autopsy.SHOWN:
+            yield f"  and {len(places) - autopsy.SHOWN} more"
+
+    def endings(self) -> Iterator[str]:
+        if self.treated:
+            yield ""
+            yield f"The same step under {self.examined} with every similarity and repair:"
+            yield f"  {'similarity':16} {'zero rows':12} {'outcome':8} {'|gradient|':>10} {'loss':>17}"
+        for one in self.treated:
+            loss = "" if one.loss is None else f"{one.loss:.4f} -> "
+            loss += "not finite" if one.loss_after is None else f"{one.loss_after:.4f}"
+            norm = "not finite" if one.gradient is None else f"{one.gradient:.3g}"
+            outcome = "finite" if one.finite else "NaN"
+            yield f"  {one.similarity:16} {one.repair or 'as they are':12} {outcome:8} {norm:>10} {loss:>17}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """To find the run by what killed it, or would have."""
+        found = {"autopsy.step": str(self.step), "autopsy.fails": ", ".join(n for n, f in self.fails.items() if f)}
+        if self.guilty:
+            first, places = self.guilty[0], self.places[0]
+            found |= {"guilty.operation": first.op_type, "guilty.function": first.function or ""}
+            found |= {"guilty.line": f"{Path(first.file).name}:{first.line}" if first.file else ""}
+            found |= {"guilty.title": places[0]["title"] if places else ""}
+        return {key: value for key, value in found.items() if value}
+
+    def write(self, folder: Path) -> None:
+        """autopsy.json and autopsy.md in the folder."""
+        (folder / "autopsy.json").write_text(self.to_json() + "\n", encoding="utf-8")
+        text = f"# Autopsy\n\n{self.headline}\n\n```text\n{self}\n```\n"
+        (folder / "autopsy.md").write_text(text, encoding="utf-8")
+
+    @property
+    def headline(self) -> str:
+        """What happened, in a sentence for a run's description."""
+        if not self.guilty:
+            return f"Step {self.step} is finite under {', '.join(self.fails)}."
+        first, places = self.guilty[0], self.places[0]
+        opening = "Guilty of" if self.harmful else f"Finite under {self.own}; elsewhere guilty of"
+        who = f"{first.op_type} ({first.forward_op_type}'s gradient)" if first.birth == "gradient" else first.op_type
+        where = f" of {first.function}, {Path(first.file).name}:{first.line}" if first.file else ""
+        at = f" at example {places[0]['example']}, {places[0]['role']}, '{places[0]['title']}'" if places else ""
+        fails = " and ".join(name for name, fails in self.fails.items() if fails)
+        return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A run just before one of its steps.
+
+    step: its number. state: the values of `training.Program.state`. batch: what the step is taken on. vocabulary,
+    titles: what the rows of the two embeddings stand for. history: of the steps before, as `autopsy.Report` has it.
+    """
+
+    config: DictConfig
+    step: int
+    state: tuple[np.ndarray, ...]
+    batch: Batch
+    vocabulary: Sequence[str]
+    titles: Sequence[str]
+    history: tuple[dict, ...] = ()
+
+    def program(self, name: str) -> training.Program:
+        """The run's steps under a numerics, from this moment."""
+        config = OmegaConf.merge(self.config, {"numerics": {"name": name}})
+        words = next(value for value in self.state if value.shape[:1] == (len(self.vocabulary),))
+        made = experiment.compiled(config, len(self.vocabulary), len(self.titles), words.shape[1])
+        for variable, value in zip(made.state, self.state, strict=True):
+            variable.assign(value)
+        return made
+
+    def capsule(self) -> Capsule:
+        """The moment, to be written to a file."""
+        program = self.program(self.config.numerics.name)
+        state = tuple((variable.path, value) for variable, value in zip(program.state, self.state, strict=True))
+        names = {"words": self.vocabulary, "titles": self.titles}
+        text = OmegaConf.to_yaml(self.config, resolve=True)
+        return Capsule(self.step, program.numerics.jit_compile, state, _data(self.batch), text, names)
+
+
+def reached(config: DictConfig, step: int | None = None) -> Moment:
+    """The moment before a step of the run, which is trained up to there. step: by default the first in which the audit
+    predicts a death or, where it predicts none, that touches a zero row.
+
+    Raises ExperimentError, CorpusError or VectorsError if the run's input cannot be used, or if it has no such step.
+    """
+    prepared = experiment.prepare(config)
+    if step is None:
+        step = _of_interest(prepared)
+    order, recording = prepared.order(), prepared.start()
+    training.train(prepared.program, islice(order, step), recording)
+    batch = next(order, None)
+    if batch is None:
+        raise experiment.ExperimentError(f"The run has no step {step}: it has {recording.steps}, counted from 0.")
+    state = tuple(np.array(variable) for variable in prepared.program.state)
+    corpus = prepared.data.corpus
+    return Moment(config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording))
+
+
+def of_capsule(capsule: Capsule) -> Moment:
+    """The moment that `Moment.capsule` made one of."""
+    parts = (np.asarray(part) for part in capsule.batch)
+    values = tuple(value for _, value in capsule.state)
+    names = capsule.names
+    batch = Batch(capsule.step, 0, 0, *parts)
+    return Moment(OmegaConf.create(capsule.config), capsule.step, values, batch, names["words"], names["titles"])
+
+
+def _of_interest(prepared: experiment.Prepared) -> int:
+    zero_titles, zero_words = vectors.zero_rows(prepared.titles), vectors.zero_rows(prepared.words)
+    touch = prediction.touches(prepared.order(), zero_titles, zero_words)
+    probe = prediction.probe(prepared.program.ranker.similarity, prepared.program.numerics)
+    predicted = prediction.predict(touch, probe, "titles" in prepared.program.trained)
+    return next((step for step in (predicted.first, touch.first) if step is not None), 0)
+
+
+@steptrace.quiet()
+def examine(moment: Moment) -> RunReport:
+    """The autopsy of the step that follows the moment."""
+    own = numerics.named(moment.config.numerics.name).name
+    programs = {name: moment.program(name) for name in numerics.BY_NAME}
+    lost = {name: _lost(program, moment.batch) for name, program in programs.items()}
+    examined = next((name for name in (own, *lost) if lost[name]), own)
+    program = programs[examined]
+
+    traced, compiled = _traced(program, tuple(tensor.shape for tensor in _data(moment.batch)))
+    subject = harm.Subject(
+        step=lambda data: program.take(*data),
+        data=_data(moment.batch),
+        weights=_weights(program),
+        state=program.state,
+        optimizers=[program.optimizer],
+        jit_compile=program.numerics.jit_compile,
+        names={"words": moment.vocabulary, "titles": moment.titles},
+        compiled=compiled,
+    )
+    outcomes = {False: lost["kernels" if examined == "xla" else examined], True: lost["xla"]}
+    report = autopsy.report(subject, moment.step, outcomes, traced, _emulated, history=moment.history)
+    known = vars(report) | {
+        "harmful": bool(lost[own]),
+        "kernels": bool(lost["kernels"]),
+        "xla": bool(lost["xla"]),
+        "jit_compile": own == "xla",
+        "lost": lost[examined],
+    }
+    return RunReport(
+        **known,
+        own=own,
+        examined=examined,
+        fails={name: bool(of) for name, of in lost.items()},
+        places=tuple(tuple(_places(one, moment, program)) for one in report.guilty),
+        treated=tuple(_treated(moment, program)),
+    )
+
+
+def add(config: DictConfig, result: experiment.Result) -> None:
+    """Adds the autopsy to what a run found: its files, tags, a sentence of its story and the beginning of its text.
+
+    An autopsy that fails is said in the log and in a tag: the run itself is not lost.
+    """
+    first = result.recording.first_nan()
+    try:
+        report = examine(reached(config, first and first.step))
+    except Exception as error:
+        logging.getLogger(__name__).warning("The autopsy failed; the run is whole.", exc_info=True)
+        result.tags["autopsy"] = f"failed: {type(error).__name__}"
+        return
+    report.write(result.folder)
+    result.story += f" {report.headline}"
+    result.tags |= report.tags
+    lines = str(report).splitlines()
+    result.autopsy = "\n".join([*lines[:LINES], f"... the rest is in {result.folder / 'autopsy.md'}"])
+
+
+def _data(batch: Batch) -> tuple[tf.Tensor, ...]:
+    return tuple(map(tf.constant, (batch.text, batch.positive, batch.negatives)))
+
+
+def _weights(program: training.Program) -> dict:
+    slots = {variable.path: variable for variable in program.optimizer.variables}
+    return {**program.ranker.weights, **slots}
+
+
+def _lost(program: training.Program, batch: Batch) -> dict[str, int]:
+    """{weight: elements that the step loses}, taken by the program's own compiled step. The state is as before."""
+    held, before = harm.Held(program.state), harm.lost(_weights(program))
+    inputs = (np.int32(batch.step), batch.text, batch.positive, batch.negatives)
+    stops = tf.zeros([len(program.recording({}).tensors)], tf.bool)
+    try:
+        program.steps(*(tf.constant(x)[tf.newaxis] for x in inputs), stops)
+        return harm.newly(harm.lost(_weights(program)), before)
+    finally:
+        held.restore()
+
+
+@lru_cache(maxsize=8)  # runs of one graph follow each other
+def _traced(program: training.Program, shapes: tuple) -> tuple[steptrace.Step, dict]:
+    """The program's step as a graph, and room for what is compiled of it."""
+    data = tuple(tf.zeros(shape, tf.int32) for shape in shapes)
+    return steptrace.trace(lambda data: program.take(*data), data, [program.optimizer]), {}
+
+
+def _history(recording) -> tuple[dict, ...]:
+    """The loss before each step, and the norms after it."""
+    curves = {name: curve for name, curve in recording.curves.items() if name == "train/loss" or _is_norm(name)}
+    steps = range(max(0, recording.steps - HISTORY), recording.steps)
+    return tuple({"step": step} | {name: float(curve[step]) for name, curve in curves.items()} for step in steps)
+
+
+def _is_norm(name: str) -> bool:
+    return name.startswith("norm/") and name.removeprefix("norm/") in experiment.model.WEIGHTS
+
+
+def _emulated(guilty: harm.Guilty, traced: steptrace.Step) -> harm.Guilty:
+    """An operation of the emulation of TensorFlow 1.x as the kernel that it stands for, at the line that called it."""
+    stands = STANDS_FOR.search(guilty.operation)
+    if not stands:
+        return guilty
+    kind = stands["kind"]
+    operation = traced.graph.get_operation_by_name(guilty.operation)
+    forward = next(of for of in steptrace.above(operation) if of.type == kind)
+    line = steptrace.user_line(forward, past=(numerics.__file__,))
+    own = {"op_type": f"{kind}Grad", "forward_op_type": kind, "forward_operation": forward.name}
+    return replace(guilty, **own, **vars(line))
+
+
+def _places(guilty: harm.Guilty, moment: Moment, program: training.Program) -> Iterator[dict]:
+    """Of the elements that stand for a pair of an example and a title: which."""
+    batch = moment.batch
+    ids = {1: batch.positive, batch.negatives.shape[1]: batch.negatives}
+    zero = vectors.zero_rows(program.ranker.weights["titles"].numpy())
+    shape = guilty.shape
+    if len(shape) < 2 or shape[0] != len(batch.text) or shape[1] not in ids or max(shape[2:], default=1) != 1:
+        return
+    for example, number, *_ in guilty.elements:
+        row = int(ids[shape[1]][example, number])
+        role = "the right title" if ids[shape[1]] is batch.positive else f"negative {number}"
+        title = moment.titles[row]
+        yield {"example": example, "role": role, "row": row, "title": title, "zero_row": bool(zero[row])}
+
+
+def _treated(moment: Moment, program: training.Program) -> list[treatments.Treatment]:
+    titles, words = (program.ranker.weights[name].numpy() for name in ("titles", "words"))
+    zero, rng, repaired = vectors.zero_rows(titles), np.random.default_rng([moment.config.seed, 1]), {}
+    if zero.any() and not zero.all():
+        repaired = {rule: vectors.repaired(rule, titles, words, moment, rng) for rule in vectors.REPAIRS}
+    own = moment.config.similarity.name
+    return treatments.tried(program, moment.batch, _placements(moment.config), own, repaired)
+
+
+def _placements(config: DictConfig) -> dict:
+    """{name: function bound to its epsilon}: the run's own, and every one in conf/similarity with its own epsilon."""
+    files = sorted((schema.conf_dir() / "similarity").glob("*.yaml"))
+    nodes = {node.name: node for node in (*map(OmegaConf.load, files), config.similarity)}
+    return {name: _placement(node.function, node.get("epsilon")) for name, node in nodes.items()}
+
+
+@lru_cache(maxsize=64)  # the same object for the same placement: what is compiled for it is found again
+def _placement(function: str, epsilon: float | None):
+    found = pkgutil.resolve_name(function)
+    return found if epsilon is None else partial(found, epsilon=epsilon)

@@ -1,0 +1,122 @@
+"""One step of a run, taken again with every placement of epsilon and with every repair of the zero rows.
+
+Only the similarities and the loss see the placement. So they alone are compiled anew for each, under the run's own
+numerics; the encoder before them and the update after them are TensorFlow's kernels in every case.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import tensorflow as tf
+
+from zeronorm import harm, model, recorder
+from zeronorm.examples import Batch
+from zeronorm.training import Program
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What became of a step. similarity: the placement; repair: the rule for zero title rows, or none.
+
+    finite: whether no weight was poisoned. gradient: the norm of the whole gradient. loss, loss_after: of the batch,
+    before and after the update, under the same dropout. The last three are None where they are not finite.
+    """
+
+    similarity: str
+    repair: str | None
+    finite: bool
+    gradient: float | None
+    loss: float | None
+    loss_after: float | None
+
+
+def tried(
+    program: Program,
+    batch: Batch,
+    placements: Mapping[str, Callable],
+    own: str,
+    repaired: Mapping[str, np.ndarray],
+) -> list[Treatment]:
+    """The step with each placement and the rows as they are, then with the placement `own` and each repair. The state
+    of the program, from which the step is taken, is as before afterwards.
+
+    placements: {name: function of (a, b, numerics), bound to its epsilon}. repaired: {rule: titles [n, d] by it}.
+    """
+    titles = program.ranker.weights["titles"]
+    variants = [(name, None, titles.numpy()) for name in placements]
+    variants += [(own, rule, rows) for rule, rows in repaired.items()]
+    held, found = harm.Held(program.state), []
+    for name, rule, rows in variants:
+        titles.assign(rows)
+        try:
+            found.append(Treatment(name, rule, *_taken(program, batch, _head(program, placements[name]))))
+        finally:
+            held.restore()
+    return found
+
+
+def _taken(program: Program, batch: Batch, head: Callable) -> tuple[bool, float | None, float | None, float | None]:
+    text, ids = tf.constant(batch.text), tf.constant(np.concatenate([batch.positive, batch.negatives], axis=1))
+    seed = program.ranker.model.get_layer("dropout").seed_generator.state
+    encode, update = _encoder(program)
+    titles, at = program.ranker.weights["titles"].value, tf.identity(seed.value)
+
+    def loss():
+        seed.assign(at)
+        return head(encode(text), tf.gather(titles, ids), ids)
+
+    before, *gradients = loss()
+    seed.assign(at)
+    norm = update(text, ids, *gradients)
+    weights = {variable.path: variable for variable in program.state}
+    finite = not harm.lost(weights)
+    return finite, *(float(x) if np.isfinite(x) else None for x in (norm, before, loss()[0]))
+
+
+@lru_cache(maxsize=64)
+def _head(program: Program, placement: Callable) -> Callable:
+    """(z [batch, d], rows [batch, 1 + k, d], ids [batch, 1 + k]) -> loss, d/dz, d/drows, as the run computes it."""
+    ranker, numerics = program.ranker, program.numerics
+    similarity = model.Similarity(lambda a, b: placement(a, b, numerics))
+    margin = ranker.model.get_layer("max_margin")
+    masks = [layer for layer in ranker.model.layers if isinstance(layer, model.Present)]
+
+    @tf.function(jit_compile=numerics.jit_compile, autograph=False)
+    def head(z, rows, ids):
+        present = masks[0](ids) if masks else None
+        with tf.GradientTape() as tape:
+            tape.watch([z, rows])
+            loss = tf.reduce_mean(margin(similarity(z, rows[:, :1], rows[:, 1:]), present))
+        return loss, *tape.gradient(loss, [z, rows])
+
+    return head
+
+
+@lru_cache(maxsize=16)
+def _encoder(program: Program) -> tuple[Callable, Callable]:
+    """(text -> z with dropout; text, ids, d/dz, d/drows -> the gradient's norm, after the update)."""
+    ranker, optimizer = program.ranker, program.optimizer
+    weights = {name: ranker.weights[name] for name in program.trained}
+    below = {name: variable for name, variable in weights.items() if name != "titles"}
+
+    @tf.function(autograph=False)
+    def encode(text):
+        return ranker.encoder(text, training=True)
+
+    @tf.function(autograph=False)
+    def update(text, ids, to_z, to_rows):
+        with tf.GradientTape() as tape:
+            z = ranker.encoder(text, training=True)
+        found = tape.gradient(z, [variable.value for variable in below.values()], output_gradients=to_z)
+        gradients = dict(zip(below, found, strict=True))
+        if "titles" in weights:
+            rows = tf.reshape(to_rows, [-1, to_rows.shape[-1]])
+            shape = tf.constant(list(weights["titles"].shape))
+            gradients["titles"] = tf.IndexedSlices(rows, tf.reshape(ids, [-1]), shape)
+        optimizer.apply([gradients[name] for name in weights], list(weights.values()))
+        each = [recorder.summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients.values()]
+        return tf.sqrt(tf.add_n([recorder.squares(g) for g in each]))
+
+    return encode, update
