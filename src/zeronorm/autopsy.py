@@ -23,7 +23,8 @@ class Report:
     jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed:
     operations that got a NaN and gave something finite. cures: what makes the step finite, and what does not. history:
     [{step, loss, norm/WEIGHT}, ...] of the steps before, the loss as Keras shows it. positions: of the first guilty
-    operation's examples in the data set, where it was passed as arrays unshuffled.
+    operation's examples in the data set, where it was passed as arrays unshuffled. left_out: what could not be done,
+    and why.
     """
 
     step: int
@@ -38,6 +39,7 @@ class Report:
     cures: tuple[remedies.Cure, ...] = ()
     history: tuple[dict, ...] = ()
     positions: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def disagreement(self) -> bool:
@@ -93,18 +95,28 @@ def report(
     where the caller knows them. known_as: another description of a guilty operation of the traced step. more: of
     Report's, what only the caller knows.
     """
+    doing = _Attempts()
     trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
     if outcomes is None:
-        outcomes = {jit: trial() for jit, trial in trials.items()}
+        names = {False: "the step under TensorFlow's kernels", True: "the step under XLA"}
+        outcomes = {jit: doing(names[jit], trial) for jit, trial in trials.items()}
     trained = subject.jit_compile
     if not outcomes[trained] and outcomes[not trained]:
         subject = replace(subject, jit_compile=not trained)
     examined = subject.jit_compile
-    traced = traced or steptrace.trace(subject.step, subject.data, subject.optimizers)
-    found = harm.examine(subject, traced, examined)
+    traced = traced or doing(
+        "the step as a graph", steptrace.trace, subject.step, subject.data, subject.optimizers, examined
+    )
+    found = traced and doing("the values of its operations", harm.examine, subject, traced, examined)
+    found = found or harm.Findings((), (), {}, True)
+    if examined and outcomes[False] and any(one.op_type in steptrace.BODIES for one in found.guilty):
+        found = doing("the inside of a loop", _from_kernels, subject, found) or found
     guilty = tuple(known_as(one, traced) for one in found.guilty)
-    found = replace(found, guilty=_with_examples(subject, guilty, trials[examined]))
-    fails = bool(found.guilty and outcomes[examined])
+    guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
+    found = replace(found, guilty=guilty)
+    cures = ()
+    if found.guilty and outcomes[examined]:
+        cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
     return Report(
         step=step,
         birth=found.guilty[0].birth if found.guilty else "",
@@ -114,16 +126,54 @@ def report(
         jit_compile=trained,
         lost=outcomes[examined] or {},
         swallowed=found.swallowed,
-        cures=remedies.tried(subject, traced, found, trials[examined]) if fails else (),
+        cures=cures,
+        left_out=tuple(doing.left_out),
         **more,
     )
 
 
+def unreached(step: int, jit_compile: bool, lost: Mapping[str, int]) -> Report:
+    """The report of a failure that did not come again when the steps were repeated. step: the last of them."""
+    reason = (
+        "the step did not fail when it was repeated: it draws random numbers that no Keras seed fixes, or something "
+        "besides the step, a callback perhaps, writes a weight"
+    )
+    return Report(step, "", bool(lost), (), None, None, jit_compile, dict(lost), left_out=(reason,))
+
+
+class _Attempts:
+    """Calls a function; where it raises notes what was being done, and gives None: a part of the report that cannot be
+    had must not cost the rest, let alone the training."""
+
+    def __init__(self):
+        self.left_out: list[str] = []
+
+    def __call__(self, doing: str, function: Callable, *arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:
+            said = str(error).splitlines()[0][:160] if str(error) else ""
+            self.left_out.append(f"{doing} could not be had ({type(error).__name__}: {said})")
+            return None
+
+
+def _from_kernels(subject: Subject, found: harm.Findings) -> harm.Findings:
+    """The findings with what is guilty inside of loops that XLA does not let one into: as the kernels compute it, where
+    the step fails as well."""
+    subject = replace(subject, jit_compile=False)
+    inside = harm.examine(subject, steptrace.trace(subject.step, subject.data, subject.optimizers), False)
+    entered = [one for one in inside.guilty if one.op_type not in steptrace.BODIES]
+    outside = [one for one in found.guilty if one.op_type not in steptrace.BODIES]
+    return replace(found, guilty=tuple(outside or entered or found.guilty))
+
+
 def _with_examples(subject: Subject, guilty: tuple[Guilty, ...], trial: harm.Trial) -> tuple[Guilty, ...]:
     """The same, and where the values of the first do not tell its examples, those found by trying."""
-    if not guilty or guilty[0].examples or guilty[0].birth not in ("forward", "gradient"):
+    if not guilty or guilty[0].birth not in ("forward", "gradient"):
         return guilty
-    return (replace(guilty[0], examples=harm.culprits(subject, trial)), *guilty[1:])
+    if guilty[0].examples and len(guilty[0].examples) < subject.batch:
+        return guilty
+    return (replace(guilty[0], examples=harm.culprits(subject, trial) or guilty[0].examples), *guilty[1:])
 
 
 BORN = {
@@ -141,11 +191,11 @@ SHOWN = 5  # examples and rows that the text lists
 def _lines(report: Report) -> Iterator[str]:
     weights = ", ".join(f"{name} ({count})" for name, count in report.lost.items())
     if report.harmful:
-        yield from _wrapped(f"Step {report.step} made values of these weights non-finite: {weights}.")
+        yield from _wrapped(f"Step {report.step} made values of these variables non-finite: {weights}.")
     elif report.disagreement:
         other = "TensorFlow's kernels" if report.jit_compile else "XLA"
         yield from _wrapped(
-            f"Step {report.step} is finite as it was trained. Under {other} it would make values of these weights "
+            f"Step {report.step} is finite as it was trained. Under {other} it would make values of these variables "
             f"non-finite: {weights}."
         )
     elif report.guilty:
@@ -154,10 +204,14 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _wrapped(f"Step {report.step} is finite.")
     if report.lost or report.guilty:
         yield f"Born {BORN[report.birth]}."
-    for number, guilty in enumerate(report.guilty):
+    for reason in report.left_out:
+        yield from _wrapped(f"Not in this report: {reason}.")
+    for number, guilty in enumerate(report.guilty[:SHOWN]):
         yield ""
         yield from _guilty_lines(guilty)
         yield from report.about(number)
+    if len(report.guilty) > SHOWN:
+        yield f"and {len(report.guilty) - SHOWN} operations more"
     yield ""
     for name, fails, trained in report.verdicts():
         yield f"{name}: {VERDICTS[fails]}{' (as trained)' if trained else ''}"
@@ -168,7 +222,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Tried on this step:"
         for cure in report.cures:
             verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
-            yield f"  {verdict:9}  {cure.name}" + (f": {cure.write}" if cure.write else "")
+            yield from _wrapped(f"  {verdict:9}  {cure.name}" + (f": {cure.write}" if cure.write else ""), indent=13)
     yield from report.endings()
 
 
@@ -177,11 +231,13 @@ VERDICTS = {True: "fails", False: "finite", None: "cannot be computed"}
 
 def _guilty_lines(guilty: Guilty) -> Iterator[str]:
     forward = f", the gradient of {guilty.forward_op_type}" if guilty.op_type != guilty.forward_op_type else ""
-    what = {"nan": "NaN", "inf": "infinite"}[guilty.kind]
+    what = {"nan": "NaN", "inf": "infinite", "large": "finite, but so large that what follows overflows,"}[guilty.kind]
     yield from _wrapped(f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}")
     if guilty.file:
         yield f"  {guilty.file}:{guilty.line}, in {guilty.function}"
         yield f"    {guilty.text}"
+    if guilty.weight:
+        yield from _wrapped(f"  held by {guilty.weight}")
 
 
 def _some(items) -> str:
@@ -198,6 +254,6 @@ def _plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _wrapped(text: str) -> list[str]:
-    indent = " " * (len(text) - len(text.lstrip()))
-    return textwrap.wrap(text, 80, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: int | None = None) -> list[str]:
+    indent = len(text) - len(text.lstrip()) + 2 if indent is None else indent
+    return textwrap.wrap(text, 80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import BadZipFile
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,8 +20,8 @@ class CapsuleError(Exception):
 @dataclass(frozen=True)
 class Capsule:
     """step: its number in the training. jit_compile: as it was trained. state: [(path, value), ...] of every variable
-    that the step may change, in the model's order. batch: nested lists, tuples and dicts of arrays, as fit had it.
-    config: of a run of this project, as YAML. names: {weight: what each row stands for}."""
+    that the step may change, in the order in which it meets them. batch: nested lists, tuples and dicts of tensors, as
+    fit had it. config: of a run of this project, as YAML. names: {weight: what each row stands for}."""
 
     step: int
     jit_compile: bool
@@ -43,20 +43,20 @@ class Capsule:
             "names": {weight: list(names) for weight, names in self.names.items()},
             "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
         }
-        arrays = {f"state_{number}": value for number, (_, value) in enumerate(self.state)}
-        leaves = [leaf for leaf in tf.nest.flatten(self.batch) if leaf is not None]
-        arrays |= {f"batch_{number}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
+        arrays = {f"state_{number}": _storable(value) for number, (_, value) in enumerate(self.state)}
+        leaves = [leaf for leaf in tf.nest.flatten(self.batch, expand_composites=True) if leaf is not None]
+        arrays |= {f"batch_{number}": _storable(np.asarray(leaf)) for number, leaf in enumerate(leaves)}
         with open(path, "wb") as file:
             np.savez_compressed(file, about=json.dumps(about), **arrays)
         return path
 
-    def restore(self, variables: list[keras.Variable]) -> None:
+    def restore(self, variables: Sequence[tf.Variable]) -> None:
         """Puts the state into a model's variables, in the same order. Raises CapsuleError if they do not fit."""
         shapes = [tuple(variable.shape) for variable in variables]
         if shapes != [value.shape for _, value in self.state]:
             differing = next(
                 (
-                    f"'{path}' has shape {value.shape}, the model's '{variable.path}' {tuple(variable.shape)}"
+                    f"'{path}' has shape {value.shape}, the model's '{variable.name}' {tuple(variable.shape)}"
                     for (path, value), variable in zip(self.state, variables, strict=False)
                     if value.shape != tuple(variable.shape)
                 ),
@@ -74,7 +74,7 @@ def load(path: str | Path) -> Capsule:
             about = json.loads(str(file["about"]))
             state = tuple((name, file[f"state_{number}"]) for number, name in enumerate(about["paths"]))
             leaves = [file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise CapsuleError(f"{path} is no capsule: give a file that zeronorm.Autopsy(capsule=...) wrote.") from error
     if about["format"] != FORMAT:
         raise CapsuleError(f"{path} was written by another version of zeronorm (format {about['format']}).")
@@ -86,21 +86,38 @@ def _number(name: str) -> int:
     return int(name.rpartition("_")[2]) if "_" in name else -1
 
 
+def _storable(value: np.ndarray) -> np.ndarray:
+    """As numpy can write it without pickling: texts as bytes of one length, bfloat16 as float32."""
+    if value.dtype == object:
+        return value.astype(np.bytes_)
+    return value.astype(np.float32) if value.dtype == tf.bfloat16.as_numpy_dtype else value
+
+
 def _outline(batch):
     """The nesting of a batch as JSON: in the order in which tf.nest flattens it."""
     if isinstance(batch, dict):
         return {"dict": {name: _outline(batch[name]) for name in sorted(batch)}}
     if isinstance(batch, (list, tuple)):
-        return {type(batch).__name__: [_outline(part) for part in batch]}
-    return None if batch is None else "array"
+        return {"list" if isinstance(batch, list) else "tuple": [_outline(part) for part in batch]}
+    if isinstance(batch, tf.RaggedTensor):
+        return {"ragged": [tf.as_dtype(batch.dtype).name, batch.ragged_rank]}
+    if isinstance(batch, tf.SparseTensor):
+        return {"sparse": batch.dtype.name}
+    return None if batch is None else tf.as_dtype(batch.dtype).name
 
 
 def _filled(outline, leaves):
-    if outline == "array":
-        return tf.constant(next(leaves))
     if outline is None:
         return None
+    if isinstance(outline, str):
+        return tf.constant(next(leaves), outline)
     [(kind, parts)] = outline.items()
     if kind == "dict":
         return {name: _filled(part, leaves) for name, part in parts.items()}
+    if kind == "sparse":
+        indices, values, shape = (next(leaves) for _ in range(3))
+        return tf.SparseTensor(indices, tf.constant(values, parts), shape)
+    if kind == "ragged":
+        values = tf.constant(next(leaves), parts[0])
+        return tf.RaggedTensor.from_nested_row_splits(values, [next(leaves) for _ in range(parts[1])])
     return {"list": list, "tuple": tuple}[kind](_filled(part, leaves) for part in parts)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from zeronorm import steptrace
@@ -32,7 +33,7 @@ class Cure:
 @dataclass(frozen=True)
 class Rule:
     """For one kind of forward operation. changes: (input, operation, constant): what is put before an input; none where
-    the safe form cannot be put into the graph."""
+    the safe form cannot be put into the graph. The constants are for float32; see `_constant`."""
 
     name: str
     write: str
@@ -97,12 +98,12 @@ RULES = {
 def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
     """The cures for the guilty operations and the folk remedies, most specific first. step: traced from the subject.
     trial: of the subject, as the user trains."""
-    return (*_specific(subject, step, found.guilty, trial), *_folk(subject, found.loss_is_finite, trial))
+    return (*_specific(subject, step, found.guilty, trial), *_folk(subject, step, found, trial))
 
 
 def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Trial) -> Iterator[Cure]:
     birth, examples = guilty[0].birth, set(guilty[0].examples)
-    if birth in ("forward", "gradient"):
+    if birth in ("forward", "gradient") or (birth == "optimizer" and guilty[0].file):
         yield from _rules(subject, step, [one for one in guilty if one.forward_op_type in RULES])
     elif birth == "optimizer":
         for optimizer in subject.optimizers:
@@ -146,19 +147,27 @@ def _finite(subject: Subject) -> bool:
     return not Trial(subject, subject.jit_compile)()
 
 
-def _folk(subject: Subject, loss_is_finite: bool, trial: Trial) -> Iterator[Cure]:
-    for optimizer in subject.optimizers:
+def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterator[Cure]:
+    if found.guilty[0].birth == "divergence":
+        yield Cure("a smaller learning rate, from the start: here it is too late for one", "", None, folk=True)
+        return
+    handles = {id(tensor) for tensor in step.captured.values()}
+    used = [o for o in subject.optimizers if any(id(v.value.handle) in handles for v in o.variables)]
+    for optimizer in used:
+        of = f" ({optimizer.name})" if len(used) > 1 else ""
         if isinstance(optimizer.learning_rate, keras.Variable):
             rate = float(optimizer.learning_rate)
             with _set(optimizer, "learning_rate", rate / 100):
                 finite = not trial()
-            yield Cure("a learning rate a hundred times smaller", f"learning_rate={rate / 100:g}", finite, folk=True)
+            yield Cure(
+                f"a learning rate a hundred times smaller{of}", f"learning_rate={rate / 100:g}", finite, folk=True
+            )
         if optimizer.clipnorm is None and optimizer.global_clipnorm is None and optimizer.clipvalue is None:
             for option in ("clipnorm", "clipvalue"):
                 with _set(optimizer, option, 1.0):
                     finite = _finite(subject)
-                yield Cure("gradients clipped", f"{option}=1.0", finite, folk=True)
-    yield Cure("steps left out whose loss is not finite", "", not loss_is_finite, folk=True)
+                yield Cure(f"gradients clipped{of}", f"{option}=1.0", finite, folk=True)
+    yield Cure("steps left out whose loss is not finite", "", not found.loss_is_finite, folk=True)
 
 
 @contextmanager
@@ -176,7 +185,7 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> boo
     """Whether the step is finite with each rule's changes before its forward operation and the gradient of that."""
     held, before = Held(subject.state), lost(subject.weights)
     try:
-        steptrace.runner(step, [], subject.jit_compile, changed(step, rules))(*tf.nest.flatten(subject.data))
+        steptrace.runner(step, [], subject.jit_compile, changed(step, rules))(*subject.tensors)
         return not newly(lost(subject.weights), before)
     finally:
         held.restore()
@@ -196,7 +205,7 @@ def changed(step: Step, rules: Mapping[str, Rule]):
             name = f"{operation}/cure_{number}"
             value = graph_def.node.add(name=f"{name}/constant", op="Const")
             value.attr["dtype"].type = tensor.dtype.as_datatype_enum
-            value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(constant, tensor.dtype))
+            value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(_constant(constant, tensor.dtype), tensor.dtype))
             source = replaced.get(_canonical(tensor.name), _canonical(tensor.name))
             put = graph_def.node.add(name=name, op=kind, input=[source, value.name])
             put.attr["T"].type = tensor.dtype.as_datatype_enum
@@ -205,6 +214,17 @@ def changed(step: Step, rules: Mapping[str, Rule]):
             for number, source in enumerate(node.input):
                 node.input[number] = replaced.get(_canonical(source), source)
     return graph_def
+
+
+def _constant(value: float, dtype: tf.DType) -> float:
+    """A rule's constant in a type of less precision or range than float32."""
+    if dtype not in (tf.float16, tf.bfloat16):
+        return value
+    if value == SMALL:
+        return 1e-3  # its reciprocal and its square are in range
+    if 0.9 < abs(value) < 1:
+        return np.sign(value) * (1 - 1e-2)
+    return float(np.clip(value, -1e4, 10))  # exp(10) = 2e4
 
 
 def _canonical(tensor: str) -> str:

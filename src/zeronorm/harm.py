@@ -18,6 +18,7 @@ from zeronorm.steptrace import Step
 
 LITERALS = ("Const", "Fill", "ZerosLike", "OnesLike", "BroadcastTo")  # an infinity that comes from here is meant
 WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "ResourceStridedSliceAssign")
+SELECTING = ("StridedSlice", "Slice", "GatherV2", "ResourceGather", "Split", "SplitV", "Unpack", "TensorListGetItem")
 GROWING = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BiasAdd")
 GROWING += ("Mul", "Square", "SquaredDifference", "Pow", "AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "L2Loss", "Exp")
 LARGE = 1e10  # an input of this size to one of GROWING: no singular point but an overflow
@@ -36,29 +37,39 @@ class Subject:
     step: of the batch. data: the batch, tensors in any nesting; their first axis counts its examples. weights: {name:
     variable} whose values are judged, the optimizer's slots among them. state: every variable that the step may change.
     optimizers: whose apply it calls. jit_compile: as the user trains. names: {weight: what each row stands for}.
+    eager: whether the user's step is not compiled at all. inputs: how the report calls the tensors of the batch.
     compiled: what `Trial` has compiled of the step; subjects of one step may share it.
     """
 
     step: Callable
     data: object
-    weights: Mapping[str, keras.Variable]
-    state: Sequence[keras.Variable]
+    weights: Mapping[str, tf.Variable]
+    state: Sequence[tf.Variable]
     optimizers: Sequence[keras.optimizers.Optimizer]
     jit_compile: bool
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    eager: bool = False
+    inputs: Sequence[str] = ()
     compiled: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        """Those of the batch, flat."""
+        return steptrace.flat(self.data)
 
     @property
     def batch(self) -> int | None:
         """How many examples the batch holds."""
-        return next((int(tensor.shape[0]) for tensor in tf.nest.flatten(self.data) if tensor.shape.rank), None)
+        parts = (part for part in tf.nest.flatten(self.data) if part is not None)
+        return next((int(part.shape[0]) for part in parts if part.shape.rank), None)
 
     def only(self, examples: Sequence[int]) -> "Subject":
         """The same step of these examples alone, repeated to fill the batch, so that every shape stays as it is."""
         chosen = np.resize(examples, self.batch)
 
-        def part(tensor: tf.Tensor) -> tf.Tensor:
-            return tf.gather(tensor, chosen) if tensor.shape.rank and tensor.shape[0] == self.batch else tensor
+        def part(tensor):
+            counts = isinstance(tensor, tf.Tensor) and tensor.shape.rank and tensor.shape[0] == self.batch
+            return tf.gather(tensor, chosen) if counts else tensor
 
         return replace(self, data=tf.nest.map_structure(part, self.data))
 
@@ -70,9 +81,10 @@ class Guilty:
     op_type: its kind; forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
     text: the user's line that made it, None where there is none. operation: its name in the graph, which begins with
     its layer's; forward_operation: of a gradient, the name of what it differentiates, else its own. birth: as in
-    `Report`. kind: nan or inf. count: of its elements. shape: of its value. elements: the first few that are not
-    finite, by index. examples: positions in the batch. rows: {weight: row ids} that these elements were computed from;
-    row_names: the same by name.
+    `Report`. kind: nan, inf, or large where they are finite and what is computed from them overflows. count: of its
+    elements. shape: of its value. elements: the first few of them, by index. examples: positions in the batch. rows:
+    {weight: row ids} that these elements were computed from; row_names: the same by name. weight: of birth weights,
+    which variable holds it.
     """
 
     op_type: str
@@ -91,6 +103,7 @@ class Guilty:
     examples: tuple[int, ...] = ()
     rows: dict[str, list[int]] = field(default_factory=dict)
     row_names: dict[str, list[str]] = field(default_factory=dict)
+    weight: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,22 +121,24 @@ class Findings:
 class Held:
     """The values of variables, to be put back any number of times."""
 
-    def __init__(self, variables: Iterable[keras.Variable]):
-        self.values = [(variable, tf.identity(variable.value)) for variable in variables]
+    def __init__(self, variables: Iterable[tf.Variable]):
+        # a read shares the variable's memory until something writes it: what is frozen is not copied
+        self.values = [(variable, tf.identity(variable)) for variable in variables]
 
     def restore(self) -> None:
         for variable, value in self.values:
             variable.assign(value)
 
 
-def lost(weights: Mapping[str, keras.Variable]) -> dict[str, int]:
+def lost(weights: Mapping[str, tf.Variable]) -> dict[str, int]:
     """{weight: how many of its elements are not finite}, of those that have any."""
-    counts = {
-        name: int(np.sum(~np.isfinite(np.asarray(variable.value, np.float32))))
-        for name, variable in weights.items()
-        if tf.as_dtype(variable.dtype).is_floating
-    }
-    return {name: count for name, count in counts.items() if count}
+    found = {}
+    for name, variable in weights.items():
+        parts = [tf.math.real(variable), tf.math.imag(variable)] if variable.dtype.is_complex else [variable]
+        finite = tf.reduce_all([tf.math.is_finite(part) for part in parts], axis=0)
+        if not tf.reduce_all(finite):
+            found[name] = int(tf.size(finite)) - int(tf.math.count_nonzero(finite))
+    return found
 
 
 def newly(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
@@ -140,13 +155,20 @@ class Trial:
         self.subject, self._before = subject, lost(subject.weights)
         settings = ("clipnorm", "global_clipnorm", "clipvalue", "epsilon")
         key = (jit_compile, *(getattr(o, name, None) for o in subject.optimizers for name in settings))
-        made = tf.function(subject.step, jit_compile=jit_compile, autograph=False)  # not traced before it is called
-        self._step = subject.compiled.setdefault(key, made)
+        if subject.eager and not jit_compile:
+            self._step = subject.step
+        else:
+            made = tf.function(subject.step, jit_compile=jit_compile, autograph=False)  # traced when it is called
+            self._step = subject.compiled.setdefault(key, made)
+        # XLA ends the whole process over a text (TensorFlow 2.21: tensor.cc, DataTypeCanUseMemcpy)
+        self._impossible = jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors)
 
     def __call__(self, data=None) -> dict[str, int] | None:
         """What one step on `data`, else the subject's own, does to the weights: {weight: elements that it loses}. The
         state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
         may refuse its input."""
+        if self._impossible:
+            return None
         held = Held(self.subject.state)
         try:
             self._step(self.subject.data if data is None else data)
@@ -165,7 +187,7 @@ def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     values: dict[str, tf.Tensor | np.ndarray] = {}
     for names in steptrace.portions(traced.graph, steptrace.values_of(traced.graph, lists=not jit_compile), AT_ONCE):
         try:
-            found = steptrace.runner(traced, names, jit_compile)(*tf.nest.flatten(subject.data))
+            found = steptrace.runner(traced, names, jit_compile)(*subject.tensors)
             after = newly(lost(subject.weights), before)
         finally:
             held.restore()
@@ -173,7 +195,31 @@ def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     harm = _Harm(traced, subject, values, jit_compile, before, after)
     starts = [traced.graph.get_tensor_by_name(name) for name in (*harm.written(), *traced.losses)]
     finite = not harm.bad.intersection(traced.losses)
-    return Findings(_one_per_operation(harm.guilty(starts)), harm.swallowed(), after, finite)
+    guilty = _one_per_operation(harm.guilty(starts))
+    of_values = [one.operation for one in guilty if one.examples and one.birth in ("forward", "gradient")]
+    moved = _moved(subject, traced, jit_compile, of_values)
+    guilty = [replace(one, examples=harm.examples(one, moved)) if one.operation in of_values else one for one in guilty]
+    return Findings(tuple(guilty), harm.swallowed(), after, finite)
+
+
+def _moved(subject: Subject, traced: Step, jit_compile: bool, operations: Sequence[str]) -> dict[str, np.ndarray]:
+    """{tensor: value} of the operations' outputs when every example has moved on by one place."""
+    known = {operation.name: operation for operation in traced.graph.get_operations()}
+    wanted = {
+        t.name for name in operations if name in known for t in known[name].outputs if steptrace.is_number(t.dtype)
+    }
+    if not wanted or not subject.batch or subject.batch < 2:
+        return {}
+    rolled = subject.only(np.roll(np.arange(subject.batch), 1))
+    held, values = Held(subject.state), {}
+    for names in steptrace.portions(traced.graph, steptrace.values_of(traced.graph, lists=not jit_compile), AT_ONCE):
+        if wanted.intersection(names):
+            try:
+                found = steptrace.runner(traced, names, jit_compile)(*rolled.tensors)
+            finally:
+                held.restore()
+            values |= {n: value.numpy() for n, value in zip(names, found, strict=True) if n in wanted}
+    return values
 
 
 def _compact(value: tf.Tensor) -> tf.Tensor | np.ndarray:
@@ -182,7 +228,7 @@ def _compact(value: tf.Tensor) -> tf.Tensor | np.ndarray:
         return value
     largest = tf.reduce_max(tf.abs(value)).numpy()
     every = bool(tf.reduce_all(tf.math.is_finite(value)))
-    return np.broadcast_to(largest, tuple(value.shape)) if every else value
+    return np.broadcast_to(largest, tuple(value.shape)) if every and largest <= LARGE else value
 
 
 def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:
@@ -206,11 +252,12 @@ class _Harm:
         self.step, self.subject, self.jit_compile, self.before, self.lost = step, subject, jit_compile, before, lost
         self.tensors = values
         self.values = {name: np.asarray(value) for name, value in values.items() if value.dtype != tf.variant}
-        floats = {n: v for n, v in self.values.items() if tf.as_dtype(v.dtype).is_floating}
+        floats = {n: v for n, v in self.values.items() if steptrace.is_number(tf.as_dtype(v.dtype))}
         self.bad = {name for name, value in floats.items() if not np.isfinite(value).all()}
         self.nan = {name for name in self.bad if np.isnan(floats[name]).any()}
         self.operations = step.graph.get_operations()
-        handles = {id(variable.value.handle): name for name, variable in subject.weights.items()}
+        self.through_gradient: set[str] = set()  # operations between which and a weight there is a gradient's
+        handles = {id(variable.handle): name for name, variable in subject.weights.items()}
         self.weight_of = {  # {placeholder of a handle: weight}
             name: handles[id(tensor)] for name, tensor in step.captured.items() if id(tensor) in handles
         }
@@ -221,7 +268,7 @@ class _Harm:
         written before comes from what was written."""
         found, written = {}, {}
         for operation in self.operations:
-            inputs = [tensor.name for tensor in operation.inputs if tensor.dtype.is_floating]
+            inputs = [tensor.name for tensor in operation.inputs if steptrace.is_number(tensor.dtype)]
             resources = [tensor.op.name for tensor in operation.inputs if tensor.dtype == tf.resource]
             if operation.type.startswith(WRITES):
                 for resource in resources:
@@ -253,13 +300,17 @@ class _Harm:
         looked into: the way goes on through it, and what calls a body is an origin if something inside is.
         """
         found: dict[str, bool] = {}
-        seen: set[tuple[str, bool]] = set()
-        waiting = [(t.op.name, t.name in self.bad) for t in starts if t.name in self.bad or t.dtype == tf.variant]
+        seen: set[tuple[str, bool, bool]] = set()
+        starts = [tensor for tensor in starts if tensor.name in self.bad or tensor.dtype == tf.variant]
+        waiting = [(tensor.op.name, tensor.name in self.bad, False) for tensor in starts]
         while waiting:
-            name, certain = step = waiting.pop()
+            name, certain, through = step = waiting.pop()
             if step in seen:
                 continue
             seen.add(step)
+            through = through or name in self.step.gradient
+            if through:
+                self.through_gradient.add(name)
             operation = self.step.graph.get_operation_by_name(name)
             bad = [tensor for tensor in self.inputs[name] if tensor in self.bad]
             lists = [tensor.op.name for tensor in operation.inputs if tensor.dtype == tf.variant]
@@ -267,8 +318,8 @@ class _Harm:
                 found[name] = True
             elif not bad and steptrace.called(operation):
                 found.setdefault(name, False)
-            waiting += [(tensor.split(":")[0], True) for tensor in bad if not found.get(name)]
-            waiting += [(source, False) for source in lists]
+            waiting += [(tensor.split(":")[0], True, through) for tensor in bad if not found.get(name)]
+            waiting += [(source, False, through) for source in lists]
         return [(operation, found[operation.name]) for operation in self.operations if operation.name in found]
 
     def _turns_meant_infinity_into_nan(self, name: str, bad: list[str]) -> bool:
@@ -305,7 +356,9 @@ class _Harm:
         """Operations with a NaN among their inputs and finite outputs, as 'Maximum at file:line'."""
         found = []
         for operation in self.operations:
-            outputs = [tensor.name for tensor in operation.outputs if tensor.dtype.is_floating]
+            outputs = [tensor.name for tensor in operation.outputs if steptrace.is_number(tensor.dtype)]
+            if operation.type in SELECTING or steptrace.called(operation):
+                continue
             if outputs and not self.bad.intersection(outputs) and self.nan.intersection(self.inputs[operation.name]):
                 line = self.step.line(operation.name)
                 found.append(operation.type + (f" at {line.file}:{line.line}" if line else ""))
@@ -326,12 +379,20 @@ class _Harm:
     def _of(self, operation: tf.Operation) -> Guilty:
         bad = [tensor.name for tensor in operation.outputs if tensor.name in self.bad]
         value = self.values[bad[0]] if bad else np.zeros(())
-        where = np.argwhere(~np.isfinite(value))
+        where, kind = np.argwhere(~np.isfinite(value)), "nan" if np.isnan(value).any() else "inf"
+        birth = self._birth(operation)
+        if birth == "divergence" and self.source(operation) is not operation:
+            operation = self.source(operation)
+            value = self.values[operation.outputs[0].name]
+            where, kind, birth = np.argwhere(np.abs(value) > LARGE), "large", self._birth(operation)
         elements = tuple(tuple(int(i) for i in index) for index in where[:ELEMENTS])
         line = self.step.line(operation.name)
-        birth = self._birth(operation)
+        name, weight = operation.name, None
+        if name in self.step.inputs and self.subject.inputs:
+            name = self.subject.inputs[self.step.inputs.index(name)]
         rows, examples = {}, ()
         if birth == "weights":
+            weight = next((self.weight_of[t.op.name] for t in operation.inputs if t.op.name in self.weight_of), None)
             rows, examples = self._lost_rows(operation, where)
         elif birth == "optimizer":  # which works on whole weights
             rows = self._updated_rows(value.shape, where)
@@ -342,16 +403,17 @@ class _Harm:
             op_type=operation.type,
             forward_op_type=self.step.forward(operation.name).type,
             **(asdict(line) if line else dict.fromkeys(("file", "line", "function", "text"))),
-            operation=operation.name,
+            operation=name,
             forward_operation=self.step.forward(operation.name).name,
             birth=birth,
-            kind="nan" if np.isnan(value).any() else "inf",
+            kind=kind,
             count=len(where),
             shape=tuple(value.shape),
             elements=elements,
             examples=examples,
             rows=rows,
-            row_names={weight: [names[weight][row] for row in ids] for weight, ids in rows.items() if weight in names},
+            row_names={key: [_named(names[key], row) for row in ids] for key, ids in rows.items() if key in names},
+            weight=weight,
         )
 
     def _inside(self, operation: tf.Operation) -> Guilty | None:
@@ -359,19 +421,21 @@ class _Harm:
         where the inside cannot be run by itself."""
         if not steptrace.called(operation):
             return None
+        jit_compile = self.jit_compile or _must_compile(operation)
         given = [self.step.captured.get(tensor.op.name, self.tensors.get(tensor.name)) for tensor in operation.inputs]
         if any(tensor is None for tensor in given):
             return None
         held = Held(self.subject.state)
         try:
             for body, arguments in steptrace.runs(self.step, operation, given, ITERATIONS):
-                names = steptrace.values_of(body.graph, lists=not self.jit_compile)
-                found = steptrace.runner(body, names, self.jit_compile)(*arguments)
+                names = steptrace.values_of(body.graph, lists=not jit_compile)
+                found = steptrace.runner(body, names, jit_compile)(*arguments)
                 values = dict(zip(names, found, strict=True))
-                harm = _Harm(body, self.subject, values, self.jit_compile, self.before, self.lost)
-                inner = harm.guilty(body.graph.outputs)
+                harm = _Harm(body, self.subject, values, jit_compile, self.before, self.lost)
+                inner = [one for one in harm.guilty(body.graph.outputs) if one.birth != "data"]  # not made inside
                 if inner:
-                    return replace(inner[0], birth=self._birth(operation))
+                    grown = inner[0].birth == "divergence"
+                    return inner[0] if grown else replace(inner[0], birth=self._birth(operation))
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # XLA cannot take it by itself
             return None
         finally:
@@ -382,29 +446,68 @@ class _Harm:
         name = operation.name
         if name in self.step.inputs:
             return "data"
-        if any(self.weight_of.get(tensor.op.name) in self.before for tensor in operation.inputs):
+        if operation.type in LITERALS or any(self.weight_of.get(t.op.name) in self.before for t in operation.inputs):
             return "weights"
         if name in self.step.optimizer:
             return "optimizer"
-        inputs = [np.abs(self.values[tensor]) for tensor in self.inputs[name] if tensor not in self.bad]
-        if operation.type in GROWING and any(value.size and float(value.max()) > LARGE for value in inputs):
+        if operation.type in GROWING and self._large(operation):
             return "divergence"
-        if name in self.step.gradient or (self.step.losses and not self.bad.intersection(self.step.losses)):
-            return "gradient"  # also of a forward value that the loss does not see, but its gradient does
-        return "forward"
+        unseen = not self.bad.intersection(self.step.losses) and name in self.through_gradient  # by the loss, that is
+        return "gradient" if name in self.step.gradient or unseen else "forward"
 
-    def _examples(self, shape: tuple[int, ...], where: np.ndarray) -> tuple[int, ...]:
-        """Positions in the batch of a value's non-finite elements, where an axis of it counts the examples."""
-        batch = self.subject.batch
-        if not batch or not len(where) or not shape:
+    def _large(self, operation: tf.Operation) -> list[str]:
+        """The inputs of an operation that hold a finite value above LARGE."""
+        finite = (tensor for tensor in self.inputs[operation.name] if tensor not in self.bad)
+        return [t for t in finite if self.values[t].size and float(np.abs(self.values[t]).max()) > LARGE]
+
+    def source(self, operation: tf.Operation) -> tf.Operation:
+        """Of an operation that overflowed: where its large inputs came from, if that is the batch or an operation that
+        made them of small ones at a singular point; else itself, which has grown."""
+        waiting, seen = [operation], set()
+        for each in waiting:
+            large = self._large(each)
+            made = each.inputs and not large and (each.type == "Exp" or each.type not in GROWING)
+            if each.name in self.step.inputs or (made and not any(t.dtype == tf.resource for t in each.inputs)):
+                return each
+            for tensor in large:
+                if tensor not in seen:
+                    seen.add(tensor)
+                    waiting.append(self.step.graph.get_tensor_by_name(tensor).op)
+        return operation
+
+    def _examples(self, shape: tuple[int, ...], where: np.ndarray, axis: int | None = None) -> tuple[int, ...]:
+        """Positions in the batch of a value's non-finite elements, where an axis of it, else the first that may, counts
+        the examples."""
+        axes = self._axes(shape) if axis is None else [axis]
+        if not axes or not len(where):
             return ()
-        if shape[0] % batch == 0:  # examples alone, or examples x positions in one
-            found = where[:, 0] // (shape[0] // batch)
-        elif batch in shape:
-            found = where[:, shape.index(batch)]
-        else:
-            return ()
+        found = where[:, axes[0]] // (shape[axes[0]] // self.subject.batch)
         return tuple(int(example) for example in np.unique(found))
+
+    def _axes(self, shape: tuple[int, ...]) -> list[int]:
+        """Those that may count the examples: alone, or the first one examples x positions."""
+        batch = self.subject.batch
+        if not batch:
+            return []
+        return [n for n, size in enumerate(shape) if size == batch or (n == 0 and size and size % batch == 0)]
+
+    def examples(self, one: Guilty, moved: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+        """Its examples, by the axis along which its non-finite elements move on as the examples do. moved: {tensor:
+        value} when they have moved on by one place."""
+        known = [name for name in moved if name.split(":")[0] == one.operation and name in self.bad]
+        if not known:  # inside a branch or a loop
+            return one.examples
+        forward = self.step.forward(one.operation)
+        if forward.graph is self.step.graph and not {o.name for o in steptrace.above(forward)}.intersection(
+            self.step.inputs
+        ):
+            return ()  # it is computed from the weights alone
+        before, after = (~np.isfinite(values[known[0]]) for values in (self.values, moved))
+        for axis in self._axes(before.shape):
+            was, now = (self._examples(mask.shape, np.argwhere(mask), axis) for mask in (before, after))
+            if tuple(sorted((example + 1) % self.subject.batch for example in was)) == now:
+                return was
+        return ()
 
     def _lost_rows(self, operation: tf.Operation, where: np.ndarray) -> tuple[dict, tuple[int, ...]]:
         """Of a weight that held something non-finite before the step: its rows, and the examples that look them up."""
@@ -434,9 +537,9 @@ class _Harm:
         if forward.graph is not self.step.graph:
             return {}
         above = {operation.name for operation in steptrace.above(forward)}
-        batch, found = tf.nest.flatten(self.subject.data), {}
+        batch, found = self.subject.tensors, {}
         singular = SINGULAR.get(forward.type, range(len(forward.inputs)))
-        targets = [t for n, t in enumerate(forward.inputs) if n in singular and t.dtype.is_floating]
+        targets = [t for n, t in enumerate(forward.inputs) if n in singular and steptrace.is_number(t.dtype)]
         for lookup in self.lookups:
             rows: set[int] = set()
             for tensor in targets if lookup.operation in above else ():
@@ -449,6 +552,18 @@ class _Harm:
                 weight = self.weight_of[lookup.placeholder]
                 found[weight] = sorted(rows.union(found.get(weight, ())))
         return found
+
+
+def _must_compile(operation: tf.Operation) -> bool:
+    """Whether the function that is called is compiled by XLA wherever it is called from."""
+    try:
+        return bool(operation.get_attr("_XlaMustCompile"))
+    except ValueError:  # it says nothing of it
+        return False
+
+
+def _named(names: Sequence[str], row: int) -> str:
+    return str(names[row]) if row < len(names) else str(row)
 
 
 def _broadcast(element: tuple[int, ...], shape: tuple[int, ...], of: tuple) -> tuple[int, ...] | None:

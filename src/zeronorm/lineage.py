@@ -45,6 +45,7 @@ class Dye:
     def __init__(self, step: steptrace.Step, lookup: Lookup, ids: np.ndarray, target: str, batch: Sequence[tf.Tensor]):
         graph_def = step.graph.as_graph_def()
         output, dyed = lookup.operation, f"{lookup.operation}/dyed"
+        fetched = f"{dyed}:0" if target == f"{output}:0" else target
         for node in graph_def.node:
             for number, name in enumerate(node.input):
                 if name in (output, f"{output}:0"):
@@ -52,7 +53,7 @@ class Dye:
         tensor = step.graph.get_tensor_by_name(f"{output}:0")
         added = graph_def.node.add(name=dyed, op="AddV2", input=[output, "dye"])
         added.attr["T"].type = tensor.dtype.as_datatype_enum
-        self._run = steptrace.runner(step, [target], False, edited=graph_def, given=["dye"], pure=True)
+        self._run = steptrace.runner(step, [fetched], False, edited=graph_def, given=["dye"], pure=True)
         self._wide, self._dtype = ids.shape + (1,) * (tensor.shape.rank - ids.ndim), tensor.dtype
         self._ids, self._batch = ids, batch
         shape = step.graph.get_tensor_by_name(target).shape

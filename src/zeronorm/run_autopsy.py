@@ -181,10 +181,11 @@ def examine(moment: Moment) -> RunReport:
         step=lambda data: program.take(*data),
         data=_data(moment.batch),
         weights=_weights(program),
-        state=program.state,
+        state=[variable.value for variable in program.state],
         optimizers=[program.optimizer],
         jit_compile=program.numerics.jit_compile,
         names={"words": moment.vocabulary, "titles": moment.titles},
+        inputs=("text", "positive", "negatives"),
         compiled=compiled,
     )
     outcomes = {False: lost["kernels" if examined == "xla" else examined], True: lost["xla"]}
@@ -230,13 +231,14 @@ def _data(batch: Batch) -> tuple[tf.Tensor, ...]:
 
 
 def _weights(program: training.Program) -> dict:
-    slots = {variable.path: variable for variable in program.optimizer.variables}
-    return {**program.ranker.weights, **slots}
+    slots = {variable.path: variable for variable in program.optimizer.variables if "iteration" not in variable.path}
+    named = {**program.ranker.weights, **slots}
+    return {name: variable.value for name, variable in named.items()}
 
 
 def _lost(program: training.Program, batch: Batch) -> dict[str, int]:
     """{weight: elements that the step loses}, taken by the program's own compiled step. The state is as before."""
-    held, before = harm.Held(program.state), harm.lost(_weights(program))
+    held, before = harm.Held([variable.value for variable in program.state]), harm.lost(_weights(program))
     inputs = (np.int32(batch.step), batch.text, batch.positive, batch.negatives)
     stops = tf.zeros([len(program.recording({}).tensors)], tf.bool)
     try:

@@ -14,11 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import keras
+import numpy as np
+import optree
 import tensorflow as tf
+import wrapt
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import backprop
 
-LIBRARIES = tuple(os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (tf, keras))
+LIBRARIES = tuple(  # whose files are passed over on the way to the user's line
+    os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (tf, keras, optree, wrapt, np)
+)
 GRADIENT_OF = re.compile(r"gradients/(.+)_grad/[^/]+$")  # how TensorFlow names the gradient inside a body
 TRACERS = {os.path.abspath(__file__)}  # the file from whose frames the step begins
 
@@ -94,20 +99,30 @@ def above(operation: tf.Operation) -> list[tf.Operation]:
     return list(found.values())
 
 
-def trace(step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer] = ()) -> Step:
+def flat(data) -> list[tf.Tensor]:
+    """The tensors of a batch, in any nesting; those that a ragged or sparse one consists of."""
+    return [tensor for tensor in tf.nest.flatten(data, expand_composites=True) if tensor is not None]
+
+
+def trace(
+    step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer] = (), jit_compile: bool = False
+) -> Step:
     """Traces `step(data)` without running it.
 
-    data: a nested structure of tensors. optimizers: those whose apply the step calls.
+    data: a nested structure of tensors. optimizers: those whose apply the step calls; of Keras's own classes any is
+    noticed. jit_compile: whether XLA is to run it, which shapes the gradients of branches and loops.
     """
-    flat = tf.nest.flatten(data)
     observer = _Observer()
 
     def traced(*tensors):
+        given = iter(tensors)
+        parts = tf.nest.flatten(data, expand_composites=True)
+        whole = [None if part is None else next(given) for part in parts]
         with observer.watching(optimizers):
-            step(tf.nest.pack_sequence_as(data, tensors))
+            step(tf.nest.pack_sequence_as(data, whole, expand_composites=True))
 
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"batch_{n}") for n, tensor in enumerate(flat)]
-    graph = tf.function(traced, specs, autograph=False).get_concrete_function().graph
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"batch_{n}") for n, tensor in enumerate(flat(data))]
+    graph = tf.function(traced, specs, autograph=False, jit_compile=jit_compile or None).get_concrete_function().graph
     captured = {inner.op.name: outer for outer, inner in graph.captures}
     return Step(
         graph=graph,
@@ -121,6 +136,11 @@ def trace(step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer]
     )
 
 
+def is_number(dtype: tf.DType) -> bool:
+    """Whether it has a NaN."""
+    return dtype.is_floating or dtype.is_complex
+
+
 def values_of(graph: tf.Graph, lists: bool) -> list[str]:
     """The tensors of a graph that tell what happened, in the order of their making: every floating-point one, the ids
     of lookups, and what branches, loops and functions are given. lists: also lists of tensors, which XLA cannot return.
@@ -130,7 +150,7 @@ def values_of(graph: tf.Graph, lists: bool) -> list[str]:
         if called(operation) or operation.type in ("ResourceGather", "GatherV2"):
             unfit = (tf.resource,) if lists else (tf.resource, tf.variant)
             found += [tensor.name for tensor in operation.inputs if tensor.dtype not in unfit]
-        found += [tensor.name for tensor in operation.outputs if tensor.dtype.is_floating]
+        found += [tensor.name for tensor in operation.outputs if is_number(tensor.dtype)]
     return list(dict.fromkeys(found))
 
 
@@ -277,6 +297,7 @@ class _Observer:
         every operation it differentiates, and that one is replaced here (tests/test_steptrace.py fails if it changes).
         """
         tape_gradient, rule = tf.GradientTape.gradient, backprop._gradient_function
+        apply_of_keras = keras.optimizers.Optimizer.apply
 
         def gradient(tape, target, *args, **kwargs):
             with self._noting(self.gradient):
@@ -303,6 +324,7 @@ class _Observer:
             return wrapped
 
         tf.GradientTape.gradient = gradient
+        keras.optimizers.Optimizer.apply = noted(apply_of_keras)
         pywrap_tfe.TFE_Py_RegisterGradientFunction(differentiated)
         for optimizer in optimizers:
             optimizer.apply = noted(optimizer.apply)
@@ -310,6 +332,7 @@ class _Observer:
             yield
         finally:
             tf.GradientTape.gradient = tape_gradient
+            keras.optimizers.Optimizer.apply = apply_of_keras
             pywrap_tfe.TFE_Py_RegisterGradientFunction(rule)
             for optimizer in optimizers:
                 del optimizer.apply

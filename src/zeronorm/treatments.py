@@ -47,7 +47,7 @@ def tried(
     titles = program.ranker.weights["titles"]
     variants = [(name, None, titles.numpy()) for name in placements]
     variants += [(own, rule, rows) for rule, rows in repaired.items()]
-    held, found = harm.Held(program.state), []
+    held, found = harm.Held([variable.value for variable in program.state]), []
     for name, rule, rows in variants:
         titles.assign(rows)
         try:
@@ -70,8 +70,8 @@ def _taken(program: Program, batch: Batch, head: Callable) -> tuple[bool, float 
     before, *gradients = loss()
     seed.assign(at)
     norm = update(text, ids, *gradients)
-    weights = {variable.path: variable for variable in program.state}
-    finite = not harm.lost(weights)
+    floats = (v.value for v in program.state if tf.as_dtype(v.dtype).is_floating)
+    finite = not harm.lost(dict(enumerate(floats)))
     return finite, *(float(x) if np.isfinite(x) else None for x in (norm, before, loss()[0]))
 
 

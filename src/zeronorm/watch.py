@@ -1,24 +1,29 @@
 """The autopsy as a Keras callback: watches any model's `fit`, and keeps what is needed to examine the step that fails.
 
-The user's own compiled step runs unchanged. After it one more small function looks whether the weights are finite. Once
-in a while the weights are copied, and the batches since then are kept: from these the failing step is reached again.
+The user's own compiled step runs unchanged, inside a function that also looks whether what it left is finite and hands
+back the batch it took. Once in a while the variables are held, which copies only what changes, and the batches since
+then are kept: from these the failing step is reached again.
 """
 
 import sys
+import warnings
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import autopsy, harm
+from zeronorm import autopsy, harm, steptrace
 from zeronorm import capsule as capsules
 
-EVERY = 50  # steps between two copies of the weights
+EVERY = 50  # steps between two times that the variables are held
 MEMORY = 256e6  # bytes of batches that are kept at most
+LARGE = 250_000  # elements of a variable that is looked at in every LARGE_EVERY-th step only, or when the loss is lost
+LARGE_EVERY = 10
+NUMBERS = 64  # variables of one element that are noted before each step
 
 
 class Autopsy(keras.callbacks.Callback):
@@ -29,7 +34,9 @@ class Autopsy(keras.callbacks.Callback):
     capsule: a file to write the failing step to, for `replay`. verbose: 1 prints the report, 0 does not.
 
     `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
-    one that did not.
+    one that did not. After a weight was poisoned nothing is watched any more.
+
+    Raises ValueError at the start of a training that is distributed over several devices, or has two of these.
     """
 
     def __init__(
@@ -42,6 +49,10 @@ class Autopsy(keras.callbacks.Callback):
         super().__init__()
         if then not in ("stop", "go_on"):
             raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
+        if capsule is not None and not Path(capsule).absolute().parent.is_dir():
+            raise ValueError(
+                f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent}; make it."
+            )
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.report: autopsy.Report | None = None
 
@@ -49,100 +60,153 @@ class Autopsy(keras.callbacks.Callback):
         model = self.model
         if model.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError("zeronorm.Autopsy watches a model on one device; this one is distributed over several.")
+        other = getattr(model.train_function, "__self__", None)
+        if isinstance(other, Autopsy):
+            if other._fresh:
+                raise ValueError("Two zeronorm.Autopsy callbacks in one fit: leave one out.")
+            other._release()  # of a fit that was interrupted
+        self.report, self._steps, self._over = None, None, False
+        self._fresh = self._begun = True
         self._train = model.train_function
         model.train_function = self._watched
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        subject = subject_of(model, None)
-        self._state, self._weights, self._optimizers = subject.state, subject.weights, subject.optimizers
-        self._lost = harm.lost(self._weights)  # before the training; what is lost from the start is no news
-        self._finite = tf.function(_finite, autograph=False)
-        self._values = [variable.value for name, variable in self._weights.items() if name not in self._lost]
-        self._step, self._batches, self._held = 0, deque(), None
+        self._step, self._seen, self._batches, self._held = 0, 0, deque(), None
         self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)  # (step, loss), not read before it is needed
-        self._loss_is_lost, self._seen = False, 0
         self._in_order = _in_order()
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
-        self._held, self._loss_is_lost, self._seen = None, False, 0
+        self._held, self._seen = None, 0
+
+    def on_train_batch_begin(self, batch, logs=None) -> None:
+        self._begun = True
 
     def on_train_end(self, logs=None) -> None:
-        self.model.train_function = self._train
-        self._held, self._batches = None, deque()
+        self._release()
+
+    def _release(self) -> None:
+        """Leaves the model as it was before it was watched."""
+        if getattr(self.model.train_function, "__self__", None) is self:
+            self.model.train_function = self._train
+        self._over, self._held, self._batches, self._steps = True, None, deque(), None
 
     def _watched(self, iterator):
         """As the model's own train_function: some steps, and their logs."""
-        batches = list(islice(iterator, self.model.steps_per_execution))
-        if not batches:
-            raise StopIteration
-        if self._held is None or len(self._batches) >= self._room:
-            self._hold(batches[0])
-        for batch in batches:
-            self._batches.append(_Taken(self._step, self._seen, self._rates(), batch))
-            self._step += 1
-            self._seen += _size(batch)
-        logs = self._train(iter(batches))
-        loss = logs.get("loss") if isinstance(logs, dict) else None
-        self._past.append((self._step - 1, loss))
-        weights_finite, loss_finite = map(bool, self._finite(self._values, loss))
-        if not weights_finite:  # or so large that their squares overflow
-            weights_finite = not harm.newly(harm.lost(self._weights), self._lost)
-        if not (weights_finite and (loss_finite or self._loss_is_lost)):
-            self._fire(weights_finite)
+        self._fresh = False
+        if not self._begun:  # another fit than the one that was watched, which was interrupted
+            self._release()
+        self._begun = False
+        if self._over:
+            return self._train(iterator)
+        try:
+            return self._several(iterator)
+        except (StopIteration, tf.errors.OutOfRangeError):  # the end of the data
+            raise
+        except BaseException:
+            self._release()
+            raise
+
+    def _several(self, iterator):
+        if self._steps is None:
+            try:
+                with steptrace.quiet():
+                    self._steps = _Steps(self.model, self._train, iterator)
+            except Exception as error:
+                self._release()
+                logs = self._train(iterator)  # where the model itself is at fault it says so
+                warnings.warn(
+                    f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).", stacklevel=2
+                )
+                return logs
+            self._lost = harm.lost(self._steps.weights())  # before the training; what is lost from the start is no news
+        logs = None
+        for _ in range(self.model.steps_per_execution):
+            try:
+                logs = self._one(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if logs is None:
+                    raise
+                break
+            if self._over:
+                break
         return logs
 
-    def _hold(self, batch) -> None:
-        self._held = harm.Held(self._state)
-        self._batches.clear()
-        size = sum(tensor.nbytes for tensor in map(np.asarray, tf.nest.flatten(batch)))
-        self._room = int(max(1, min(EVERY, MEMORY / max(size, 1))))
-
-    def _rates(self) -> list[tf.Tensor | None]:
-        """The learning rates, which other callbacks may change between steps; None where a schedule gives it."""
-        rates = [optimizer.learning_rate for optimizer in self._optimizers]
-        return [tf.identity(rate.value) if isinstance(rate, keras.Variable) else None for rate in rates]
+    def _one(self, iterator):
+        if self._held is None or len(self._batches) >= self._room:
+            self._held, self._room = harm.Held(self._steps.variables), EVERY
+            self._batches.clear()
+        logs, flags, numbers, batch = self._steps.take(iterator, thorough=self._step % LARGE_EVERY == 0)
+        if not self._batches:
+            self._room = max(1, min(EVERY, int(MEMORY / max(_bytes(batch), 1))))
+        self._batches.append(_Taken(self._step, self._seen, numbers, batch))
+        self._past.append((self._step, logs.get("loss") if isinstance(logs, dict) else None))
+        self._step += 1
+        self._seen += _size(batch)
+        weights_finite, loss_finite = flags.numpy() if hasattr(flags, "numpy") else flags
+        if not (weights_finite and (loss_finite or self.report)):
+            newly = harm.newly(harm.lost(self._steps.weights()), self._lost)
+            if newly or not (loss_finite or self.report):
+                self._fire(not newly)
+        return logs
 
     def _fire(self, weights_finite: bool) -> None:
-        """Something became non-finite in the steps since the last check: reach the first of them again, examine it."""
-        self._loss_is_lost = weights_finite
-        after = harm.Held(self._state)
+        """Something became non-finite in the steps since the variables were held: reach the first of them again, and
+        examine it."""
+        after = harm.Held(self._steps.variables)
+        lost = harm.newly(harm.lost(self._steps.weights()), self._lost)
         self._held.restore()
-        norms: dict[int, dict[str, float]] = {}
-        for taken in self._batches:
-            for optimizer, rate in zip(self._optimizers, taken.rates, strict=True):
-                if rate is not None:
-                    optimizer.learning_rate = rate
-            before = harm.Held(self._state)
-            norms[taken.step] = {f"norm/{v.path}": float(tf.norm(v.value)) for v in self.model.trainable_variables}
-            logs = self._train(iter([taken.batch]))
-            if weights_finite:
-                fired = not np.isfinite(logs["loss"])
-            else:  # the loss, a mean over the epoch's steps, may have been lost before
-                fired = bool(harm.newly(harm.lost(self._weights), self._lost))
-            if fired:
+        before, norms = self._held, {}
+        try:
+            with steptrace.quiet():
+                for taken in self._batches:
+                    before = harm.Held(self._steps.variables)
+                    norms[taken.step] = self._steps.norms()
+                    if self._steps.fails(taken, self._lost, loss_only=weights_finite):
+                        before.restore()
+                        self._examine(taken, norms)
+                        break
+                else:
+                    before = harm.Held(self._steps.variables)
+                    self._found(autopsy.unreached(self._step - 1, bool(self.model.jit_compile), lost))
+        finally:
+            if weights_finite or self.then == "go_on":
+                after.restore()
+            else:
                 before.restore()
-                self._examine(taken, norms)
-                break
-        if weights_finite or self.then == "go_on":
-            after.restore()
-        else:
-            before.restore()
-            self.model.stop_training = True
+                self.model.stop_training = True
+            if not weights_finite:
+                self._release()
 
     def _examine(self, taken: "_Taken", norms: dict[int, dict[str, float]]) -> None:
         """The report of a step, from the state before it. norms: of the weights before the steps up to it."""
-        losses = {step: None if loss is None else float(loss) for step, loss in self._past}
-        history = [{"step": step, "loss": losses.get(step), **found} for step, found in norms.items()]
-        if self.capsule:
-            _capsule(self.model, taken.step, taken.batch).save(self.capsule)
+        losses = {step: None if loss is None else float(np.mean(loss)) for step, loss in self._past}
+        history = tuple({"step": step, "loss": losses.get(step), **found} for step, found in norms.items())
         subject = subject_of(self.model, taken.batch, self.names)
-        found = autopsy.report(subject, taken.step, history=tuple(history))
+        problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
+        found = autopsy.report(subject, taken.step, history=history)
+        if problem:
+            found = replace(found, left_out=(*found.left_out, f"the capsule was not written: {problem}"))
         if self._in_order and found.guilty:
             found = replace(found, positions=tuple(taken.first + example for example in found.guilty[0].examples))
-        if self.report is None or (found.harmful and not self.report.harmful):
-            self.report = found
+        self._found(found)
+
+    def _found(self, report: autopsy.Report) -> None:
+        if self.report is None or (report.harmful and not self.report.harmful):
+            self.report = report
             if self.verbose:
-                print(f"\n{found}")
+                print(f"\n{report}")
+
+
+def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> autopsy.Report:
+    """The report of one training step, taken from the model as it is, which is left as it is: also where nothing is NaN
+    yet, to ask what another compiler would make of it (`Report.kernels`, `Report.xla`).
+
+    model: compiled. x, y, sample_weight: one batch, as `fit` takes them. names: as `Autopsy` takes them.
+    """
+    data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
+    if not model.built:
+        model(data[0])
+    step = int(model.optimizer.iterations) if model.optimizer is not None else 0
+    return autopsy.report(subject_of(model, data, names), step)
 
 
 def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | None = None) -> autopsy.Report:
@@ -151,44 +215,201 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
     model: built and compiled as it was trained; its weights and optimizer state become those before the step. names: as
     `Autopsy` takes them. Raises CapsuleError if the file is none or of another model.
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     found = capsules.load(path)
     model.jit_compile = found.jit_compile
-    found.restore(subject_of(model, None).state)
-    return autopsy.report(subject_of(model, found.batch, names), found.step)
+    subject = subject_of(model, found.batch, names)
+    found.restore(_kept(subject))
+    return autopsy.report(subject, found.step)
 
 
 def subject_of(model: keras.Model, batch, names: dict[str, list[str]] | None = None) -> harm.Subject:
     """A compiled model's training step on a batch, as an autopsy takes it."""
-    optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
-    state = _unique(model.variables + model.metrics_variables, *(optimizer.variables for optimizer in optimizers))
-    measured = {id(variable) for variable in model.metrics_variables}
-    weights = {
-        variable.path: variable
-        for variable in state
-        if id(variable) not in measured and tf.as_dtype(variable.dtype).is_floating
-    }
-    return harm.Subject(model.train_step, batch, weights, state, optimizers, bool(model.jit_compile), names or {})
+    if model.run_eagerly:
+        state = _known(model)
+    else:
+        step = tf.function(model.train_step, autograph=False)
+        state = _unique(step.get_concrete_function(batch).variables)
+    return harm.Subject(
+        step=model.train_step,
+        data=batch,
+        weights=_weights(model, state),
+        state=state,
+        optimizers=_optimizers(model),
+        jit_compile=bool(model.jit_compile),
+        names=names or {},
+        eager=bool(model.run_eagerly),
+        inputs=_inputs(batch),
+    )
 
 
-def _capsule(model: keras.Model, step: int, batch) -> capsules.Capsule:
-    state = tuple((variable.path, np.array(variable)) for variable in subject_of(model, batch).state)
-    return capsules.Capsule(step, bool(model.jit_compile), state, batch)
+def capsule_of(subject: harm.Subject, step: int) -> capsules.Capsule:
+    """The subject's step, to be written to a file."""
+    names = {id(variable): name for name, variable in subject.weights.items()}
+    state = tuple((names.get(id(variable), variable.name), variable.numpy()) for variable in _kept(subject))
+    return capsules.Capsule(step, subject.jit_compile, state, subject.data)
+
+
+def _kept(subject: harm.Subject) -> list[tf.Variable]:
+    """What a capsule holds of the state: all but the numbers that metrics own."""
+    weights = {id(variable) for variable in subject.weights.values()}
+    return [v for v in subject.state if id(v) in weights or not (v.dtype.is_floating or v.dtype.is_complex)]
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """A step that was taken: its number, how many examples of the epoch came before, the learning rates, the batch."""
+    """A step that was taken: its number, how many examples of the epoch came before, the numbers before it that other
+    callbacks may have changed (a learning rate), the batch."""
 
     step: int
     first: int
-    rates: list[tf.Tensor | None]
+    numbers: Sequence[tf.Tensor]
     batch: object
 
 
+class _Steps:
+    """A model's training steps, watched.
+
+    train: the model's own train_function. variables: what a step may change.
+    """
+
+    def __init__(self, model: keras.Model, train: Callable, iterator):
+        self.model, self.train = model, train
+        if model.run_eagerly:
+            optimizer = model.optimizer
+            if optimizer is not None and not optimizer.built and model.trainable_variables:
+                optimizer.build(model.trainable_variables)
+            self._compiled, self._again = self._take, self._logged
+            self.variables = _known(model)
+        else:
+            specs = [iterator.element_spec]
+            plain = all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(specs))
+            self._again = tf.function(self._logged, input_signature=specs if plain else None, autograph=False)
+            unwatched = tf.function(lambda iterator: self._logged(_batch(iterator)), autograph=False)
+            self.variables = _unique(unwatched.get_concrete_function(iterator).variables)  # some are made only now
+            self._compiled = tf.function(self._take, autograph=False)
+        numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1]
+        self._numbers = numbers[:NUMBERS]
+
+    def weights(self) -> dict[str, tf.Variable]:
+        """{name: variable} of those whose values are judged."""
+        return _weights(self.model, self.variables)
+
+    def norms(self) -> dict[str, float]:
+        trainable = {id(variable.value) for variable in self.model.trainable_variables}
+        found = {name: variable for name, variable in self.weights().items() if id(variable) in trainable}
+        return {f"norm/{name}": float(tf.norm(tf.cast(variable, tf.float32))) for name, variable in found.items()}
+
+    def take(self, iterator, thorough: bool):
+        """One step: (logs, whether [weights, loss] are finite, the numbers before it, its batch). Raises
+        StopIteration or OutOfRangeError at the end of the data."""
+        return self._compiled(iterator, thorough)
+
+    def _take(self, iterator, thorough: bool):
+        batch, numbers = _batch(iterator), [tf.identity(variable) for variable in self._numbers]
+        logs = self._logged(batch)
+        return logs, self._flags(logs, thorough), numbers, batch
+
+    def _logged(self, batch):
+        return self.train(iter([batch]))
+
+    def _flags(self, logs, thorough: bool):
+        sums = [
+            tf.nn.l2_loss(tf.cast(variable, tf.float32))
+            for variable in self.weights().values()
+            if thorough or variable.shape.num_elements() < LARGE
+        ]
+        weights = tf.reduce_all(tf.math.is_finite(tf.stack(sums))) if sums else tf.constant(True)
+        loss = logs.get("loss") if isinstance(logs, dict) else None
+        return tf.stack([weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))])
+
+    def fails(self, taken: _Taken, before: dict[str, int], loss_only: bool) -> bool:
+        """Takes a step again, from the present state; whether it loses a weight or, if loss_only, the loss."""
+        for variable, value in zip(self._numbers, taken.numbers, strict=True):
+            variable.assign(value)
+        logs = self._again(taken.batch)
+        if loss_only:  # a mean over the epoch's steps
+            return not np.isfinite(logs["loss"]).all()
+        return bool(harm.newly(harm.lost(self.weights()), before))
+
+
+def _batch(iterator):
+    """The next one. What Keras passes as an Optional stands for None."""
+    batch = iterator.get_next() if hasattr(iterator, "get_next") else next(iterator)
+    return tf.nest.map_structure(lambda part: None if isinstance(part, tf.experimental.Optional) else part, batch)
+
+
+def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Those that the model's attributes hold, in lists and dicts too."""
+
+    def held(value) -> Iterator:
+        if isinstance(value, keras.optimizers.Optimizer):
+            yield value
+        elif isinstance(value, dict):
+            for part in value.values():
+                yield from held(part)
+        elif isinstance(value, (list, tuple)):
+            for part in value:
+                yield from held(part)
+
+    return _unique(held(vars(model)))
+
+
+def _known(model: keras.Model) -> list[tf.Variable]:
+    """The variables that the model and its optimizers own up to."""
+    groups = [model.variables, model.metrics_variables, *(optimizer.variables for optimizer in _optimizers(model))]
+    return _unique(variable.value for group in groups for variable in group)
+
+
+def _weights(model: keras.Model, state: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+    """{name: variable} of the numbers among the variables that no metric owns: Keras's paths where it has one."""
+    optimizers = [variable for optimizer in _optimizers(model) for variable in optimizer.variables]
+    paths = {id(variable.value): variable.path for variable in [*model.variables, *optimizers]}
+    metrics = {id(variable.value) for variable in model.metrics_variables}
+    found: dict[str, tf.Variable] = {}
+    for variable in state:
+        if id(variable) not in metrics and (variable.dtype.is_floating or variable.dtype.is_complex):
+            path = name = paths.get(id(variable), variable.name.removesuffix(":0"))
+            number = 1
+            while name in found:
+                number += 1
+                name = f"{path}#{number}"
+            found[name] = variable
+    return found
+
+
+def _inputs(batch) -> list[str]:
+    """How the tensors of a batch are called: x, y and sample_weight, with the key or place of each part."""
+    parts = dict(zip(("x", "y", "sample_weight"), batch, strict=False)) if isinstance(batch, tuple) else {"x": batch}
+
+    def named(name: str, value) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key in sorted(value):
+                yield from named(f"{name}[{key!r}]", value[key])
+        elif isinstance(value, (list, tuple)):
+            for number, part in enumerate(value):
+                yield from named(f"{name}[{number}]", part)
+        else:
+            yield from [name] * len(steptrace.flat(value))
+
+    return [name for part, value in parts.items() for name in named(part, value)]
+
+
+def _problem(function: Callable, *arguments) -> str:
+    """What went wrong in calling it; nothing where nothing did."""
+    try:
+        function(*arguments)
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _bytes(batch) -> int:
+    tensors = tf.nest.flatten(batch, expand_composites=True)
+    return sum(int(tf.size(tensor)) * max(tensor.dtype.size, 1) for tensor in tensors if tensor is not None)
+
+
 def _size(batch) -> int:
-    return next((int(tensor.shape[0]) for tensor in tf.nest.flatten(batch) if tensor.shape.rank), 0)
+    return next((int(t.shape[0]) for t in tf.nest.flatten(batch) if t is not None and t.shape.rank), 0)
 
 
 def _in_order() -> bool:
@@ -203,13 +424,5 @@ def _in_order() -> bool:
     return False
 
 
-def _finite(values, loss):
-    """(whether every value is finite, whether the loss is): one pass over each, and no copy."""
-    sums = [tf.nn.l2_loss(tf.cast(value, tf.float32)) for value in values]
-    weights = tf.reduce_all(tf.math.is_finite(tf.stack(sums))) if sums else tf.constant(True)
-    return weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))
-
-
-def _unique(*groups):
-    found = {id(variable): variable for group in groups for variable in group}
-    return list(found.values())
+def _unique(items):
+    return list({id(item): item for item in items}.values())
