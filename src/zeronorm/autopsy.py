@@ -109,11 +109,14 @@ def report(
     )
     found = traced and doing("the values of its operations", harm.examine, subject, traced, examined)
     found = found or harm.Findings((), (), {}, True)
-    if examined and outcomes[False] and any(one.op_type in steptrace.BODIES for one in found.guilty):
+    closed = not found.guilty or any(one.op_type in steptrace.BODIES for one in found.guilty)
+    if traced and examined and outcomes[False] and closed:
         found = doing("the inside of a loop", _from_kernels, subject, found) or found
     guilty = tuple(known_as(one, traced) for one in found.guilty)
     guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
     found = replace(found, guilty=guilty)
+    if outcomes[examined] and not guilty and not doing.left_out:
+        doing.left_out.append("the operation: the way back from the weights ends in what cannot be looked into")
     cures = ()
     if found.guilty and outcomes[examined]:
         cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
@@ -132,13 +135,15 @@ def report(
     )
 
 
+CAME_ONCE = (
+    "the step did not fail when it was repeated: it draws random numbers that no Keras seed fixes, or something "
+    "besides the step, a callback perhaps, writes a weight"
+)
+
+
 def unreached(step: int, jit_compile: bool, lost: Mapping[str, int]) -> Report:
     """The report of a failure that did not come again when the steps were repeated. step: the last of them."""
-    reason = (
-        "the step did not fail when it was repeated: it draws random numbers that no Keras seed fixes, or something "
-        "besides the step, a callback perhaps, writes a weight"
-    )
-    return Report(step, "", bool(lost), (), None, None, jit_compile, dict(lost), left_out=(reason,))
+    return Report(step, "", bool(lost), (), None, None, jit_compile, dict(lost), left_out=(CAME_ONCE,))
 
 
 class _Attempts:
@@ -169,7 +174,7 @@ def _from_kernels(subject: Subject, found: harm.Findings) -> harm.Findings:
 
 def _with_examples(subject: Subject, guilty: tuple[Guilty, ...], trial: harm.Trial) -> tuple[Guilty, ...]:
     """The same, and where the values of the first do not tell its examples, those found by trying."""
-    if not guilty or guilty[0].birth not in ("forward", "gradient"):
+    if not guilty or guilty[0].birth not in ("forward", "gradient", "weights") or guilty[0].rows:
         return guilty
     if guilty[0].examples and len(guilty[0].examples) < subject.batch:
         return guilty

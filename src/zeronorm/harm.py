@@ -251,7 +251,11 @@ class _Harm:
     ):
         self.step, self.subject, self.jit_compile, self.before, self.lost = step, subject, jit_compile, before, lost
         self.tensors = values
-        self.values = {name: np.asarray(value) for name, value in values.items() if value.dtype != tf.variant}
+        self.values = {  # a bfloat16 of rank 0 is no array yet
+            name: np.asarray(value.numpy() if tf.is_tensor(value) else value)
+            for name, value in values.items()
+            if value.dtype != tf.variant
+        }
         floats = {n: v for n, v in self.values.items() if steptrace.is_number(tf.as_dtype(v.dtype))}
         self.bad = {name for name, value in floats.items() if not np.isfinite(value).all()}
         self.nan = {name for name in self.bad if np.isnan(floats[name]).any()}
@@ -388,7 +392,7 @@ class _Harm:
         elements = tuple(tuple(int(i) for i in index) for index in where[:ELEMENTS])
         line = self.step.line(operation.name)
         name, weight = operation.name, None
-        if name in self.step.inputs and self.subject.inputs:
+        if name in self.step.inputs and len(self.step.inputs) == len(self.subject.inputs):  # not a body's
             name = self.subject.inputs[self.step.inputs.index(name)]
         rows, examples = {}, ()
         if birth == "weights":
@@ -452,8 +456,11 @@ class _Harm:
             return "optimizer"
         if operation.type in GROWING and self._large(operation):
             return "divergence"
-        unseen = not self.bad.intersection(self.step.losses) and name in self.through_gradient  # by the loss, that is
-        return "gradient" if name in self.step.gradient or unseen else "forward"
+        if name in self.step.gradient:
+            return "gradient"
+        seen = self.bad.intersection(self.step.losses)
+        after = name in self.through_gradient or any(o.name in self.step.gradient for o in steptrace.above(operation))
+        return "gradient" if after and not seen else "forward"
 
     def _large(self, operation: tf.Operation) -> list[str]:
         """The inputs of an operation that hold a finite value above LARGE."""

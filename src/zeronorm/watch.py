@@ -55,6 +55,7 @@ class Autopsy(keras.callbacks.Callback):
             )
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.report: autopsy.Report | None = None
+        self._steps: _Steps | None = None
 
     def on_train_begin(self, logs=None) -> None:
         model = self.model
@@ -65,11 +66,11 @@ class Autopsy(keras.callbacks.Callback):
             if other._fresh:
                 raise ValueError("Two zeronorm.Autopsy callbacks in one fit: leave one out.")
             other._release()  # of a fit that was interrupted
-        self.report, self._steps, self._over = None, None, False
+        self.report, self._over = None, False
         self._fresh = self._begun = True
         self._train = model.train_function
         model.train_function = self._watched
-        self._step, self._seen, self._batches, self._held = 0, 0, deque(), None
+        self._step, self._seen, self._batches, self._held, self._lost = 0, 0, deque(), None, None
         self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)  # (step, loss), not read before it is needed
         self._in_order = _in_order()
 
@@ -86,7 +87,7 @@ class Autopsy(keras.callbacks.Callback):
         """Leaves the model as it was before it was watched."""
         if getattr(self.model.train_function, "__self__", None) is self:
             self.model.train_function = self._train
-        self._over, self._held, self._batches, self._steps = True, None, deque(), None
+        self._over, self._held, self._batches = True, None, deque()
 
     def _watched(self, iterator):
         """As the model's own train_function: some steps, and their logs."""
@@ -105,10 +106,11 @@ class Autopsy(keras.callbacks.Callback):
             raise
 
     def _several(self, iterator):
-        if self._steps is None:
+        if self._lost is None:
             try:
-                with steptrace.quiet():
-                    self._steps = _Steps(self.model, self._train, iterator)
+                if self._steps is None or self._steps.train is not self._train:
+                    with steptrace.quiet():
+                        self._steps = _Steps(self.model, self._train, iterator)
             except Exception as error:
                 self._release()
                 logs = self._train(iterator)  # where the model itself is at fault it says so
@@ -160,8 +162,9 @@ class Autopsy(keras.callbacks.Callback):
                     before = harm.Held(self._steps.variables)
                     norms[taken.step] = self._steps.norms()
                     if self._steps.fails(taken, self._lost, loss_only=weights_finite):
+                        again = harm.newly(harm.lost(self._steps.weights()), self._lost)
                         before.restore()
-                        self._examine(taken, norms)
+                        self._examine(taken, norms, again)
                         break
                 else:
                     before = harm.Held(self._steps.variables)
@@ -175,13 +178,16 @@ class Autopsy(keras.callbacks.Callback):
             if not weights_finite:
                 self._release()
 
-    def _examine(self, taken: "_Taken", norms: dict[int, dict[str, float]]) -> None:
-        """The report of a step, from the state before it. norms: of the weights before the steps up to it."""
+    def _examine(self, taken: "_Taken", norms: dict[int, dict[str, float]], lost: dict[str, int]) -> None:
+        """The report of a step, from the state before it. norms: of the weights before the steps up to it. lost: the
+        weights that it lost."""
         losses = {step: None if loss is None else float(np.mean(loss)) for step, loss in self._past}
         history = tuple({"step": step, "loss": losses.get(step), **found} for step, found in norms.items())
         subject = subject_of(self.model, taken.batch, self.names)
         problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
         found = autopsy.report(subject, taken.step, history=history)
+        if lost and not found.harmful:
+            found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, autopsy.CAME_ONCE))
         if problem:
             found = replace(found, left_out=(*found.left_out, f"the capsule was not written: {problem}"))
         if self._in_order and found.guilty:
@@ -289,6 +295,7 @@ class _Steps:
             self._compiled = tf.function(self._take, autograph=False)
         numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1]
         self._numbers = numbers[:NUMBERS]
+        self._any_large = any(v.shape.num_elements() >= LARGE for v in self.weights().values())
 
     def weights(self) -> dict[str, tf.Variable]:
         """{name: variable} of those whose values are judged."""
@@ -301,8 +308,8 @@ class _Steps:
 
     def take(self, iterator, thorough: bool):
         """One step: (logs, whether [weights, loss] are finite, the numbers before it, its batch). Raises
-        StopIteration or OutOfRangeError at the end of the data."""
-        return self._compiled(iterator, thorough)
+        StopIteration or OutOfRangeError at the end of the data. thorough: whether large weights are looked at too."""
+        return self._compiled(iterator, thorough or not self._any_large)
 
     def _take(self, iterator, thorough: bool):
         batch, numbers = _batch(iterator), [tf.identity(variable) for variable in self._numbers]
