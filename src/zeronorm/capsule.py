@@ -1,6 +1,7 @@
 """A failing step in a file: the weights and optimizer state of before it, its batch and its random seeds."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -50,21 +51,24 @@ class Capsule:
             np.savez_compressed(file, about=json.dumps(about), **arrays)
         return path
 
-    def restore(self, variables: Sequence[tf.Variable]) -> None:
-        """Puts the state into a model's variables, in the same order. Raises CapsuleError if they do not fit."""
-        shapes = [tuple(variable.shape) for variable in variables]
-        if shapes != [value.shape for _, value in self.state]:
-            differing = next(
-                (
-                    f"'{path}' has shape {value.shape}, the model's '{variable.name}' {tuple(variable.shape)}"
-                    for (path, value), variable in zip(self.state, variables, strict=False)
-                    if value.shape != tuple(variable.shape)
-                ),
-                f"it holds {len(self.state)} variables, the model {len(variables)}",
-            )
-            raise CapsuleError(f"The capsule is of another model: {differing}. Build and compile it as it was trained.")
-        for (_, value), variable in zip(self.state, variables, strict=True):
-            variable.assign(value)
+    def restore(self, variables: Sequence[tuple[str, tf.Variable]]) -> None:
+        """Puts the state into a model's variables, which are found by their paths less the numbers that Keras gives to
+        layers without a name of their own, and, among equals, by their order. Raises CapsuleError if they do not fit.
+        """
+        waiting: dict[tuple, list[np.ndarray]] = {}
+        for path, value in self.state:
+            waiting.setdefault((_unnumbered(path), value.shape), []).append(value)
+        found = []
+        for path, variable in variables:
+            values = waiting.get((_unnumbered(path), tuple(variable.shape)))
+            if not values:
+                raise CapsuleError(
+                    f"The capsule is of another model: it has nothing for '{path}' of shape {tuple(variable.shape)}. "
+                    "Build and compile the model as it was trained."
+                )
+            found.append(values.pop(0))
+        for (_, variable), value in zip(variables, found, strict=True):
+            variable.assign(tf.cast(value, variable.dtype))
 
 
 def load(path: str | Path) -> Capsule:
@@ -80,6 +84,10 @@ def load(path: str | Path) -> Capsule:
         raise CapsuleError(f"{path} was written by another version of zeronorm (format {about['format']}).")
     batch = _filled(about["batch"], iter(leaves))
     return Capsule(about["step"], about["jit_compile"], state, batch, about["config"], about["names"])
+
+
+def _unnumbered(path: str) -> str:
+    return re.sub(r"_\d+(?=[/_#:]|$)", "", path.removesuffix(":0"))
 
 
 def _number(name: str) -> int:

@@ -234,7 +234,7 @@ def subject_of(model: keras.Model, batch, names: dict[str, list[str]] | None = N
         state = _known(model)
     else:
         step = tf.function(model.train_step, autograph=False)
-        state = _unique(step.get_concrete_function(batch).variables)
+        state = _captured(step.get_concrete_function(batch))
     return harm.Subject(
         step=model.train_step,
         data=batch,
@@ -250,15 +250,15 @@ def subject_of(model: keras.Model, batch, names: dict[str, list[str]] | None = N
 
 def capsule_of(subject: harm.Subject, step: int) -> capsules.Capsule:
     """The subject's step, to be written to a file."""
-    names = {id(variable): name for name, variable in subject.weights.items()}
-    state = tuple((names.get(id(variable), variable.name), variable.numpy()) for variable in _kept(subject))
+    state = tuple((name, variable.numpy()) for name, variable in _kept(subject))
     return capsules.Capsule(step, subject.jit_compile, state, subject.data)
 
 
-def _kept(subject: harm.Subject) -> list[tf.Variable]:
-    """What a capsule holds of the state: all but the numbers that metrics own."""
+def _kept(subject: harm.Subject) -> list[tuple[str, tf.Variable]]:
+    """(name, variable) of what a capsule holds of the state: all but the numbers that metrics own."""
     weights = {id(variable) for variable in subject.weights.values()}
-    return [v for v in subject.state if id(v) in weights or not (v.dtype.is_floating or v.dtype.is_complex)]
+    others = [v for v in subject.state if id(v) not in weights and not steptrace.is_number(v.dtype)]
+    return [*subject.weights.items(), *((variable.name, variable) for variable in others)]
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class _Steps:
             plain = all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(specs))
             self._again = tf.function(self._logged, input_signature=specs if plain else None, autograph=False)
             unwatched = tf.function(lambda iterator: self._logged(_batch(iterator)), autograph=False)
-            self.variables = _unique(unwatched.get_concrete_function(iterator).variables)  # some are made only now
+            self.variables = _captured(unwatched.get_concrete_function(iterator))  # some are made only now
             self._compiled = tf.function(self._take, autograph=False)
         numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1]
         self._numbers = numbers[:NUMBERS]
@@ -361,6 +361,12 @@ def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     return _unique(held(vars(model)))
 
 
+def _captured(function) -> list[tf.Variable]:
+    """The variables that a traced step reads or writes, those of custom loops and optimizers too, as it meets them."""
+    order = {id(outer): number for number, (outer, _) in enumerate(function.graph.captures)}
+    return sorted(_unique(function.variables), key=lambda variable: order.get(id(variable.handle), len(order)))
+
+
 def _known(model: keras.Model) -> list[tf.Variable]:
     """The variables that the model and its optimizers own up to."""
     groups = [model.variables, model.metrics_variables, *(optimizer.variables for optimizer in _optimizers(model))]
@@ -374,7 +380,7 @@ def _weights(model: keras.Model, state: Sequence[tf.Variable]) -> dict[str, tf.V
     metrics = {id(variable.value) for variable in model.metrics_variables}
     found: dict[str, tf.Variable] = {}
     for variable in state:
-        if id(variable) not in metrics and (variable.dtype.is_floating or variable.dtype.is_complex):
+        if id(variable) not in metrics and steptrace.is_number(variable.dtype):
             path = name = paths.get(id(variable), variable.name.removesuffix(":0"))
             number = 1
             while name in found:
