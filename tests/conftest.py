@@ -5,7 +5,6 @@ os.environ["GIT_OPTIONAL_LOCKS"] = "0"
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
@@ -20,13 +19,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="session")
 def composed(home):
     """composed("numerics=xla", ...) -> the config of one run, as Hydra composes it."""
-    schema.register()
-
-    def compose_(*overrides):
-        with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-            return compose("config", [f"home={home}", *overrides])
-
-    return compose_
+    return lambda *overrides: schema.composed(f"home={home}", *overrides)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class FirstLoss(keras.callbacks.Callback):
             self.lost_in = self.step
 
 
-@pytest.mark.parametrize("case", cases.BUGS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*cases.BUGS, *cases.KINDS], ids=lambda case: case.name)
 def test_names_the_cause(case):
     oracle, watch = FirstLoss(), Autopsy(verbose=0)
     fitted(case, oracle)

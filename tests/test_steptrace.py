@@ -96,4 +96,3 @@ def test_a_row_is_found_where_no_number_shows_the_dependence():
     [squares] = [o.outputs[0].name for o in traced.graph.get_operations() if o.type == "Sum"]
     dye = lineage.Dye(traced, lookup, ids.numpy(), squares, [ids])
     assert [dye.rows(element, 8).tolist() for element in ((0, 0), (0, 1), (1, 0), (1, 1))] == [[1], [0], [2], [1]]
-

@@ -662,6 +662,220 @@ def targets_in_dollars():
     return fitted(layers, x=x, y=y, optimizer=keras.optimizers.SGD(0.1))
 
 
+# ------------------------------------------------------------------------------------ kinds that the above do not touch
+
+
+class Applied(keras.layers.Layer):
+    """A function as a layer, behind a trainable scale."""
+
+    def __init__(self, function: Callable, **more):
+        super().__init__(**more)
+        self.function = function
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, x):
+        return self.function(self.scale * x)
+
+
+def with_row(value: float, width: int = 4) -> np.ndarray:
+    x = features(width)
+    x[ROW] = value
+    return x
+
+
+@bug("https://github.com/keras-team/keras/issues/16552", "forward", "MatMul", marked=False)
+def mixed_float16_without_loss_scale():
+    first = keras.layers.Dense(3, kernel_initializer=keras.initializers.Constant(100.0), dtype="mixed_float16")
+    return fitted([first, dense()], x=with_row(200.0))
+
+
+def group_lasso(weights):
+    return 0.01 * tf.reduce_sum(tf.norm(weights, axis=0))  # guilty
+
+
+@bug("https://github.com/tensorflow/tensorflow/issues/3307", "gradient", "Sqrt", step=0, examples=())
+def group_lasso_of_as_many_units_as_examples():
+    kernel = np.ones((4, BATCH))
+    kernel[:, 2] = 0
+    start = keras.initializers.Constant(kernel)
+    return fitted([keras.layers.Dense(BATCH, kernel_initializer=start, kernel_regularizer=group_lasso), dense()])
+
+
+@bug("https://github.com/tensorflow/tensorflow/issues/30199", "gradient", "Sqrt", step=0, examples=tuple(range(BATCH)))
+def distances_between_all_pairs():
+    def loss(y, p):
+        apart = tf.reduce_sum(tf.square(p[:, None] - p[None]), -1)
+        return tf.reduce_mean(tf.sqrt(apart), -1)  # guilty
+
+    return fitted([dense(3, kernel_initializer="glorot_uniform")], loss, y=targets(3))
+
+
+@bug("https://github.com/keras-team/keras/issues/13221", "divergence", "", marked=False, step=0, examples=())
+def exploding_recurrence():
+    grows = keras.initializers.Identity(6.0)
+    layer = keras.layers.SimpleRNN(3, activation=None, recurrent_initializer=grows)
+    return fitted([layer, dense()], x=features(120 * 2).reshape(-1, 120, 2))
+
+
+@bug("https://github.com/keras-team/keras/issues/18152", "forward", "RealDiv", marked=False)
+def average_of_padding():
+    x = np.random.default_rng(3).integers(1, 20, (4 * BATCH, 3)).astype(np.int32)
+    x[ROW] = 0
+    lookup = keras.layers.Embedding(20, 4, mask_zero=True, name="embedding")
+    return fitted([lookup, keras.layers.GlobalAveragePooling1D(), dense()], x=x)
+
+
+KINDS: list[Case] = []  # no thread stands for these: each a way in which a report could go wrong
+
+
+def kind(birth: str, op: str, **expected):
+    def add(make):
+        KINDS.append(Case(make.__name__, "", make, birth, op, **expected))
+        return make
+
+    return add
+
+
+class Cell(keras.layers.Layer):
+    """One step of a recurrence that ends in a function."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self.function, self.state_size, self.output_size = function, 3, 3
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), initializer="ones", name="kernel")
+
+    def call(self, x, states):
+        h = self.function(tf.matmul(x, self.kernel) + 0.5 * states[0])
+        return h, [h]
+
+
+def recurrence():
+    def unit(h):
+        return h / tf.norm(h, axis=-1, keepdims=True)  # guilty
+
+    x = features(5 * 4).reshape(-1, 5, 4)
+    x[ROW] = 0
+    return fitted([keras.layers.RNN(Cell(unit)), dense()], x=x)
+
+
+@kind("forward", "RealDiv")
+def inside_a_recurrence():
+    return recurrence()
+
+
+@kind("forward", "RealDiv", jit_compile=True)
+def inside_a_recurrence_that_xla_hides():
+    return recurrence()
+
+
+@kind("gradient", "RealDiv")
+def backward_of_a_custom_gradient():
+    @tf.custom_gradient
+    def length(x):
+        norm = tf.sqrt(tf.reduce_sum(x * x, -1, keepdims=True))
+        return norm, lambda upstream: upstream * x / norm  # guilty
+
+    return fitted([dense(3, use_bias=False), Applied(length), dense()], x=with_row(0))
+
+
+class Adversaries(keras.Model):
+    """Two optimizers, in a dict, which build themselves in the first step."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.critic = dense(4), dense(activation="sigmoid")
+
+    def compile(self, **optimizers):
+        super().compile()
+        self.optimizers = optimizers
+
+    def call(self, x):
+        return self.critic(self.generator(x))
+
+    def train_step(self, data):
+        x, _ = data
+        with tf.GradientTape(persistent=True) as tape:
+            real, fake = self.critic(x), self.critic(self.generator(0.1 * x))
+            caught = -tf.reduce_mean(tf.math.log(1 - real) + tf.math.log(fake + 1e-7))  # guilty
+            fooled = -tf.reduce_mean(tf.math.log(1 - fake + 1e-7))
+        for name, layer, loss in (("critic", self.critic, caught), ("generator", self.generator, fooled)):
+            weights = layer.trainable_weights
+            self.optimizers[name].apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return {"caught": caught, "fooled": fooled}
+
+
+@kind("forward", "Log")
+def two_optimizers_that_build_late():
+    keras.utils.set_random_seed(0)
+    model, x = Adversaries(), with_row(20)
+    model(x[:1])
+    model.compile(critic=keras.optimizers.Adam(), generator=keras.optimizers.Adam())
+    return model, {"x": x, "y": targets()}
+
+
+@kind("forward", "RealDiv")
+def phase_of_silence():
+    def phase(x):
+        spectrum = tf.signal.fft(tf.cast(x, tf.complex64))
+        unit = spectrum / tf.cast(tf.abs(spectrum), tf.complex64)  # guilty
+        return tf.math.real(unit)
+
+    return fitted([Applied(phase), dense()], x=with_row(0))
+
+
+@kind("data", "Placeholder", marked=False)
+def fill_value_left_in():
+    x = features()
+    x[ROW, 2] = 9.96921e36
+    return fitted([keras.layers.BatchNormalization(), dense()], x=x)
+
+
+@kind("forward", "UnsortedSegmentMax")
+def maximum_over_no_neighbours():
+    def pooled(x):
+        owner = tf.where(x[:, 0] > 0, tf.range(tf.shape(x)[0]), 0)
+        return tf.math.unsorted_segment_max(x, owner, BATCH)  # guilty
+
+    return fitted([Applied(pooled), dense()], x=with_row(-1.0))
+
+
+@kind("forward", "RealDiv")
+def examples_on_the_second_axis():
+    def normalised(x):
+        x = tf.transpose(x, [1, 0, 2])  # 16 positions, which is a multiple of the batch
+        x = x / tf.reduce_sum(x, -1, keepdims=True)  # guilty
+        return tf.reduce_mean(x, 0)
+
+    x = features(16 * 4).reshape(-1, 16, 4)
+    x[ROW, 6] = 0
+    return fitted([Applied(normalised), dense()], x=x)
+
+
+class Table(keras.layers.Layer):
+    """An embedding of its own making, looked up by flat ids."""
+
+    def build(self, shape):
+        matrix = np.random.default_rng(2).standard_normal((20, 4))
+        matrix[7] = 0
+        self.table = self.add_weight(shape=(20, 4), initializer=keras.initializers.Constant(matrix), name="table")
+
+    def call(self, ids):
+        found = keras.ops.take(self.table, tf.reshape(ids, [-1]), axis=0)
+        found = found / tf.norm(found, axis=-1, keepdims=True)  # guilty
+        return tf.reshape(found, [-1, 12])
+
+
+@kind("forward", "RealDiv", rows={"words/table": [7]})
+def row_of_an_own_table():
+    x = np.random.default_rng(3).integers(8, 20, (4 * BATCH, 3)).astype(np.int32)
+    x[ROW, 1] = 7
+    return fitted([Table(name="words"), dense()], x=x)
+
+
 # ---------------------------------------------------------------------------------------------------------- healthy
 
 

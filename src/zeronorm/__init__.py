@@ -1,7 +1,7 @@
 """zeronorm: why a cosine ranker's weights turn to NaN, as an experiment-tracked ablation; and the same question asked
 of any Keras model, by `zeronorm.Autopsy`."""
 
-__all__ = ["Autopsy", "replay"]
+__all__ = ["Autopsy", "examine", "replay"]
 
 
 def __getattr__(name: str):

@@ -260,21 +260,12 @@ def _one_sentence():
         raise click.ClickException(str(error)) from error
 
 
-def _composed(*overrides: str):
-    from hydra import compose, initialize_config_dir
-
-    from zeronorm import config
-
-    config.register()
-    with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
 def _connected(*overrides: str):
     """The config and a client of its store; one sentence if there is none yet."""
+    from zeronorm import config as schema
     from zeronorm import tracking
 
-    config = _composed(*overrides)
+    config = schema.composed(*overrides)
     file = tracking.store_uri(config).removeprefix("sqlite:///") if config.tracking.uri else None
     if file is None:
         raise click.ClickException("tracking=server needs a URI: set MLFLOW_TRACKING_URI.")

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -163,6 +164,13 @@ def conf_dir() -> Path:
     here = Path(__file__).resolve()
     checkout = here.parents[2] / "conf"
     return checkout if checkout.is_dir() else here.parent / "conf"
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config of one run, as the command line composes it."""
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", list(overrides))
 
 
 def validate(config: DictConfig) -> None:

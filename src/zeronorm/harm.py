@@ -474,7 +474,8 @@ class _Harm:
         for each in waiting:
             large = self._large(each)
             made = each.inputs and not large and (each.type == "Exp" or each.type not in GROWING)
-            if each.name in self.step.inputs or (made and not any(t.dtype == tf.resource for t in each.inputs)):
+            batch = each.name in self.step.inputs and self.step.losses  # a body's inputs are no batch
+            if batch or (made and not any(t.dtype == tf.resource for t in each.inputs)):
                 return each
             for tensor in large:
                 if tensor not in seen:

@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -223,7 +224,10 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
     """
     found = capsules.load(path)
     model.jit_compile = found.jit_compile
-    subject = subject_of(model, found.batch, names)
+    try:
+        subject = subject_of(model, found.batch, names)
+    except Exception as error:
+        raise capsules.CapsuleError(f"The capsule is of another model: its batch does not fit ({error}).") from error
     found.restore(_kept(subject))
     return autopsy.report(subject, found.step)
 
@@ -292,7 +296,13 @@ class _Steps:
             self._again = tf.function(self._logged, input_signature=specs if plain else None, autograph=False)
             unwatched = tf.function(lambda iterator: self._logged(_batch(iterator)), autograph=False)
             self.variables = _captured(unwatched.get_concrete_function(iterator))  # some are made only now
-            self._compiled = tf.function(self._take, autograph=False)
+            if model.steps_per_execution == 1:
+                self._compiled = tf.function(self._take, autograph=False)
+            else:  # the data may end between two of the steps, and a compiled step moves its counters all the same
+                signature = specs if plain else None
+                looks = {t: partial(self._taken, thorough=t) for t in (False, True)}
+                looks = {t: tf.function(look, input_signature=signature, autograph=False) for t, look in looks.items()}
+                self._compiled = lambda iterator, thorough: looks[thorough](_batch(iterator))
         numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1]
         self._numbers = numbers[:NUMBERS]
         self._any_large = any(v.shape.num_elements() >= LARGE for v in self.weights().values())
@@ -312,7 +322,10 @@ class _Steps:
         return self._compiled(iterator, thorough or not self._any_large)
 
     def _take(self, iterator, thorough: bool):
-        batch, numbers = _batch(iterator), [tf.identity(variable) for variable in self._numbers]
+        return self._taken(_batch(iterator), thorough)
+
+    def _taken(self, batch, thorough: bool):
+        numbers = [tf.identity(variable) for variable in self._numbers]
         logs = self._logged(batch)
         return logs, self._flags(logs, thorough), numbers, batch
 

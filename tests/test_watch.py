@@ -1,0 +1,167 @@
+"""The callback harms nothing: not a healthy training, not one that dies, not one in which it fails itself."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import cases
+import zeronorm
+from zeronorm import Autopsy, autopsy, harm
+
+
+def case(name: str) -> cases.Case:
+    return next(case for case in [*cases.BUGS, *cases.KINDS, *cases.HEALTHY] if case.name == name)
+
+
+DYING = case("rmse_of_an_exact_prediction")
+
+
+def convolutional():
+    """A model with all that keeps state: dropout, moving statistics, slots, metrics; its last batch is smaller."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((6, 6, 1)), *layers, keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    x = cases.features(36, 37).reshape(-1, 6, 6, 1)
+    return model, {"x": x, "y": x.mean(axis=(1, 2)), "epochs": 2, "verbose": 0, "batch_size": 8}
+
+
+def everything(model: keras.Model) -> list[np.ndarray]:
+    return [variable.numpy() for variable in [*model.variables, *model.optimizer.variables]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"steps_per_execution": 3}, {"run_eagerly": True}, {"jit_compile": True}],
+    ids=lambda o: next(iter(o), ""),
+)
+def test_a_healthy_training_is_the_same_bit_by_bit(options):
+    found = []
+    for callbacks in ([], [Autopsy()]):
+        model, arguments = convolutional()
+        model.compile(model.optimizer, "mse", metrics=["mae"], **options)
+        history = model.fit(**arguments, callbacks=callbacks)
+        found.append((everything(model), history.history, model.train_function))
+    (weights, history, _), (watched, watched_history, function) = found
+    assert history == watched_history and callbacks[0].report is None
+    for one, other in zip(weights, watched, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not hasattr(function, "__self__")  # the model's own again
+
+
+def test_a_training_that_dies_and_goes_on_is_the_same_and_examined_once(monkeypatch):
+    found, examined = [], []
+    report = autopsy.report
+    monkeypatch.setattr(autopsy, "report", lambda *a, **k: examined.append(a) or report(*a, **k))
+    for callbacks in ([], [Autopsy(then="go_on", verbose=0)]):
+        model, arguments = DYING.make()
+        model.fit(**arguments, batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=callbacks)
+        found.append(everything(model))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(examined) == 1 and callbacks[0].report.harmful
+
+
+@pytest.mark.parametrize("broken", ["examine", "Trial", "culprits"])
+def test_what_fails_in_the_autopsy_is_said_and_costs_nothing(monkeypatch, broken):
+    name = "global_norm_overflows" if broken == "culprits" else DYING.name
+    monkeypatch.setattr(harm, broken, lambda *arguments: 1 / 0) if broken != "Trial" else monkeypatch.setattr(
+        harm.Trial, "__call__", lambda *arguments: 1 / 0
+    )
+    model, arguments = case(name).make()
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
+    assert watch.report.step == 1 and watch.report.harmful and all(np.isfinite(w).all() for w in model.get_weights())
+    if broken != "culprits":  # which this case does not need
+        assert any("ZeroDivisionError" in reason for reason in watch.report.left_out)
+
+
+def test_random_numbers_that_no_seed_fixes_are_said():
+    class Noisy(keras.layers.Layer):
+        def call(self, x):
+            drawn = tf.random.uniform(tf.shape(x))
+            return x + tf.where(drawn < 0.002, tf.math.log(tf.zeros_like(drawn)), 0.0)
+
+    model, arguments = cases.fitted([Noisy(), cases.dense()])
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=8, epochs=60, verbose=0, callbacks=[watch])
+    assert watch.report.harmful and all(np.isfinite(w).all() for w in model.get_weights())
+    assert watch.report.guilty or autopsy.CAME_ONCE in watch.report.left_out
+
+
+def test_an_interrupted_fit_leaves_no_watch_behind():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, arguments = DYING.make()
+    watch = Autopsy()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[Interrupt(), watch])
+    model.fit(**arguments, batch_size=8, verbose=0, shuffle=False)
+    assert watch.report is None and int(model.optimizer.iterations) == 5
+    assert not hasattr(model.train_function, "__self__")
+
+
+def test_two_at_once_are_refused_and_one_may_be_used_again():
+    model, arguments = DYING.make()
+    with pytest.raises(ValueError, match=r"Two zeronorm\.Autopsy callbacks in one fit"):
+        model.fit(**arguments, verbose=0, callbacks=[Autopsy(), Autopsy()])
+    watch = Autopsy(verbose=0)
+    for _ in range(2):
+        model, arguments = DYING.make()
+        model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
+        assert watch.report.step == 1
+    healthy, arguments = convolutional()
+    healthy.fit(**arguments, callbacks=[watch])
+    assert watch.report is None
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_training(tmp_path):
+    with pytest.raises(ValueError, match="there is no folder"):
+        Autopsy(capsule=tmp_path / "none" / "step.npz")
+
+
+def test_the_json_is_strict_and_the_text_fits_a_terminal():
+    model, arguments = case("cross_entropy_by_hand").make()
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
+    found = json.loads(watch.report.to_json(), parse_constant=pytest.fail)
+    assert found["history"][-1]["loss"] is None and found["guilty"][0]["examples"] == [5]
+    lines = [line for line in str(watch.report).splitlines() if not line.startswith("    ") and ".py:" not in line]
+    assert max(map(len, lines)) <= 80
+
+
+def test_another_compiler_can_be_asked_beforehand():
+    """A healthy model under the kernels, of which XLA would make NaN; asking leaves it as it is."""
+    model, arguments = case("root_in_the_dead_branch_under_kernels").make()
+    model(arguments["x"][:1])
+    batch = slice(8, 16)
+    before = model.get_weights()
+    found = zeronorm.examine(model, arguments["x"][batch], arguments["y"][batch])
+    assert (found.kernels, found.xla, found.harmful, found.disagreement) == (False, True, False, True)
+    assert found.guilty[0].forward_op_type == "Sqrt" and found.guilty[0].examples == (5,)
+    assert "Under XLA it would" in str(found)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    first = zeronorm.examine(model, arguments["x"][:8], arguments["y"][:8])
+    assert (first.kernels, first.xla, first.guilty) == (False, False, ()) and "Step 0 is finite." in str(first)
+
+
+def test_a_batch_of_texts_is_not_given_to_xla():
+    """Which would end the process (see harm.Trial)."""
+    keras.utils.set_random_seed(0)
+    words = tf.constant([["a"], ["b"], ["c"], ["a"]] * 8)
+    lookup = keras.layers.StringLookup(vocabulary=["a", "b", "c"])
+    layers = [keras.Input((1,), dtype="string"), lookup, keras.layers.Embedding(4, 2), keras.layers.Flatten()]
+    model = keras.Sequential([*layers, cases.dense()])
+    model.compile("sgd", "mse", jit_compile=False)
+    y = cases.targets()
+    y[cases.ROW] = np.nan
+    watch = Autopsy(verbose=0)
+    model.fit(words, y, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
+    assert (watch.report.step, watch.report.birth, watch.report.xla) == (1, "data", None)
+    assert watch.report.guilty[0].operation == "y" and watch.report.guilty[0].examples == (5,)
