@@ -1,5 +1,6 @@
 """Every case of cases.py under three ways to watch a training, each in a fit of its own: what zeronorm.Autopsy says,
-what tf.debugging.enable_check_numerics says, what TerminateOnNaN says. Writes suite.json beside this file.
+what tf.debugging.enable_check_numerics says, what TerminateOnNaN says. Writes suite.json beside this file, and what
+example.py prints.
 
 python experiments/autopsy/suite.py
 """
@@ -19,6 +20,7 @@ import tensorflow as tf
 from rich.progress import track
 
 import cases
+import example
 from zeronorm import Autopsy, report, tracking
 
 HERE = Path(__file__).parent
@@ -111,6 +113,9 @@ def main() -> None:
         row |= {f.__name__: f(case) for f in (autopsy, check_numerics, terminate_on_nan)}
         rows.append(row)
     (HERE / "suite.json").write_text(json.dumps({"rows": rows, **PROVENANCE}, indent=1) + "\n")
+    with redirect_stdout(StringIO()) as printed:
+        example.main()
+    (HERE / "example.txt").write_text(printed.getvalue().strip() + "\n")
     with suppress(report.ReportError):
         report.refresh_readmes()
 

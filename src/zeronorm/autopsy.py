@@ -3,6 +3,7 @@ what makes the step finite."""
 
 import json
 import math
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -239,10 +240,16 @@ def _guilty_lines(guilty: Guilty) -> Iterator[str]:
     what = {"nan": "NaN", "inf": "infinite", "large": "finite, but so large that what follows overflows,"}[guilty.kind]
     yield from _wrapped(f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}")
     if guilty.file:
-        yield f"  {guilty.file}:{guilty.line}, in {guilty.function}"
+        yield f"  {_near(guilty.file)}:{guilty.line}, in {guilty.function}"
         yield f"    {guilty.text}"
     if guilty.weight:
         yield from _wrapped(f"  held by {guilty.weight}")
+
+
+def _near(file: str) -> str:
+    """A path as one would type it here."""
+    here = os.getcwd() + os.sep
+    return file.removeprefix(here)
 
 
 def _some(items) -> str:

@@ -329,6 +329,11 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
             f"They disagree: {_outcomes(base)}.",
         ),
         (
+            "Take the failing step apart: which operation, line, example and row (`autopsy.md` of a run that died, "
+            "`zeronorm autopsy RUN_ID` of any).",
+            "`SqrtGrad`, at the similarity's root, for every pair of an example and a zero title, and for no other.",
+        ),
+        (
             "Predict from the explanation, then check (`nan.predicted_step` of every run).",
             f"Both steps exact in {int(exact.sum())} of {len(runs)} runs of this study.",
         ),

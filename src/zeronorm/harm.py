@@ -5,6 +5,7 @@ From the weights that it poisoned the harm is followed back, through non-finite 
 made something non-finite out of finite inputs. Those are guilty; whatever else is infinite on the way is not.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -365,7 +366,7 @@ class _Harm:
                 continue
             if outputs and not self.bad.intersection(outputs) and self.nan.intersection(self.inputs[operation.name]):
                 line = self.step.line(operation.name)
-                found.append(operation.type + (f" at {line.file}:{line.line}" if line else ""))
+                found.append(operation.type + (f" at {os.path.basename(line.file)}:{line.line}" if line else ""))
         return tuple(dict.fromkeys(found))
 
     def guilty(self, starts: Iterable[tf.Tensor]) -> list[Guilty]:

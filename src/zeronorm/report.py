@@ -6,6 +6,7 @@ again from the committed files; the tests hold the READMEs against it, so no num
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -380,9 +381,77 @@ def _phases(name: str) -> str:
 def _measured(name: str) -> str:
     found = benchmark(name)
     rounds = f"{found['rounds']} rounds, " if "rounds" in found else f"{found['naive_runs']} naive runs, "
+    return rounds + _where(found)
+
+
+def _where(found: dict) -> str:
+    """Date, commit, hardware and versions of what a script measured."""
     dirty = " with uncommitted changes" if found["git.dirty"] == "true" else ""
-    where = f"commit {found['git.commit'][:12]}{dirty}; {found['hardware']}; {found['versions']}."
-    return f"{rounds}{found['date']}, {where}"
+    return f"{found['date']}, commit {found['git.commit'][:12]}{dirty}; {found['hardware']}; {found['versions']}."
+
+
+def _suite(name: str) -> str:
+    """experiments/<name>/suite.json as a table: each case under three ways to watch a training."""
+    lines = ["| case | cause | zeronorm.Autopsy | enable_check_numerics | TerminateOnNaN |", "|---|---|---|---|---|"]
+    for row in suite(name)["rows"]:
+        mode = ", XLA" if row["jit_compile"] else ""
+        cause = (
+            f"{row['birth']}{', ' + row['operation'] if row['operation'] else ''}" if row["birth"] else "none: healthy"
+        )
+        checked, stopped = row["check_numerics"]["says"], row["terminate_on_nan"]["says"]
+        if isinstance(checked, dict):
+            checked = f"{checked['operation']}{', the line' if checked['line'] == 'marked' else ''}"
+        if isinstance(stopped, dict):
+            stopped = f"stops after step {stopped['step']}, {stopped['lost'] or 'no'} values lost"
+        cells = [f"[{row['case'].replace('_', ' ')}]({row['thread']})", cause + mode, _suite_cell(row)]
+        lines.append("| " + " | ".join([*cells, str(checked), str(stopped)]) + " |")
+    return "\n".join(lines)
+
+
+def _suite_cell(row: dict) -> str:
+    found = row["autopsy"]
+    if "right" not in found:
+        return str(found["says"])
+    said, wrong = found["says"], [what for what, right in found["right"].items() if not right]
+    line = ", the line" if said["line"] == "marked" else ""
+    return f"step {said['step']}, {said['operation']}{line}" + (f"; **wrong: {', '.join(wrong)}**" if wrong else "")
+
+
+def suite(name: str) -> dict:
+    """experiments/<name>/suite.json, as suite.py wrote it."""
+    return json.loads(_existing(name, "suite.json").read_text())
+
+
+def _suite_verdict(name: str) -> str:
+    """The suite's table in sentences."""
+    bugs = [row for row in suite(name)["rows"] if row["birth"]]
+    healthy = [row for row in suite(name)["rows"] if not row["birth"]]
+    right = sum(all(row["autopsy"].get("right", {"": False}).values()) for row in bugs)
+    named = [row for row in bugs if isinstance(row["check_numerics"]["says"], dict)]
+    lined = [row for row in named if row["check_numerics"]["says"]["line"] == "marked"]
+    gradients = sum(row["birth"] == "gradient" for row in bugs)
+    found = sum(row["birth"] == "gradient" for row in lined)
+    stopped = [row for row in bugs if isinstance(row["terminate_on_nan"]["says"], dict)]
+    late = sum(row["terminate_on_nan"]["says"]["lost"] > 0 for row in stopped)
+    ways = ("autopsy", "check_numerics", "terminate_on_nan")
+    alarms = {way: sum(row[way]["alarm"] for row in healthy) for way in ways}
+    uncompiled = sum(row["check_numerics"]["says"] == "does not compile under XLA" for row in suite(name)["rows"])
+    births = Counter(row["birth"] for row in bugs)
+    return (
+        f"{len(bugs)} bugs ({', '.join(f'{number} {birth}' for birth, number in births.items())}) and {len(healthy)} "
+        f"healthy look-alikes. `zeronorm.Autopsy` is right in {right} of {len(bugs)}, in step, birth, operation, line, "
+        f"examples, rows and in what each compiler makes of the step, with {alarms['autopsy']} false alarms. "
+        f"`enable_check_numerics` names an operation in {len(named)}, with the user's line among its frames in "
+        f"{len(lined)}, {found} of the {gradients} births in a gradient among them; it cannot compile in {uncompiled} of "
+        f"all, and raises {alarms['check_numerics']} false alarms. `TerminateOnNaN` stops {len(stopped)} trainings, "
+        f"{late} of them after weights were lost, and raises {alarms['terminate_on_nan']}."
+    )
+
+
+def _watching(name: str) -> str:
+    """How long an autopsy of the question's full model takes, from a benchmark."""
+    seconds = benchmark(name)["autopsy_seconds"]
+    return ", ".join(f"{key} {value:.0f} s" for key, value in seconds.items())
 
 
 def _noise(name: str) -> str:
@@ -428,6 +497,11 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "benchmark": lambda name, _: _benchmark(name),
     "phases": lambda name, _: _phases(name),
     "measured": lambda name, _: _measured(name),
+    "suite": lambda name, _: _suite(name),
+    "suite_verdict": lambda name, _: _suite_verdict(name),
+    "suite_measured": lambda name, _: _where(suite(name)),
+    "watching": lambda name, _: _watching(name),
+    "example": lambda name, _: f"```text\n{_existing(name, 'example.txt').read_text().strip()}\n```",
 }
 
 
