@@ -349,7 +349,7 @@ MEASURES = {  # of the benchmarks' rows: what the column says, and how
 
 def benchmark(name: str) -> dict:
     """experiments/benchmarks/<name>.json, as the benchmark wrote it."""
-    return json.loads((experiments_dir() / "benchmarks" / f"{name}.json").read_text())
+    return json.loads(_existing("benchmarks", f"{name}.json").read_text())
 
 
 def _benchmark(name: str) -> str:
@@ -442,8 +442,8 @@ def _suite_verdict(name: str) -> str:
         f"healthy look-alikes. `zeronorm.Autopsy` is right in {right} of {len(bugs)}, in step, birth, operation, line, "
         f"examples, rows and in what each compiler makes of the step, with {alarms['autopsy']} false alarms. "
         f"`enable_check_numerics` names an operation in {len(named)}, with the user's line among its frames in "
-        f"{len(lined)}, {found} of the {gradients} births in a gradient among them; it cannot compile in {uncompiled} of "
-        f"all, and raises {alarms['check_numerics']} false alarms. `TerminateOnNaN` stops {len(stopped)} trainings, "
+        f"{len(lined)}, {found} of the {gradients} births in a gradient among them; it cannot compile in {uncompiled} "
+        f"of all, and raises {alarms['check_numerics']} false alarms. `TerminateOnNaN` stops {len(stopped)} trainings, "
         f"{late} of them after weights were lost, and raises {alarms['terminate_on_nan']}."
     )
 
