@@ -20,7 +20,7 @@ def test_every_claim_has_a_verdict_a_sentence_and_runs(runs):
     for judgement in found:
         assert judgement.sentence.endswith(".") and judgement.run_ids
         assert set(judgement.run_ids) <= set(runs["run_id"])
-    assert len(claims.steps(runs)) == 8
+    assert len(claims.steps(runs)) == 9
 
 
 def test_the_verdicts(runs):
