@@ -9,6 +9,8 @@ import json
 import linecache
 import os
 import re
+import subprocess
+import sys
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -20,7 +22,6 @@ import tensorflow as tf
 from rich.progress import track
 
 import cases
-import example
 from zeronorm import Autopsy, report, tracking
 
 HERE = Path(__file__).parent
@@ -113,9 +114,9 @@ def main() -> None:
         row |= {f.__name__: f(case) for f in (autopsy, check_numerics, terminate_on_nan)}
         rows.append(row)
     (HERE / "suite.json").write_text(json.dumps({"rows": rows, **PROVENANCE}, indent=1) + "\n")
-    with redirect_stdout(StringIO()) as printed:
-        example.main()
-    (HERE / "example.txt").write_text(printed.getvalue().strip() + "\n")
+    command = [sys.executable, str(HERE.relative_to(Path.cwd()) / "example.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (HERE / "example.txt").write_text(printed.strip() + "\n")
     with suppress(report.ReportError):
         report.refresh_readmes()
 
