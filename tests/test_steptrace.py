@@ -81,6 +81,21 @@ def test_the_interfaces_of_tensorflow_that_are_not_public_are_as_expected():
     graph = tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: -x)).get_concrete_function(tf.constant(1.0)).graph
     [branch] = [operation for operation in graph.get_operations() if operation.type in steptrace.BODIES]
     assert [len(body.outputs) for body in steptrace.called(branch)] == [1, 1]
+    compiled = tf.function(lambda x: x, jit_compile=True)
+    graph = tf.function(lambda x: compiled(x)).get_concrete_function(tf.constant(1.0)).graph
+    [call] = [operation for operation in graph.get_operations() if operation.type in steptrace.BODIES]
+    assert call.get_attr("_XlaMustCompile")  # see harm._must_compile
+
+
+def test_the_interfaces_of_keras_that_are_not_documented_are_as_expected():
+    """If this fails Keras has changed: see _Steps and _in_order in zeronorm/watch.py."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    model.compile("sgd", "mse")
+    model.make_train_function()
+    batch = (tf.ones((2, 1)), tf.zeros((2, 1)))
+    assert float(model.train_function(iter([batch]))["loss"]) == 1  # any iterator of batches, not tf.data's alone
+    assert {"x", "shuffle", "validation_split"} <= set(inspect.signature(keras.Model.fit).parameters)
+    assert "train_function" in vars(model)
 
 
 def test_a_row_is_found_where_no_number_shows_the_dependence():
