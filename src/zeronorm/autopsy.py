@@ -43,6 +43,12 @@ class Report:
     left_out: tuple[str, ...] = ()
 
     @property
+    def examined_under(self) -> str:
+        """Who computed the values and the cures: as trained, or, where that is finite, the one that fails."""
+        xla = self.jit_compile != (self.disagreement and not self.harmful)
+        return "XLA" if xla else "the kernels"
+
+    @property
     def disagreement(self) -> bool:
         """Whether the step fails under one of TensorFlow's kernels and XLA, and not under the other."""
         return None not in (self.kernels, self.xla) and self.kernels != self.xla
@@ -87,14 +93,16 @@ def report(
     outcomes: Mapping[bool, Mapping[str, int] | None] | None = None,
     traced: steptrace.Step | None = None,
     known_as: Callable[[Guilty, steptrace.Step], Guilty] = lambda guilty, step: guilty,
+    loss_is_finite: bool | None = None,
     **more,
 ) -> Report:
     """The autopsy of one step: run under both numerics, and examined under the one it was trained with; under the other
     where only that one fails.
 
     step: its number in the training. outcomes, traced: {jit_compile: what harm.Trial returns} and the traced step,
-    where the caller knows them. known_as: another description of a guilty operation of the traced step. more: of
-    Report's, what only the caller knows.
+    where the caller knows them. known_as: another description of a guilty operation of the traced step.
+    loss_is_finite: what the user's own step returned, where a fused kernel may have swallowed what the traced step
+    shows. more: of Report's, what only the caller knows.
     """
     doing = _Attempts()
     trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
@@ -116,6 +124,15 @@ def report(
     guilty = tuple(known_as(one, traced) for one in found.guilty)
     guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
     found = replace(found, guilty=guilty)
+    if loss_is_finite and not found.loss_is_finite:
+        hidden = "a fused kernel: the loss that was trained on is finite"
+        found = replace(found, loss_is_finite=True, swallowed=(*found.swallowed, hidden))
+    unknown = set(subject.names).difference(subject.weights)
+    if unknown:
+        tables = [name for name, variable in subject.weights.items() if variable.shape.rank == 2]
+        doing.left_out.append(
+            f"names of {', '.join(sorted(unknown))}: no such weight; there are {', '.join(tables[:8])}"
+        )
     if outcomes[examined] and not guilty and not doing.left_out:
         doing.left_out.append("the operation: the way back from the weights ends in what cannot be looked into")
     cures = ()
@@ -128,12 +145,18 @@ def report(
         guilty=found.guilty,
         **{name: None if outcomes[jit] is None else bool(outcomes[jit]) for name, jit in (("kernels", 0), ("xla", 1))},
         jit_compile=trained,
-        lost=outcomes[examined] or {},
+        lost=_weights_first(outcomes[examined] or {}, subject.optimizers),
         swallowed=found.swallowed,
         cures=cures,
         left_out=tuple(doing.left_out),
         **more,
     )
+
+
+def _weights_first(lost: Mapping[str, int], optimizers) -> dict[str, int]:
+    """The same, the optimizers' variables last."""
+    slots = tuple(f"{optimizer.name}/" for optimizer in optimizers)
+    return dict(sorted(lost.items(), key=lambda item: bool(slots) and item[0].startswith(slots)))
 
 
 CAME_ONCE = (
@@ -195,7 +218,8 @@ SHOWN = 5  # examples and rows that the text lists
 
 
 def _lines(report: Report) -> Iterator[str]:
-    weights = ", ".join(f"{name} ({count})" for name, count in report.lost.items())
+    weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
+    weights += f" and {len(report.lost) - SHOWN} variables more" if len(report.lost) > SHOWN else ""
     if report.harmful:
         yield from _wrapped(f"Step {report.step} made values of these variables non-finite: {weights}.")
     elif report.disagreement:
@@ -225,10 +249,18 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _wrapped(f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}.")
     if report.cures:
         yield ""
-        yield "Tried on this step:"
+        under = report.examined_under
+        other = "the kernels" if under == "XLA" else "XLA"
+        yield f"Tried on this step, under {under}:"
         for cure in report.cures:
             verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
-            yield from _wrapped(f"  {verdict:9}  {cure.name}" + (f": {cure.write}" if cure.write else ""), indent=13)
+            there = {True: f"; finite under {other}", False: f"; fails under {other}", None: ""}[cure.elsewhere]
+            if cure.write and not cure.folk:
+                yield from _wrapped(f"  {verdict:9}  {cure.name}{there}", indent=13)
+                yield f"{'':13}{cure.write}"
+            else:
+                said = f": {cure.write}" if cure.write else ""
+                yield from _wrapped(f"  {verdict:9}  {cure.name}{said}", indent=13)
     yield from report.endings()
 
 

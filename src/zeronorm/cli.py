@@ -180,6 +180,8 @@ def autopsy(target: str, step: int | None, capsule: str | None, factory: str | N
 
     from zeronorm import sweep, tracking
 
+    if not os.path.isfile(target) and (factory or os.sep in target or target.endswith(".npz")):
+        raise click.ClickException(f"There is no file {target}.")
     if not os.path.isfile(target):
         config, client = _connected()
         try:
@@ -227,7 +229,7 @@ def _made(factory: str | None, target: str):
     """The model that MODULE:FUNCTION returns."""
     import pkgutil
 
-    if not factory:
+    if not factory or ":" not in factory:
         raise click.ClickException(
             f"{target} is a capsule of a model of your own: name a function that returns that model, compiled as it "
             "was trained, with --model MODULE:FUNCTION."

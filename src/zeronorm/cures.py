@@ -22,12 +22,14 @@ SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
 @dataclass(frozen=True)
 class Cure:
     """name: what to do. write: as code, where it is code. finite: whether the step is with it; None: not tried. folk:
-    whether it is what people try first, and not a rule for the guilty operation."""
+    whether it is what people try first, and not a rule for the guilty operation. elsewhere: as finite, under the other
+    of TensorFlow's kernels and XLA, of a rule that is put into the graph."""
 
     name: str
     write: str
     finite: bool | None
     folk: bool = False
+    elsewhere: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,41 @@ def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[C
     changes: dict[str, Rule] = {}
     for kind, those in kinds.items():
         rule = RULES[kind]
-        own = {one.forward_operation: rule for one in those if rule.changes and one.forward_operation in known}
+        inside = [one.forward_operation for one in those if one.forward_operation in known]
+        if kind in QUOTIENTS:  # an epsilon after a root leaves the root's own gradient singular
+            roots = {root.name: RULES[root.type] for name in inside for root in _root_below(step, name)}
+            if roots:
+                write = next(iter(roots.values())).write
+                yield Cure("epsilon inside the root below the quotient", write, *_verdicts(subject, step, roots))
+        own = dict.fromkeys(inside, rule) if rule.changes else {}
         changes |= own
-        finite = _substituted(subject, step, own) if own else None
-        yield Cure(rule.name, rule.write, finite)
-        if finite:
-            return
+        write = _written(rule, step, inside)
+        yield Cure(rule.name, write, *(_verdicts(subject, step, own) if own else (None,)))
     if len(kinds) > 1 and changes:
         names = dict.fromkeys(rule.name for rule in changes.values())
-        yield Cure("these together: " + "; ".join(names), "", _substituted(subject, step, changes))
+        yield Cure("these together: " + "; ".join(names), "", *_verdicts(subject, step, changes))
+
+
+QUOTIENTS = {"RealDiv": 1, "Div": 1, "DivNoNan": 1, "Reciprocal": 0}  # {kind: which input is the denominator}
+NEAR = 12  # operations between a quotient and the root that its denominator comes from, at most
+
+
+def _root_below(step: Step, operation: str) -> list[tf.Operation]:
+    """The square roots that a quotient's denominator comes from, where they are near."""
+    quotient = step.graph.get_operation_by_name(operation)
+    below = quotient.inputs[QUOTIENTS[quotient.type]].op
+    return [each for each in [below, *steptrace.above(below)[:NEAR]] if each.type in ("Sqrt", "Rsqrt")]
+
+
+def _written(rule: Rule, step: Step, operations: Sequence[str]) -> str:
+    """The rule as code, with the constants that the operation's type can hold."""
+    text = rule.write
+    for position, _, constant in rule.changes if operations else ():
+        dtype = step.graph.get_operation_by_name(operations[0]).inputs[position].dtype
+        used = _constant(constant, dtype)
+        if used != constant:
+            text = text.replace(f"{constant:g}", f"{used:g}").replace(f"{used:g}.0", f"{used:g}")
+    return text
 
 
 def _finite(subject: Subject) -> bool:
@@ -181,12 +209,23 @@ def _set(thing, attribute: str, value) -> Iterator[None]:
         setattr(thing, attribute, before)
 
 
-def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> bool:
-    """Whether the step is finite with each rule's changes before its forward operation and the gradient of that."""
+def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> tuple[bool | None, bool, bool | None]:
+    """(whether the step is finite with the rules, False, whether under the other compiler): as `Cure` has them."""
+    own, other = (_substituted(subject, step, rules, jit) for jit in (subject.jit_compile, not subject.jit_compile))
+    return own, False, other
+
+
+def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_compile: bool) -> bool | None:
+    """Whether the step is finite with each rule's changes before its forward operation and the gradient of that; None
+    where it cannot be computed so."""
+    if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see harm.Trial
+        return None
     held, before = Held(subject.state), lost(subject.weights)
     try:
-        steptrace.runner(step, [], subject.jit_compile, changed(step, rules))(*subject.tensors)
+        steptrace.runner(step, [], jit_compile, changed(step, rules))(*subject.tensors)
         return not newly(lost(subject.weights), before)
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return None
     finally:
         held.restore()
 
@@ -224,7 +263,7 @@ def _constant(value: float, dtype: tf.DType) -> float:
         return 1e-3  # its reciprocal and its square are in range
     if 0.9 < abs(value) < 1:
         return np.sign(value) * (1 - 1e-2)
-    return float(np.clip(value, -1e4, 10))  # exp(10) = 2e4
+    return float(np.clip(value, -1e4, 8))  # exp(8) = 3e3, whose square is in the gradient's range
 
 
 def _canonical(tensor: str) -> str:

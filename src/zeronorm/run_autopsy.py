@@ -41,6 +41,10 @@ class RunReport(autopsy.Report):
     places: tuple[tuple[dict, ...], ...] = ()
     treated: tuple[treatments.Treatment, ...] = ()
 
+    @property
+    def examined_under(self) -> str:
+        return {"kernels": "the kernels", "xla": "XLA", "tf1": "the emulation of TensorFlow 1.x"}[self.examined]
+
     def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
         names = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
         for name, fails in self.fails.items():
@@ -57,7 +61,7 @@ class RunReport(autopsy.Report):
     def endings(self) -> Iterator[str]:
         if self.treated:
             yield ""
-            yield f"The same step under {self.examined} with every similarity and repair:"
+            yield f"The same step, under {self.examined_under}, with every similarity and repair:"
             yield f"  {'similarity':16} {'zero rows':12} {'outcome':8} {'|gradient|':>10} {'loss':>17}"
         for one in self.treated:
             loss = "" if one.loss is None else f"{one.loss:.4f} -> "
@@ -92,8 +96,10 @@ class RunReport(autopsy.Report):
         opening = "Guilty of" if self.harmful else f"Finite under {self.own}; elsewhere guilty of"
         who = f"{first.op_type} ({first.forward_op_type}'s gradient)" if first.birth == "gradient" else first.op_type
         where = f" of {first.function}, {Path(first.file).name}:{first.line}" if first.file else ""
+        more = sum(one.count for one in self.guilty) - 1
         at = f" at example {places[0]['example']}, {places[0]['role']}, '{places[0]['title']}'" if places else ""
         fails = " and ".join(name for name, fails in self.fails.items() if fails)
+        at += f" and {more} more" if places and more else ""
         return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
 
 

@@ -488,4 +488,5 @@ def job(config: DictConfig) -> None:
         if result.autopsy:
             console.print(result.autopsy, markup=False)
         console.print(f"Files: {folder}")
+        console.print(f"Its autopsy again, or of another step: zeronorm autopsy {run_id}")
         console.print(browse_hint(config))

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -123,7 +124,8 @@ class Autopsy(keras.callbacks.Callback):
         logs = None
         for _ in range(self.model.steps_per_execution):
             try:
-                logs = self._one(iterator)
+                with steptrace.quiet() if self._step < 2 else nullcontext():  # each fit has a trace of its own
+                    logs = self._one(iterator)
             except (StopIteration, tf.errors.OutOfRangeError):
                 if logs is None:
                     raise
@@ -162,10 +164,11 @@ class Autopsy(keras.callbacks.Callback):
                 for taken in self._batches:
                     before = harm.Held(self._steps.variables)
                     norms[taken.step] = self._steps.norms()
-                    if self._steps.fails(taken, self._lost, loss_only=weights_finite):
+                    fails, loss_is_finite = self._steps.fails(taken, self._lost, loss_only=weights_finite)
+                    if fails:
                         again = harm.newly(harm.lost(self._steps.weights()), self._lost)
                         before.restore()
-                        self._examine(taken, norms, again)
+                        self._examine(taken, norms, again, loss_is_finite)
                         break
                 else:
                     before = harm.Held(self._steps.variables)
@@ -179,20 +182,24 @@ class Autopsy(keras.callbacks.Callback):
             if not weights_finite:
                 self._release()
 
-    def _examine(self, taken: "_Taken", norms: dict[int, dict[str, float]], lost: dict[str, int]) -> None:
+    def _examine(self, taken: "_Taken", norms: dict, lost: dict[str, int], loss_is_finite: bool) -> None:
         """The report of a step, from the state before it. norms: of the weights before the steps up to it. lost: the
-        weights that it lost."""
+        weights that it lost. loss_is_finite: whether its loss was."""
         losses = {step: None if loss is None else float(np.mean(loss)) for step, loss in self._past}
         history = tuple({"step": step, "loss": losses.get(step), **found} for step, found in norms.items())
         subject = subject_of(self.model, taken.batch, self.names)
         problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
-        found = autopsy.report(subject, taken.step, history=history)
+        found = autopsy.report(subject, taken.step, loss_is_finite=loss_is_finite, history=history)
         if lost and not found.harmful:
             found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, autopsy.CAME_ONCE))
         if problem:
             found = replace(found, left_out=(*found.left_out, f"the capsule was not written: {problem}"))
-        if self._in_order and found.guilty:
-            found = replace(found, positions=tuple(taken.first + example for example in found.guilty[0].examples))
+        examples = found.guilty[0].examples if found.guilty else ()
+        if self._in_order:
+            found = replace(found, positions=tuple(taken.first + example for example in examples))
+        elif examples:
+            why = "the examples' places in the data set: fit was not given arrays with shuffle=False"
+            found = replace(found, left_out=(*found.left_out, why))
         self._found(found)
 
     def _found(self, report: autopsy.Report) -> None:
@@ -200,14 +207,23 @@ class Autopsy(keras.callbacks.Callback):
             self.report = report
             if self.verbose:
                 print(f"\n{report}")
+                if report.harmful and self.then == "stop":
+                    print("The last finite weights are back in the model; the training ends here.")
+                if self.capsule:
+                    print(f"The step is in {self.capsule}.")
 
 
 def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> autopsy.Report:
     """The report of one training step, taken from the model as it is, which is left as it is: also where nothing is NaN
     yet, to ask what another compiler would make of it (`Report.kernels`, `Report.xla`).
 
-    model: compiled. x, y, sample_weight: one batch, as `fit` takes them. names: as `Autopsy` takes them.
+    model: compiled. x, y, sample_weight: one batch, as `fit` takes them, or x a tf.data.Dataset, of which the first
+    batch is taken. names: as `Autopsy` takes them. Raises ValueError if the model is not compiled.
     """
+    if not getattr(model, "compiled", False):
+        raise ValueError("zeronorm.examine takes a training step of a compiled model: call model.compile first.")
+    if isinstance(x, tf.data.Dataset):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(next(iter(x)))
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
     if not model.built:
@@ -342,14 +358,16 @@ class _Steps:
         loss = logs.get("loss") if isinstance(logs, dict) else None
         return tf.stack([weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))])
 
-    def fails(self, taken: _Taken, before: dict[str, int], loss_only: bool) -> bool:
-        """Takes a step again, from the present state; whether it loses a weight or, if loss_only, the loss."""
+    def fails(self, taken: _Taken, before: dict[str, int], loss_only: bool) -> tuple[bool, bool]:
+        """Takes a step again, from the present state: (whether it loses a weight or, if loss_only, the loss; whether
+        the loss is finite)."""
         for variable, value in zip(self._numbers, taken.numbers, strict=True):
             variable.assign(value)
         logs = self._again(taken.batch)
-        if loss_only:  # a mean over the epoch's steps
-            return not np.isfinite(logs["loss"]).all()
-        return bool(harm.newly(harm.lost(self.weights()), before))
+        loss = logs.get("loss") if isinstance(logs, dict) else None  # a mean over the epoch's steps
+        loss_is_finite = loss is not None and bool(np.isfinite(loss).all())
+        fails = not loss_is_finite if loss_only else bool(harm.newly(harm.lost(self.weights()), before))
+        return fails, loss_is_finite
 
 
 def _batch(iterator):
