@@ -251,8 +251,12 @@ def print_comparison(cells: pd.DataFrame, edited: list[str], console: Console) -
 
 
 def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
-    """experiments/<name>/noise.json from a comparison with another run of the same configs."""
-    found = {"columns": reproduction.noise_of(cells), **_entry(command, tags)}
+    """experiments/<name>/noise.json from a comparison with another run of the same configs; what was measured before
+    stays where it is larger."""
+    before, found = noise(name), reproduction.noise_of(cells)
+    known = before.get("columns", {})
+    largest = {column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]}
+    found = {"columns": largest, "measurements": [*before.get("measurements", []), _entry(command, tags)]}
     (experiments_dir() / name / "noise.json").write_text(json.dumps(found, indent=1) + "\n")
     refresh_readmes()
 
@@ -461,11 +465,11 @@ def _noise(name: str) -> str:
         return "Not measured for this study: `zeronorm reproduce` then accepts no difference that a table would show."
     columns = [f"{metric}_mean" for metric in study.METRICS]
     labels = {"mrr": "MRR", "hits_at_1": "hits@1", "hits_at_10": "hits@10", "mean_rank": "mean rank"}
+    ways = [f"`{m['command']}` ({m['date']}, commit {m['commit']}, {m['hardware']})" for m in found["measurements"]]
     largest = ", ".join(f"{labels[m]} {found['columns'].get(c, 0):.3g}" for m, c in zip(labels, columns, strict=True))
     return (
-        f"Largest difference of a condition between two runs of the same configs, one of them by `{found['command']}`: "
-        f"{largest}. `zeronorm reproduce` tolerates twice that. {found['date']}, commit {found['commit']}, "
-        f"{found['hardware']}."
+        f"Largest difference of a condition between two runs of the same configs: {largest}. `zeronorm reproduce` "
+        f"tolerates twice that. Measured by {'; '.join(ways)}."
     )
 
 
