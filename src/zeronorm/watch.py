@@ -145,7 +145,7 @@ class Autopsy(keras.callbacks.Callback):
         self._past.append((self._step, logs.get("loss") if isinstance(logs, dict) else None))
         self._step += 1
         self._seen += _size(batch)
-        weights_finite, loss_finite = flags.numpy() if hasattr(flags, "numpy") else flags
+        weights_finite, loss_finite = flags.numpy()
         if not (weights_finite and (loss_finite or self.report)):
             newly = harm.newly(harm.lost(self._steps.weights()), self._lost)
             if newly or not (loss_finite or self.report):
@@ -200,16 +200,16 @@ class Autopsy(keras.callbacks.Callback):
         elif examples:
             why = "the examples' places in the data set: fit was not given arrays with shuffle=False"
             found = replace(found, left_out=(*found.left_out, why))
-        self._found(found)
+        self._found(found, written=bool(self.capsule and not problem))
 
-    def _found(self, report: autopsy.Report) -> None:
+    def _found(self, report: autopsy.Report, written: bool = False) -> None:
         if self.report is None or (report.harmful and not self.report.harmful):
             self.report = report
             if self.verbose:
                 print(f"\n{report}")
                 if report.harmful and self.then == "stop":
                     print("The last finite weights are back in the model; the training ends here.")
-                if self.capsule:
+                if written:
                     print(f"The step is in {self.capsule}.")
 
 
