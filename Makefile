@@ -9,7 +9,7 @@ ablation: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check --quiet src tests experiments
 	$(BIN)/ruff format --quiet --check src tests experiments
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \

@@ -65,36 +65,44 @@ def test_the_report_follows_from_its_runs(name):
 
 
 def commands():
+    """(folder of the README, the words after `zeronorm`) of every command that a README prints."""
+    pattern = r"(?:^|`|\| `)((?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?zeronorm [^`\n]+)"
     for readme in READMES:
-        for line in re.findall(
-            r"(?:^|`|\| `)((?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?zeronorm [^`\n]+)", readme.read_text(), re.M
-        ):
-            yield readme.parent.name, line
+        for line in re.findall(pattern, readme.read_text(), re.M):
+            words = shlex.split(line)
+            yield readme.parent.name, words[next(n for n, word in enumerate(words) if word.endswith("zeronorm")) + 1 :]
 
 
-@pytest.mark.parametrize("where, line", sorted(set(commands())))
-def test_every_printed_command_parses(where, line, home, tmp_path, monkeypatch):
-    words = shlex.split(line)
-    words = words[next(n for n, word in enumerate(words) if word.endswith("zeronorm")) + 1 :]
-    if words[0] == "reproduce":
-        if words[1:] in ([], ["NAME"]):  # in the prose
-            return
-        words = ["train", f"study={words[1]}", *words[2:]]
-    if words[0] != "train":
-        cli.main.commands[words[0]].make_context(words[0], words[1:])  # raises if an option is not there
-    if words[0] != "train" or "--help" in words:
-        return
+def compositions():
+    """{its overrides: a README that prints it} of every printed `train` and `reproduce`."""
+    found = {}
+    for where, (command, *words) in commands():
+        if command == "reproduce" and words not in ([], ["NAME"]):  # which stand in the prose
+            words = [f"study={words[0]}", *words[1:]]
+        elif command != "train" or "--help" in words:
+            continue
+        found.setdefault(tuple(word for word in words if not word.startswith("-")), where)
+    return found
+
+
+def test_every_printed_command_has_its_options():
+    for _, (command, *words) in commands():
+        if command not in ("train", "reproduce"):
+            cli.main.commands[command].make_context(command, words)  # raises if an option is not there
+
+
+@pytest.mark.parametrize("overrides", compositions(), ids=" ".join)
+def test_every_printed_configuration_composes(overrides, home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     (tmp_path / "my_titles.tsv").touch()
     schema.register()
     (tmp_path / "similarity").mkdir()  # the placement that the README adds
     (tmp_path / "similarity" / "guarded.yaml").write_text("name: guarded\nfunction: mine.guarded\nepsilon: 1.0e-6\n")
-    overrides = [word for word in words[1:] if not word.startswith("-")] + [f"hydra.searchpath=[file://{tmp_path}]"]
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         # as a sweep over one job or more, which is what `expand` makes of any command line
         base = compose("config", [f"home={home}"], return_hydra_config=True)
-        base.hydra.overrides.task = overrides
+        base.hydra.overrides.task = [*overrides, f"hydra.searchpath=[file://{tmp_path}]"]
         study_name = next((word.split("=")[1] for word in overrides if word.startswith("study=")), None)
         if study_name:
             base.hydra.sweeper = compose("config", [f"study={study_name}"], return_hydra_config=True).hydra.sweeper

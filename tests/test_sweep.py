@@ -125,6 +125,7 @@ def test_the_store_holds_the_sweep(swept):
         assert tags["mlflow.note.content"].startswith("57 of 106 title rows start at zero.")
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"config.yaml", "nan_events.json", "audit.json", "norms.png", "curves.csv.gz", ".hydra"} <= files
+        assert ("autopsy.md" in files) == ("autopsy.json" in files) == (tags["outcome"] == "nan")
 
 
 def test_curves_are_the_closed_list_and_finite(swept):
@@ -321,7 +322,7 @@ def test_a_new_study_is_one_file(swept):
     folder, _ = swept
     (folder / "conf" / "study").mkdir()
     (folder / "conf" / "study" / "mine.yaml").write_text(STUDY)
-    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", "study=mine", *SMALL)
+    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", "study=mine", "autopsy=false", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6 runs finished" in done.stdout
     assert "2 of 6 conditions end in NaN" in done.stdout
@@ -334,7 +335,8 @@ def test_hydras_own_launcher_gives_the_same_runs(fresh):
     """In this process, one after the other: the same outcomes, steps and quality as in workers."""
     folder, _, added = fresh
     for launcher in ("basic", "workers"):
-        done = zeronorm(folder, "train", "-m", f"hydra/launcher={launcher}", "numerics=kernels,xla", "seed=0,1", *SMALL)
+        arguments = (f"hydra/launcher={launcher}", "numerics=kernels,xla", "seed=0,1", "autopsy=false", *SMALL)
+        done = zeronorm(folder, "train", "-m", *arguments)
         assert done.returncode == 0 and "4 of 4 runs finished" in done.stdout
     parents, runs = added()
     by_parent = [
@@ -437,7 +439,7 @@ def test_a_store_that_dies_under_way_loses_nothing(composed, tmp_path):
     client = tracking.connect(config)
     result = experiment.Result(tmp_path)
     with (
-        pytest.raises(tracking.TrackingError, match="everything the run found is in") as failed,
+        pytest.raises(tracking.TrackingError, match="everything it found is in") as failed,
         tracking.tracked(client, config, [], None, None) as run_id,
     ):
         experiment.run(composed(*SMALL), result)
@@ -454,8 +456,9 @@ def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
     lines.insert(3, "a line without a tab")
     (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n")
     done = zeronorm(
-        tmp_path, "train", "corpus=pairs", "corpus.reader.path=pairs.tsv", "corpus.window=30", "numerics=tf1", *SMALL
-    )
+        tmp_path, "train", "corpus=pairs", "corpus.reader.path=pairs.tsv", "corpus.window=30", "numerics=tf1",
+        "autopsy=false", *SMALL,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Bad lines left out of pairs.tsv: 1. The first:" in done.stdout
     assert "pairs.tsv:4: 0 tabs where there should be 1" in done.stdout
@@ -463,11 +466,9 @@ def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
     assert "0 of 7 title rows start at zero. All weights stayed finite" in done.stdout
 
 
-def test_help_answers_at_once_without_tensorflow():
+def test_help_answers_without_a_slow_import():
     program = "import sys, zeronorm.cli; zeronorm.cli.main(['--help'], standalone_mode=False); print(*sys.modules)"
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert time.monotonic() - started < 2
     assert "train" in done.stdout and "study" in done.stdout
     assert not {"tensorflow", "mlflow", "hydra", "gensim"} & set(done.stdout.splitlines()[-1].split())
 

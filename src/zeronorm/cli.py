@@ -122,6 +122,7 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
         reported = report.committed_runs(name)
         edited = report.edited_cells(name)
     sweep.only_missing, sweep.only_planned = only_missing or dry_run, dry_run
+    sweep.reported = frozenset(reported["config_sha"])
     options = [f"--{option}" for option, chosen in {"only-missing": only_missing, "dry-run": dry_run}.items() if chosen]
     command = ["reproduce", name, *overrides, *options]
     failed = 0

@@ -223,15 +223,13 @@ def compare(name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed:
     """The cells of a new sweep against the report; see `reproduction.compare`.
 
     reported: experiments/<name>/runs.csv. narrowed: whether only a part of the study was asked for; else every reported
-    run is expected. Raises ReportError if none of the runs is part of the report.
+    run is expected. Raises ReportError if none of the runs that finished is part of the report.
     """
     found = as_read(children, name)
     if narrowed:
         reported = reported[reported["config_sha"].isin(found["config_sha"])]
         if not len(reported):
-            raise ReportError(
-                f"None of the {len(found)} runs is one of the report's: '{name}' was reported with other options."
-            )
+            raise ReportError(f"None of the {len(found)} runs that finished is one of the report's.")
     # a factor that the part does not vary is a column that its own table lacks: take it from the report, by config
     factors = ["study", *study.factors_of(reported)]
     known = reported.drop_duplicates("config_sha").set_index("config_sha")[factors]

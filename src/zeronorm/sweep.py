@@ -122,7 +122,10 @@ class Plan:
 
 
 def planned(config: DictConfig) -> Plan:
-    """The jobs of a sweep; with `only_missing`, less those that the store holds a finished run of."""
+    """The jobs of a sweep; with `only_missing`, less those that the store holds a finished run of.
+
+    Raises ConfigError if they are to be compared with a report that has none of them.
+    """
     loader = GlobalHydra.instance().config_loader()
     overrides = expand(config)
     with console.status(f"Composing {len(overrides)} runs"):
@@ -130,6 +133,11 @@ def planned(config: DictConfig) -> Plan:
     jobs = [without_hydra(job) for job in configs]
     for job in jobs:
         schema.validate(job)
+    identities = [schema.identity(job) for job in jobs]
+    if reported and not any(sha[:16] in reported for sha in identities):
+        raise schema.ConfigError(
+            f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."
+        )
     finished: dict[int, str] = {}
     if only_missing:
         from zeronorm import tracking
@@ -138,7 +146,6 @@ def planned(config: DictConfig) -> Plan:
             found = tracking.finished(tracking.connect(jobs[0]), jobs[0])
         except tracking.TrackingError as error:
             raise schema.ConfigError(str(error)) from error
-        identities = [schema.identity(job) for job in jobs]
         finished = {number: found[sha] for number, sha in enumerate(identities) if sha in found}
     missing = [number for number in range(len(jobs)) if number not in finished]
     kept = ([items[number] for number in missing] for items in (jobs, configs, overrides))
@@ -227,6 +234,7 @@ last: Sweep | None = None  # the one that was closed last
 command: list[str] = []  # what was typed after `zeronorm`
 only_missing = False  # whether a finished run of the same config, in any earlier sweep of the study, is taken over
 only_planned = False  # whether to say what a sweep would do, and stop
+reported: frozenset[str] = frozenset()  # the config_sha of every run of the report that the sweep is compared with
 display: "Display | None" = None
 pool: workers.Workers | None = None
 in_job = False  # in a worker: whether it has a job, which must end as KILLED when the worker is to end
