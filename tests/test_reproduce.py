@@ -3,15 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from zeronorm import cli, sweep, tracking
 from zeronorm import config as schema
-from zeronorm import tracking
 
 ROOT = schema.conf_dir().parent
 # one run whose every number is exact on any machine: it is dead after two steps
@@ -103,6 +105,21 @@ def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
     other = checkout("reproduce", "quick_ablation", *ONE, "examples=20", "training=smoke", code=1)
     assert "None of these runs is one of the report's: 'quick_ablation' has other options there." in other.stderr
     assert "1/1 runs" not in other.stdout
+
+
+@pytest.mark.parametrize("code", [128 + signal.SIGINT, 128 + signal.SIGTERM])
+def test_an_interrupted_reproduction_is_neither_compared_nor_logged(monkeypatch, code):
+    def interrupted(command, overrides):
+        sweep.last = object()
+        raise SystemExit(code)
+
+    monkeypatch.setattr(sweep, "last", None)
+    monkeypatch.setattr(sweep, "reported", frozenset())
+    monkeypatch.setattr(sweep, "only_missing", False)
+    monkeypatch.setattr(sweep, "only_planned", False)
+    monkeypatch.setattr(cli, "_train", interrupted)
+    done = CliRunner().invoke(cli.main, ["reproduce", "quick_ablation", "--log", "--noise"])
+    assert (done.exit_code, done.output) == (code, "")
 
 
 @pytest.mark.slow

@@ -44,6 +44,9 @@ def train(overrides: tuple[str, ...]) -> None:
     _train(["train", *overrides], tuple(word for word in overrides if word != "--only-missing"))
 
 
+INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
+
+
 def _train(command: list[str], overrides: tuple[str, ...]) -> None:
     """Hydra's application on the overrides. command: what was typed after `zeronorm`."""
     import hydra
@@ -61,9 +64,9 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        raise SystemExit(130) from None
+        raise SystemExit(128 + signal.SIGINT) from None
     except SystemExit as ended:
-        if ended.code == 128 + signal.SIGTERM:
+        if ended.code in INTERRUPTED:
             status = "KILLED"
         raise
     finally:
@@ -129,7 +132,7 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
     try:
         _train(command, (f"study={name}", *overrides))
     except SystemExit as ended:
-        if sweep.last is None:
+        if sweep.last is None or ended.code in INTERRUPTED:
             raise
         failed = ended.code or 0  # some run failed: what is there is compared all the same
     found = tracking.children(sweep.last.client, sweep.last.run)
