@@ -119,6 +119,51 @@ def test_enters_what_a_step_calls(loss):
     assert first.examples == (cases.EXAMPLE,)
 
 
+class Shares(keras.layers.Layer):
+    def call(self, x):
+        return x / tf.reduce_sum(tf.abs(x), -1, keepdims=True)  # the quotient
+
+
+def after_a_recurrence():
+    """The NaN comes back into the loop in a list of tensors."""
+    x = np.ones((4 * cases.BATCH, 3, 2), np.float32)
+    x[cases.ROW] = 0
+    return cases.fitted([keras.layers.SimpleRNN(3, use_bias=False), Shares(), cases.dense()], x=x)
+
+
+def before_a_maximum():
+    """The gradient of Max asks which element equals it; a NaN equals none, so that it divides 0 by 0."""
+    x = np.ones((4 * cases.BATCH, 3, 2), np.float32)
+    x[cases.ROW] = 0
+    layers = [keras.layers.Conv1D(2, 1, use_bias=False), Shares(), keras.layers.GlobalMaxPooling1D(), cases.dense()]
+    return cases.fitted(layers, x=x)
+
+
+@pytest.mark.parametrize("make", [after_a_recurrence, before_a_maximum], ids=lambda make: make.__name__)
+def test_names_nobody_who_only_passed_it_on(make):
+    model, arguments = make()
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
+    assert [one.text for one in watch.report.guilty] == [
+        "return x / tf.reduce_sum(tf.abs(x), -1, keepdims=True)  # the quotient"
+    ]
+
+
+def test_a_stronger_rule_is_tried_where_the_first_is_not_enough():
+    class Power(keras.layers.Layer):
+        def call(self, x):
+            return tf.pow(x, 0.5)
+
+    x = np.ones((4 * cases.BATCH, 2), np.float32)
+    x[cases.ROW] = -1
+    model, arguments = cases.fitted([Power(), cases.dense()], x=x)
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
+    first, second = [cure for cure in watch.report.cures if not cure.folk]
+    assert (first.write, first.finite) == ("tf.pow(x + 1e-07, y)", False)
+    assert (second.write, second.finite) == ("tf.pow(tf.maximum(x, 1e-07), y)", True)
+
+
 def test_a_capsule_replays_the_step_elsewhere(tmp_path):
     [case] = [case for case in cases.BUGS if case.name == "siamese_of_equal_and_similar"]
     watch = Autopsy(capsule=tmp_path / "step.npz", verbose=0)

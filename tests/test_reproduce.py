@@ -63,7 +63,9 @@ def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
 @pytest.mark.slow
 def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run")
-    assert "quick_ablation: 0 runs to make, 1 finished ones found." in planned.stdout
+    assert "quick_ablation: 1 runs to make, 0 finished ones to take over." in planned.stdout
+    planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run", "--only-missing")
+    assert "quick_ablation: 0 runs to make, 1 finished ones to take over." in planned.stdout
     again = checkout("reproduce", "quick_ablation", *ONE, "--only-missing")
     assert "1/1 runs" not in again.stdout and "1 of 1 runs finished" in again.stdout and ", 0 FAIL." in again.stdout
     client = checkout.client()
@@ -71,8 +73,10 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     assert len(client.search_runs([experiment], "tags.kind = 'run'")) == 1
     [newest, *_] = tracking.sweeps(client, "quick_ablation")
     assert len(tracking.children(client, newest)) == 1 and newest.info.status == "FINISHED"
-    whole = checkout("reproduce", "quick_ablation", "--dry-run")
-    assert "quick_ablation: 47 runs to make, 1 finished ones found." in whole.stdout
+    whole = checkout("reproduce", "quick_ablation", "--dry-run", "--only-missing")
+    assert "quick_ablation: 47 runs to make, 1 finished ones to take over." in whole.stdout
+    part = checkout("reproduce", "quick_ablation", "seed=0,9", "init=pretrained", "--dry-run")
+    assert "quick_ablation: 24 runs to make, 0 finished" in part.stdout  # seed 9 is in no report
 
 
 @pytest.mark.slow
@@ -87,6 +91,7 @@ def test_a_changed_cell_makes_it_fail(checkout):
         (checkout.reported / "reported.csv").write_text(kept)
     said = " ".join(failed.stdout.split())
     assert "first_nan_observed: reported.csv says 5, its runs.csv gives 0." in said
+    assert said.endswith("And 1 FAIL in reported.csv itself, which does not follow from its runs.csv.")
     kept = (checkout.reported / "runs.csv").read_text()
     table = pd.read_csv(checkout.reported / "runs.csv", dtype=str, keep_default_na=False)
     table.loc[1, "encoder_nan_observed"] = "9"
@@ -105,6 +110,13 @@ def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
     other = checkout("reproduce", "quick_ablation", *ONE, "examples=20", "training=smoke", code=1)
     assert "None of these runs is one of the report's: 'quick_ablation' has other options there." in other.stderr
     assert "1/1 runs" not in other.stdout
+    kept = (checkout.reported / "reported.csv").read_text()
+    (checkout.reported / "reported.csv").write_text("")
+    try:
+        empty = checkout("reproduce", "quick_ablation", code=1)
+    finally:
+        (checkout.reported / "reported.csv").write_text(kept)
+    assert "reported.csv is no table: " in empty.stderr and empty.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("code", [128 + signal.SIGINT, 128 + signal.SIGTERM])
@@ -125,10 +137,13 @@ def test_an_interrupted_reproduction_is_neither_compared_nor_logged(monkeypatch,
 @pytest.mark.slow
 def test_the_table_in_every_format(checkout):
     arguments = ("study", "quick_ablation", "--format")
-    assert {row["study"] for row in json.loads(checkout(*arguments, "json").stdout)} == {"quick_ablation"}
+    [row] = json.loads(checkout(*arguments, "json").stdout)
+    assert row["study"] == "quick_ablation" and row["norm/titles_start"] > 0 and row["norm/titles_end"] is None
     assert checkout(*arguments, "csv").stdout.startswith("study,trainable,init,similarity,epsilon,numerics,optimizer")
     assert checkout(*arguments, "md").stdout.startswith("**trainable embeddings, pretrained vectors")
     assert checkout(*arguments, "tex").stdout.startswith(r"\begin{tabular}")
+    refused = checkout("study", "quick_ablation", "seed=5", code=1)
+    assert "seed=5 does not name a store" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def test_the_printed_comparison_names_the_cell(reported, capsys):
 
     found = reported.copy()
     found.loc[1, "first_nan_observed"] = "3"
-    reproduction.print_comparison(reproduction.compare(reported, found, {}), Console(width=80))
+    reproduction.print_comparison(reproduction.compare(reported, found, {}), [], Console(width=80))
     out = capsys.readouterr().out
     said = " ".join(out.split())
     assert "FAIL true pretrained clamp_product 1e-07 xla adam, first_nan_observed: reported 0, found 3" in said
@@ -131,5 +131,5 @@ def test_a_part_of_a_study_is_compared_by_config(monkeypatch):
     whole = report.compare("quick_ablation", runs, pd.DataFrame(), narrowed=False)
     assert (whole["column"] == "(condition)").sum() == 32
     monkeypatch.setattr(report, "as_read", lambda children, name: changed.assign(config_sha="other"))
-    with pytest.raises(report.ReportError, match="None of the 16 runs is one of the report's"):
+    with pytest.raises(report.ReportError, match="None of the 16 runs that finished is one of the report's"):
         report.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)

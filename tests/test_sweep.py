@@ -167,6 +167,39 @@ def test_study_shows_the_table_again(swept):
     assert not (folder / "nowhere").exists()
 
 
+@pytest.mark.slow
+def test_autopsy_of_another_step_leaves_the_runs_own(swept):
+    folder, _ = swept
+    client = store(folder)
+    [dead] = [run for run in runs_of(client, "single runs")[1] if run.data.tags["outcome"] == "nan"]
+    run_id, own = dead.info.run_id, dead.data.tags
+    assert (own["guilty.operation"], own["autopsy.step"]) == ("SqrtGrad", "0")
+    done = zeronorm(folder, "autopsy", run_id, "--step", "1", "--capsule", "step.npz")
+    assert done.returncode == 0, done.stderr
+    assert "Born before the step" in done.stdout and "added to the run's artifacts: autopsy_step_1.json" in done.stderr
+    files = {file.path for file in client.list_artifacts(run_id)}
+    assert {"autopsy.json", "autopsy.md", "autopsy_step_1.json", "autopsy_step_1.md"} <= files
+    assert client.get_run(run_id).data.tags == own
+    again = zeronorm(folder, "autopsy", "step.npz")
+    assert again.returncode == 0 and again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("nowhere/step.npz",), "There is no file nowhere/step.npz."),
+        (("0" * 32, "--model", "mine:model"), f"{'0' * 32} is no file: --model goes with a capsule"),
+        (("0" * 32, "--capsule", "nowhere/step.npz"), "--capsule nowhere/step.npz: there is no folder"),
+        (("mine.py", "--step", "1"), "--step goes with the id of a run: a capsule holds one step."),
+        (("mine.py",), "mine.py is no capsule: give a file that zeronorm.Autopsy(capsule=...) wrote."),
+    ],
+)
+def test_what_autopsy_cannot_take_is_one_sentence(swept, arguments, sentence):
+    done = zeronorm(swept[0], "autopsy", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {sentence}") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "name, sentence",
     [

@@ -125,6 +125,39 @@ def test_a_folder_that_is_not_there_is_said_before_the_training(tmp_path):
         Autopsy(capsule=tmp_path / "none" / "step.npz")
 
 
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda model, x, y: Autopsy(names=["a"]), "names must be a dict"),
+        (lambda model, x, y: Autopsy(capsule=3), "capsule must be the name of a file, not 3"),
+        (lambda model, x, y: zeronorm.examine(3, x, y), "takes a Keras model first, not int"),
+        (lambda model, x, y: zeronorm.examine(model, x), r"this model's loss needs y: examine\(model, x, y\)"),
+        (lambda model, x, y: zeronorm.replay("step.npz", model), "takes a Keras model first, not str"),
+    ],
+)
+def test_what_cannot_be_examined_is_said_in_one_sentence(wrong, sentence):
+    model, arguments = DYING.make()
+    with pytest.raises(ValueError, match=sentence):
+        wrong(model, arguments["x"], arguments["y"])
+
+
+@pytest.mark.parametrize(
+    "names, sentence",
+    [
+        ({"nowhere": ["a"]}, "the model has no weight 'nowhere'; those with rows are .*/kernel"),
+        (lambda path: {path: ["a"]}, "must be a list of 4 names, one a row; it has 1"),
+        (lambda path: {path: "abcd"}, "must be a list of 4 names, one a row; it is str"),
+        (lambda path: {path: {0: "a"}}, "must be a list of 4 names, one a row; it is dict"),
+    ],
+)
+def test_wrong_names_are_said_before_the_training(names, sentence):
+    model, arguments = DYING.make()
+    names = names(model.weights[0].path) if callable(names) else names
+    with pytest.raises(ValueError, match=sentence):
+        model.fit(**arguments, verbose=0, callbacks=[Autopsy(names=names)])
+    assert int(model.optimizer.iterations) == 0
+
+
 def test_the_json_is_strict_and_the_text_fits_a_terminal():
     model, arguments = case("cross_entropy_by_hand").make()
     watch = Autopsy(verbose=0)

@@ -1,7 +1,10 @@
 """Which worker takes which job, and how many workers there are."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from zeronorm import workers
@@ -59,3 +62,22 @@ def test_every_job_is_taken_once():
     while (job := queue.take(len(taken) % 3)) is not None:
         taken.append(job)
     assert sorted(taken) == list(range(40))
+
+
+PARENT = """
+import sys, time
+from zeronorm import workers
+if __name__ == "__main__":
+    print(workers.Workers(1, 1).first(int), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "0\n"
+    children = psutil.Process(parent.pid).children()
+    parent.kill()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert children and not alive

@@ -86,6 +86,9 @@ class Report:
         return f"```text\n{self}\n```"
 
 
+NAMES = {False: "the step under TensorFlow's kernels", True: "the step under XLA"}
+
+
 @steptrace.quiet()
 def report(
     subject: Subject,
@@ -107,8 +110,7 @@ def report(
     doing = _Attempts()
     trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
     if outcomes is None:
-        names = {False: "the step under TensorFlow's kernels", True: "the step under XLA"}
-        outcomes = {jit: doing(names[jit], trial) for jit, trial in trials.items()}
+        outcomes = {jit: doing(NAMES[jit], trial) for jit, trial in trials.items()}
     trained = subject.jit_compile
     if not outcomes[trained] and outcomes[not trained]:
         subject = replace(subject, jit_compile=not trained)
@@ -135,6 +137,9 @@ def report(
         )
     if outcomes[examined] and not guilty and not doing.left_out:
         doing.left_out.append("the operation: the way back from the weights ends in what cannot be looked into")
+    doing.left_out += [
+        f"{NAMES[jit]}: {trial.refused}" for jit, trial in trials.items() if outcomes[jit] is None and trial.refused
+    ]
     cures = ()
     if found.guilty and outcomes[examined]:
         cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
@@ -209,9 +214,9 @@ BORN = {
     "forward": "in the forward pass",
     "gradient": "in the gradient",
     "optimizer": "in the optimizer's own update; the gradients are finite",
-    "data": "outside: the batch holds it",
-    "weights": "before: the weights or the optimizer's slots hold it",
-    "divergence": "of growth: no operation is singular, the numbers have become too large",
+    "data": "in the data: the batch holds it",
+    "weights": "before the step: the weights or the optimizer's slots hold it",
+    "divergence": "of divergence: no operation is singular, the numbers have become too large",
     "": "where this report could not follow",
 }
 SHOWN = 5  # examples and rows that the text lists
@@ -219,8 +224,10 @@ SHOWN = 5  # examples and rows that the text lists
 
 def _lines(report: Report) -> Iterator[str]:
     weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
-    weights += f" and {len(report.lost) - SHOWN} variables more" if len(report.lost) > SHOWN else ""
-    if report.harmful:
+    weights += f" and {len(report.lost) - SHOWN} more" if len(report.lost) > SHOWN else ""
+    if report.harmful and report.kernels is None and report.xla is None:
+        yield from _wrapped(f"After step {report.step} values of these variables are non-finite: {weights}.")
+    elif report.harmful:
         yield from _wrapped(f"Step {report.step} made values of these variables non-finite: {weights}.")
     elif report.disagreement:
         other = "TensorFlow's kernels" if report.jit_compile else "XLA"
@@ -236,12 +243,17 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Born {BORN[report.birth]}."
     for reason in report.left_out:
         yield from _wrapped(f"Not in this report: {reason}.")
-    for number, guilty in enumerate(report.guilty[:SHOWN]):
+    shown: dict[tuple, int] = {}  # one of each line and kind: a rule that is applied to every variable, say
+    for number, guilty in enumerate(report.guilty):
+        what = (guilty.op_type, guilty.forward_op_type, guilty.file, guilty.line)
+        shown.setdefault(what if guilty.file else number, number)
+    for number in list(shown.values())[:SHOWN]:
         yield ""
-        yield from _guilty_lines(guilty)
+        yield from _guilty_lines(report.guilty[number])
         yield from report.about(number)
-    if len(report.guilty) > SHOWN:
-        yield f"and {len(report.guilty) - SHOWN} operations more"
+    more = len(report.guilty) - min(len(shown), SHOWN)
+    if more:
+        yield f"and {more} more operation{'s' if more > 1 else ''}"
     yield ""
     for name, fails, trained in report.verdicts():
         yield f"{name}: {VERDICTS[fails]}{' (as trained)' if trained else ''}"
@@ -270,10 +282,16 @@ VERDICTS = {True: "fails", False: "finite", None: "cannot be computed"}
 def _guilty_lines(guilty: Guilty) -> Iterator[str]:
     forward = f", the gradient of {guilty.forward_op_type}" if guilty.op_type != guilty.forward_op_type else ""
     what = {"nan": "NaN", "inf": "infinite", "large": "finite, but so large that what follows overflows,"}[guilty.kind]
-    yield from _wrapped(f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}")
+    who = f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}"
+    if guilty.birth == "data":
+        with_class = ", to which class_weight counts" if guilty.operation == "sample_weight" else ""
+        who = f"The batch's {guilty.operation}{with_class}: {what} in {guilty.count} of its elements"
+    yield from _wrapped(who)
     if guilty.file:
         yield f"  {_near(guilty.file)}:{guilty.line}, in {guilty.function}"
         yield f"    {guilty.text}"
+    elif guilty.birth in ("forward", "gradient", "optimizer"):
+        yield "  on no line of yours: Keras calls it"
     if guilty.weight:
         yield from _wrapped(f"  held by {guilty.weight}")
 

@@ -86,6 +86,12 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
     from zeronorm import report, sweep, tracking
     from zeronorm import study as tables
 
+    for override in overrides:
+        if not override.startswith(("tracking", "home=")):
+            raise click.ClickException(
+                f"{override} does not name a store, as tracking=server and home=FOLDER do: a study's table shows every "
+                "run of its sweep."
+            )
     client, found = _sweep(name, sweep_id, overrides)
     runs = tracking.children(client, found)
     if not len(runs) or not (runs["status"] == "FINISHED").any():
@@ -119,13 +125,13 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
 
     OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
     """
-    from zeronorm import report, sweep, tracking
+    from zeronorm import report, reproduction, sweep, tracking
 
     with _one_sentence():
         reported = report.committed_runs(name)
         edited = report.edited_cells(name)
-    sweep.only_missing, sweep.only_planned = only_missing or dry_run, dry_run
-    sweep.reported = frozenset(reported["config_sha"])
+    sweep.only_missing, sweep.only_planned = only_missing, dry_run
+    sweep.reported = frozenset(reported["config_sha"] if overrides else ())
     options = [f"--{option}" for option, chosen in {"only-missing": only_missing, "dry-run": dry_run}.items() if chosen]
     command = ["reproduce", name, *overrides, *options]
     failed = 0
@@ -138,7 +144,7 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
     found = tracking.children(sweep.last.client, sweep.last.run)
     with _one_sentence():
         cells = report.compare(name, reported, found, narrowed=bool(overrides))
-        report.print_comparison(cells, edited, sweep.console)
+        reproduction.print_comparison(cells, edited, sweep.console)
         if noise:
             report.write_noise(name, cells, command, sweep.last.run.data.tags)
         if log:
@@ -175,30 +181,38 @@ def claims(sweep_id: str | None) -> None:
 def autopsy(target: str, step: int | None, capsule: str | None, factory: str | None) -> None:
     """Examine the step that killed a run, and what each numerics, similarity and repair makes of it.
 
-    TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md, or a capsule: a file that
-    --capsule wrote, or zeronorm.Autopsy(capsule=...) in a training of your own. Of a run that nothing killed it
-    examines the first step that touches a zero row.
+    TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md (of another step than the run's
+    own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or zeronorm.Autopsy(capsule=...) in a
+    training of your own. Of a run that nothing killed it examines the first step that touches a zero row.
     """
     import tempfile
     from pathlib import Path
 
     from zeronorm import sweep, tracking
 
-    if not os.path.isfile(target) and (factory or os.sep in target or target.endswith(".npz")):
+    is_run = not os.path.isfile(target)
+    if is_run and (os.sep in target or target.endswith(".npz")):
         raise click.ClickException(f"There is no file {target}.")
-    if not os.path.isfile(target):
+    if is_run and factory:
+        raise click.ClickException(f"{target} is no file: --model goes with a capsule of a model of your own.")
+    if not is_run and step is not None:
+        raise click.ClickException("--step goes with the id of a run: a capsule holds one step.")
+    if capsule and not Path(capsule).absolute().parent.is_dir():
+        raise click.ClickException(f"--capsule {capsule}: there is no folder {Path(capsule).absolute().parent}.")
+    if is_run:
         config, client = _connected()
         try:
             recorded, tags = tracking.config_of(client, target)
         except tracking.TrackingError as error:
             raise click.ClickException(str(error)) from error
         recorded.home = config.home
+        another = step is not None and str(step) != tags.get("autopsy.step", str(step))
         step = int(tags["nan.first_step"]) if step is None and "nan.first_step" in tags else step
     with sweep.console.status("Reaching the step and examining it"), _examining():
         from zeronorm import capsule as capsules
         from zeronorm import run_autopsy, watch
 
-        if not os.path.isfile(target):
+        if is_run:
             moment = run_autopsy.reached(recorded, step)
         elif capsules.load(target).config:
             moment = run_autopsy.of_capsule(capsules.load(target))
@@ -208,11 +222,12 @@ def autopsy(target: str, step: int | None, capsule: str | None, factory: str | N
     click.echo(str(report))
     if capsule and moment:
         click.echo(f"written: {moment.capsule().save(capsule)}", err=True)
-    if not os.path.isfile(target):
+    if is_run:
+        name = f"autopsy_step_{step}" if another else "autopsy"
         with tempfile.TemporaryDirectory() as folder:
-            report.write(Path(folder))
-            tracking.add_files(client, target, Path(folder), report.tags)
-        click.echo("added to the run's artifacts: autopsy.json, autopsy.md", err=True)
+            report.write(Path(folder), name)
+            tracking.add_files(client, target, Path(folder), {} if another else report.tags)
+        click.echo(f"added to the run's artifacts: {name}.json, {name}.md", err=True)
 
 
 @contextmanager
@@ -240,9 +255,12 @@ def _made(factory: str | None, target: str):
         )
     sys.path.insert(0, os.getcwd())
     try:
-        return pkgutil.resolve_name(factory)()
+        made = pkgutil.resolve_name(factory)()
     except Exception as error:
         raise click.ClickException(f"--model {factory} gives no model: {error}") from error
+    if not getattr(made, "compiled", False):
+        raise click.ClickException(f"--model {factory} returns {type(made).__name__}, not a compiled Keras model.")
+    return made
 
 
 @main.command()

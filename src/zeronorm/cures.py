@@ -97,6 +97,11 @@ RULES = {
 }
 
 
+STRONGER = {  # where the rule is not enough
+    "Pow": Rule("the base kept above zero", f"tf.pow(tf.maximum(x, {SMALL:g}), y)", ((0, "Maximum", SMALL),)),
+}
+
+
 def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
     """The cures for the guilty operations and the folk remedies, most specific first. step: traced from the subject.
     trial: of the subject, as the user trains."""
@@ -116,7 +121,7 @@ def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Tri
         kept = [example for example in range(subject.batch) if example not in examples]
         if kept:
             yield Cure("these examples left out", "", not trial(subject.only(kept).data))
-    elif birth == "weights":
+    elif birth == "weights" and len(guilty[0].shape):  # a number, a learning rate say, is not mended by a zero
         held = Held(subject.weights.values())
         for variable, value in held.values:
             variable.assign(tf.where(tf.math.is_finite(value), value, tf.zeros_like(value)))
@@ -141,8 +146,14 @@ def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[C
                 yield Cure("epsilon inside the root below the quotient", write, *_verdicts(subject, step, roots))
         own = dict.fromkeys(inside, rule) if rule.changes else {}
         changes |= own
-        write = _written(rule, step, inside)
-        yield Cure(rule.name, write, *(_verdicts(subject, step, own) if own else (None,)))
+        write, elsewhere = _written(rule, step, inside), "" if inside else ", inside a loop, branch or function"
+        verdicts = _verdicts(subject, step, own) if own else (None,)
+        yield Cure(rule.name + elsewhere, write, *verdicts)
+        if verdicts[0] is False and kind in STRONGER:
+            own = dict.fromkeys(inside, STRONGER[kind])
+            changes |= own
+            write = _written(STRONGER[kind], step, inside)
+            yield Cure(STRONGER[kind].name, write, *_verdicts(subject, step, own))
     if len(kinds) > 1 and changes:
         names = dict.fromkeys(rule.name for rule in changes.values())
         yield Cure("these together: " + "; ".join(names), "", *_verdicts(subject, step, changes))
@@ -185,17 +196,18 @@ def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterat
         of = f" ({optimizer.name})" if len(used) > 1 else ""
         if isinstance(optimizer.learning_rate, keras.Variable):
             rate = float(optimizer.learning_rate)
-            with _set(optimizer, "learning_rate", rate / 100):
-                finite = not trial()
-            yield Cure(
-                f"a learning rate a hundred times smaller{of}", f"learning_rate={rate / 100:g}", finite, folk=True
-            )
+            if np.isfinite(rate):
+                with _set(optimizer, "learning_rate", rate / 100):
+                    finite = not trial()
+                write = f"learning_rate={rate / 100:g}"
+                yield Cure(f"a learning rate a hundred times smaller{of}", write, finite, folk=True)
         if optimizer.clipnorm is None and optimizer.global_clipnorm is None and optimizer.clipvalue is None:
             for option in ("clipnorm", "clipvalue"):
                 with _set(optimizer, option, 1.0):
                     finite = _finite(subject)
                 yield Cure(f"gradients clipped{of}", f"{option}=1.0", finite, folk=True)
-    yield Cure("steps left out whose loss is not finite", "", not found.loss_is_finite, folk=True)
+    without = "steps left out whose loss is not finite" + ("" if found.loss_is_finite else ": this one teaches nothing")
+    yield Cure(without, "", not found.loss_is_finite, folk=True)
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def study_norms(runs, curves, condition: Callable, path: Path) -> None:
             known = np.flatnonzero(np.isfinite(curve))
             end = run[f"norm/{name}_end"] not in ("", None)
             if end and len(known):
-                curve = np.interp(np.arange(last + 1), known, curve[known])
+                own = slice(known[-1] + 1)  # a shorter run's curve ends where the run does
+                curve[own] = np.interp(np.arange(last + 1)[own], known, curve[known])
             elif not end:
                 deaths[name] = int(run["first_nan_observed"] if name == "titles" else run["encoder_nan_observed"])
             drawn[f"norm/{name}"] = curve

@@ -154,6 +154,7 @@ class Trial:
 
     def __init__(self, subject: Subject, jit_compile: bool):
         self.subject, self._before = subject, lost(subject.weights)
+        self.refused = ""  # why the step could not be computed, where it could not
         settings = ("clipnorm", "global_clipnorm", "clipvalue", "epsilon")
         key = (jit_compile, *(getattr(o, name, None) for o in subject.optimizers for name in settings))
         if subject.eager and not jit_compile:
@@ -169,12 +170,14 @@ class Trial:
         state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
         may refuse its input."""
         if self._impossible:
+            self.refused = "it takes no texts"
             return None
         held = Held(self.subject.state)
         try:
             self._step(self.subject.data if data is None else data)
             return newly(lost(self.subject.weights), self._before)
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            self.refused = error.message.splitlines()[0][:160]
             return None
         finally:
             held.restore()
@@ -233,10 +236,10 @@ def _compact(value: tf.Tensor) -> tf.Tensor | np.ndarray:
 
 
 def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:
-    """The first of those that stand for one forward operation: a log's -inf, not its gradient's."""
+    """The first of those that stand for one forward operation (a log's -inf, not its gradient's), or one variable."""
     kept: dict[str, Guilty] = {}
     for one in guilty:
-        kept.setdefault(one.forward_operation, one)
+        kept.setdefault(one.weight or one.forward_operation, one)
     return tuple(kept.values())
 
 
@@ -319,6 +322,10 @@ class _Harm:
             operation = self.step.graph.get_operation_by_name(name)
             bad = [tensor for tensor in self.inputs[name] if tensor in self.bad]
             lists = [tensor.op.name for tensor in operation.inputs if tensor.dtype == tf.variant]
+            forward = self.step.forward(name)
+            if certain and not bad and not lists and forward is not operation and forward.graph is self.step.graph:
+                # the gradient of what was given a NaN (of Max: NaN equals nothing, so 0/0) is its consequence
+                bad = [tensor.name for tensor in forward.inputs if tensor.name in self.nan]
             if self._turns_meant_infinity_into_nan(name, bad) or (certain and not bad and not lists):
                 found[name] = True
             elif not bad and steptrace.called(operation):
@@ -371,15 +378,18 @@ class _Harm:
 
     def guilty(self, starts: Iterable[tf.Tensor]) -> list[Guilty]:
         """What there is to say of each operation at which the way back from `starts` ends."""
-        found = []
+        found, closed = [], []
         for operation, certain in self.origins(starts):
             inner = self._inside(operation)
             if inner is not None:
                 names = (f"{operation.name}/{name}" for name in (inner.operation, inner.forward_operation))
                 found.append(replace(inner, **dict(zip(("operation", "forward_operation"), names, strict=True))))
-            elif certain or any(tensor.name in self.bad for tensor in operation.outputs):
+            elif certain:
                 found.append(self._of(operation))
-        return found
+            elif any(tensor.name in self.bad for tensor in operation.outputs):
+                closed.append(operation)
+        # a loop into which no way leads may only have passed on what came to it in a list: guilty if nobody else is
+        return found or [self._of(operation) for operation in closed]
 
     def _of(self, operation: tf.Operation) -> Guilty:
         bad = [tensor.name for tensor in operation.outputs if tensor.name in self.bad]

@@ -5,6 +5,7 @@ again from the committed files; the tests hold the READMEs against it, so no num
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-from rich.console import Console
 
 from zeronorm import claims, config, figures, reproduction, study
 
@@ -155,7 +155,10 @@ def read_table(path: Path) -> pd.DataFrame:
     numbers = [column for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")]
     numbers += ["first_touch_mean"]
     # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it was written from.
-    columns = pd.read_csv(path, nrows=0).columns
+    try:
+        columns = pd.read_csv(path, nrows=0).columns
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} is no table: {error}. Restore the file.") from error
     whole = ("seed", "seeds", "nan_runs", "predicted_exactly", "nonfinite/words", "nonfinite/titles")
     whole += ("zero_titles", "step")
     text = {name: str for name in columns if name not in (*numbers, *whole, "seconds", "value")}
@@ -242,12 +245,6 @@ def compare(name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed:
     )
 
 
-def print_comparison(cells: pd.DataFrame, edited: list[str], console: Console) -> None:
-    reproduction.print_comparison(cells, console)
-    for sentence in edited:
-        console.print(f"FAIL {sentence}", style="red")
-
-
 def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
     """experiments/<name>/noise.json from a comparison with another run of the same configs; what was measured before
     stays where it is larger."""
@@ -266,12 +263,16 @@ def log_reproduction(name: str, cells: pd.DataFrame, command: list[str], tags: d
     refresh_readmes()
 
 
+NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")  # environment that changes the arithmetic
+
+
 def _entry(command: list[str], tags: dict[str, str]) -> dict[str, str]:
+    environment = [f"{name}={os.environ[name]}" for name in NUMERICAL if name in os.environ]
     return {
         "date": tags["date"],
         "commit": tags.get("git.commit", "unknown")[:12],
         "hardware": tags["hardware"],
-        "command": " ".join(["zeronorm", *command]),
+        "command": " ".join([*environment, "zeronorm", *command]),
     }
 
 

@@ -1,6 +1,6 @@
 """A repeated study against its report, cell by cell: OK, OKish (inside the measured noise) or FAIL."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -93,8 +93,11 @@ def counts(cells: pd.DataFrame) -> dict[str, int]:
     return {verdict: int((cells["verdict"] == verdict).sum()) for verdict in (OK, OKISH, FAIL)}
 
 
-def print_comparison(cells: pd.DataFrame, console: Console) -> None:
-    """Per column that differs anywhere how many cells agree, then every cell that fails."""
+def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Console) -> None:
+    """Per column that differs anywhere how many cells agree, then every cell that fails.
+
+    edited: sentences on the cells of the report that its own runs do not give.
+    """
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for name, width in (("column", 31), ("OK", 5), ("OKish", 5), ("FAIL", 5), ("largest difference", 10)):
         table.add_column(name, width=width, justify="left" if name == "column" else "right")
@@ -113,4 +116,8 @@ def print_comparison(cells: pd.DataFrame, console: Console) -> None:
             f"{_shown(cell['found']) or 'nothing'}, tolerance {cell['tolerance']:.3g}.",
             style="red",
         )
+    for sentence in edited:
+        console.print(f"FAIL {sentence}", style="red")
     console.print(", ".join(f"{number} {verdict}" for verdict, number in counts(cells).items()) + ".")
+    if edited:
+        console.print(f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its runs.csv.")

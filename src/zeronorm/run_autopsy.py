@@ -72,20 +72,20 @@ class RunReport(autopsy.Report):
 
     @property
     def tags(self) -> dict[str, str]:
-        """To find the run by what killed it, or would have."""
+        """To find the run by what killed it; of one that nothing killed, by where it would have died."""
         found = {"autopsy.step": str(self.step), "autopsy.fails": ", ".join(n for n, f in self.fails.items() if f)}
-        if self.guilty:
+        if self.guilty and self.harmful:
             first, places = self.guilty[0], self.places[0]
             found |= {"guilty.operation": first.op_type, "guilty.function": first.function or ""}
             found |= {"guilty.line": f"{Path(first.file).name}:{first.line}" if first.file else ""}
             found |= {"guilty.title": places[0]["title"] if places else ""}
         return {key: value for key, value in found.items() if value}
 
-    def write(self, folder: Path) -> None:
-        """autopsy.json and autopsy.md in the folder."""
-        (folder / "autopsy.json").write_text(self.to_json() + "\n", encoding="utf-8")
+    def write(self, folder: Path, name: str = "autopsy") -> None:
+        """The report as <name>.json and <name>.md in the folder."""
+        (folder / f"{name}.json").write_text(self.to_json() + "\n", encoding="utf-8")
         text = f"# Autopsy\n\n{self.headline}\n\n```text\n{self}\n```\n"
-        (folder / "autopsy.md").write_text(text, encoding="utf-8")
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
     @property
     def headline(self) -> str:

@@ -267,8 +267,18 @@ CAPTION = {  # column: what its header leaves open
 def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     several = int(conditions["seeds"].max()) > 1
     parts = [text.format(first=", of the first seed" if several else "") for n, text in CAPTION.items() if n in columns]
+    parts += _epsilons(conditions)
     number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
     return " ".join([*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])])
+
+
+def _epsilons(conditions: pd.DataFrame) -> list[str]:
+    """['epsilon: 1e-07 in ..., 1e-12 in ....'] where it is not a heading (see `groups`) and there is one."""
+    guarded = conditions[conditions["epsilon"] != ""]
+    by = {epsilon: list(group["similarity"]) for epsilon, group in guarded.groupby("epsilon", sort=False)}
+    if not by or (guarded.groupby("similarity")["epsilon"].nunique() > 1).any():
+        return []
+    return [f"epsilon: {', '.join(f'{epsilon} in {_and(names)}' for epsilon, names in by.items())}."]
 
 
 def cells(condition: Mapping, columns: Sequence[str]) -> list[str]:
@@ -350,11 +360,19 @@ def latex(conditions: pd.DataFrame) -> str:
     return "\n".join([rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}", *body, r"\end{tabular}"])
 
 
+def _plain(value):
+    """For JSON: a number that was kept as the text it was written as, and null for an empty cell."""
+    try:
+        return None if value == "" else float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "md": markdown,
     "csv": lambda conditions: conditions.to_csv(index=False, float_format="%.6g"),
     "tex": latex,
-    "json": lambda conditions: conditions.to_json(orient="records", indent=1, force_ascii=False),
+    "json": lambda conditions: conditions.map(_plain).to_json(orient="records", indent=1, force_ascii=False),
 }
 
 

@@ -58,7 +58,8 @@ class SweepCallback(Callback):
             folder = Path(config.hydra.sweep.dir)  # its date is settled here, for every job
             plan = planned(config)
             if only_planned:
-                console.print(f"{plan.config.study}: {plan}")
+                more = "" if only_missing else " With --only-missing, less those that are finished."
+                console.print(f"{plan.config.study}: {plan}{more}")
                 raise SystemExit(0)
             launcher = config.hydra.launcher
             if plan.jobs and launcher._target_.endswith(".WorkersLauncher"):
@@ -118,26 +119,42 @@ class Plan:
     finished: dict[int, str]
 
     def __str__(self) -> str:
-        return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones found."
+        return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones to take over."
+
+    def labels(self) -> list[str]:
+        """What to call each of `jobs`: its condition, and of its other overrides those that the jobs do not share."""
+        shared = set.intersection(*map(set, self.overrides)) if self.overrides else set()
+        named = ("trainable=", "init=", "similarity=", "numerics=", "optimizer=")
+        return [
+            " ".join([schema.condition(job), *(o for o in own if o not in shared and not o.startswith(named))])
+            for job, own in zip(self.jobs, self.overrides, strict=True)
+        ]
 
 
 def planned(config: DictConfig) -> Plan:
-    """The jobs of a sweep; with `only_missing`, less those that the store holds a finished run of.
+    """The jobs of a sweep; with `only_missing`, less those that the store holds a finished run of; with `reported`,
+    those that are the report's.
 
-    Raises ConfigError if they are to be compared with a report that has none of them.
+    Raises ConfigError if none is.
     """
     loader = GlobalHydra.instance().config_loader()
     overrides = expand(config)
     with console.status(f"Composing {len(overrides)} runs"):
         configs = [loader.load_sweep_config(config, job) for job in overrides]
     jobs = [without_hydra(job) for job in configs]
+    identities = [schema.identity(job) for job in jobs]
+    if reported:
+        # an override sets its key in every grid of a study, and so makes configs that are no part of it
+        kept = [number for number, sha in enumerate(identities) if sha[:16] in reported]
+        if not kept:
+            raise schema.ConfigError(
+                f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."
+            )
+        configs, overrides, jobs, identities = (
+            [items[number] for number in kept] for items in (configs, overrides, jobs, identities)
+        )
     for job in jobs:
         schema.validate(job)
-    identities = [schema.identity(job) for job in jobs]
-    if reported and not any(sha[:16] in reported for sha in identities):
-        raise schema.ConfigError(
-            f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."
-        )
     finished: dict[int, str] = {}
     if only_missing:
         from zeronorm import tracking
@@ -170,7 +187,7 @@ class Sweep:
         # Hydra's own launchers count the jobs they are given; ours gives each its place in the sweep
         numbers = plan.numbers if pool is not None else range(len(plan.jobs))
         folders = [folder / str(number) for number in numbers]
-        display = Display(folders, [schema.condition(job) for job in plan.jobs], costs(plan.jobs))
+        display = Display(folders, plan.labels(), costs(plan.jobs))
         display.start()
 
     def close(self, status: str) -> None:
@@ -234,7 +251,7 @@ last: Sweep | None = None  # the one that was closed last
 command: list[str] = []  # what was typed after `zeronorm`
 only_missing = False  # whether a finished run of the same config, in any earlier sweep of the study, is taken over
 only_planned = False  # whether to say what a sweep would do, and stop
-reported: frozenset[str] = frozenset()  # the config_sha of every run of the report that the sweep is compared with
+reported: frozenset[str] = frozenset()  # the config_sha of the runs of a report to which the sweep is confined
 display: "Display | None" = None
 pool: workers.Workers | None = None
 in_job = False  # in a worker: whether it has a job, which must end as KILLED when the worker is to end

@@ -5,10 +5,11 @@ back the batch it took. Once in a while the variables are held, which copies onl
 then are kept: from these the failing step is reached again.
 """
 
+import re
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,8 @@ class Autopsy(keras.callbacks.Callback):
     `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
     one that did not. After a weight was poisoned nothing is watched any more.
 
-    Raises ValueError at the start of a training that is distributed over several devices, or has two of these.
+    Raises ValueError at the start of a training that is distributed over several devices or has two of these, and where
+    `names` are not the rows of a weight of the model, if it is built.
     """
 
     def __init__(
@@ -51,6 +53,10 @@ class Autopsy(keras.callbacks.Callback):
         super().__init__()
         if then not in ("stop", "go_on"):
             raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
+        if not isinstance(names or {}, Mapping):
+            raise ValueError("names must be a dict: {a weight's path: what each of its rows stands for}.")
+        if not isinstance(capsule, (str, Path, type(None))):
+            raise ValueError(f"capsule must be the name of a file, not {capsule!r}.")
         if capsule is not None and not Path(capsule).absolute().parent.is_dir():
             raise ValueError(
                 f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent}; make it."
@@ -63,6 +69,8 @@ class Autopsy(keras.callbacks.Callback):
         model = self.model
         if model.distribute_strategy.num_replicas_in_sync > 1:
             raise ValueError("zeronorm.Autopsy watches a model on one device; this one is distributed over several.")
+        if model.built:
+            _check_names(self.names, {variable.path: variable.shape for variable in model.variables})
         other = getattr(model.train_function, "__self__", None)
         if isinstance(other, Autopsy):
             if other._fresh:
@@ -218,12 +226,13 @@ def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> au
     yet, to ask what another compiler would make of it (`Report.kernels`, `Report.xla`).
 
     model: compiled. x, y, sample_weight: one batch, as `fit` takes them, or x a tf.data.Dataset, of which the first
-    batch is taken. names: as `Autopsy` takes them. Raises ValueError if the model is not compiled.
+    batch is taken. names: as `Autopsy` takes them. Raises ValueError if the model is not compiled, or its loss lacks y.
     """
-    if not getattr(model, "compiled", False):
-        raise ValueError("zeronorm.examine takes a training step of a compiled model: call model.compile first.")
+    _check_model(model, "zeronorm.examine")
     if isinstance(x, tf.data.Dataset):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(next(iter(x)))
+    if y is None and model.loss is not None and type(model).train_step is keras.Model.train_step:
+        raise ValueError("zeronorm.examine takes a training step, and this model's loss needs y: examine(model, x, y).")
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
     if not model.built:
@@ -236,16 +245,37 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
     """The report of the step in a capsule, which `Autopsy(capsule=path)` wrote, on this machine.
 
     model: built and compiled as it was trained; its weights and optimizer state become those before the step. names: as
-    `Autopsy` takes them. Raises CapsuleError if the file is none or of another model.
+    `Autopsy` takes them. Raises CapsuleError if the file is none or of another model, ValueError if the model is no
+    compiled one.
     """
+    _check_model(model, "zeronorm.replay")
     found = capsules.load(path)
     model.jit_compile = found.jit_compile
     try:
         subject = subject_of(model, found.batch, names)
     except Exception as error:
-        raise capsules.CapsuleError(f"The capsule is of another model: its batch does not fit ({error}).") from error
+        said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[0]  # Keras writes in colours
+        raise capsules.CapsuleError(f"The capsule is of another model: its batch does not fit ({said}).") from error
     found.restore(_kept(subject))
     return autopsy.report(subject, found.step)
+
+
+def _check_model(model, who: str) -> None:
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{who} takes a Keras model first, not {type(model).__name__}.")
+    if not model.compiled:
+        raise ValueError(f"{who} takes a training step of a compiled model: call model.compile first.")
+
+
+def _check_names(names: Mapping, shapes: Mapping[str, Sequence]) -> None:
+    for path, rows in names.items():
+        if path not in shapes:
+            tables = [path for path, shape in shapes.items() if len(shape) == 2]
+            raise ValueError(f"names: the model has no weight '{path}'; those with rows are {', '.join(tables[:8])}.")
+        listed = not isinstance(rows, (str, Mapping)) and hasattr(rows, "__len__")
+        if not listed or len(rows) != shapes[path][0]:
+            given = f"has {len(rows)}" if listed else f"is {type(rows).__name__}"
+            raise ValueError(f"names['{path}'] must be a list of {shapes[path][0]} names, one a row; it {given}.")
 
 
 def subject_of(model: keras.Model, batch, names: dict[str, list[str]] | None = None) -> harm.Subject:

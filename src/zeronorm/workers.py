@@ -130,8 +130,15 @@ class Workers:
             executor.shutdown(cancel_futures=True)
 
 
+def _end_with(parent) -> None:
+    """Ends this worker when its parent is gone: one that was killed could not do it."""
+    parent.join()
+    os._exit(1)
+
+
 def _begin(threads: int) -> None:
     """In the worker, before its first job."""
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     for name in THREADS:
         os.environ[name] = str(threads)
     from zeronorm import sweep
