@@ -472,12 +472,20 @@ def _noise(name: str) -> str:
     )
 
 
+FAILED = (
+    "A FAIL here is a measured number that moved by more than twice the noise known at the time; the noise above now "
+    "counts it."
+)
+
+
 def _reproductions(name: str) -> str:
     """The reproduction log as a table."""
     lines = ["| date | commit | machine | command | runs | OK | OKish | FAIL |", "|" + "---|" * 8]
     for entry in reproductions(name):
         keys = ("date", "commit", "hardware", "command", "runs", "OK", "OKish", "FAIL")
         lines.append("| " + " | ".join(str(entry[key]) for key in keys) + " |")
+    if any(entry["FAIL"] for entry in reproductions(name)):
+        lines += ["", FAILED]
     return "\n".join(lines) if len(lines) > 2 else "None logged yet."
 
 

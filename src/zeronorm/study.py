@@ -267,18 +267,18 @@ CAPTION = {  # column: what its header leaves open
 def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     several = int(conditions["seeds"].max()) > 1
     parts = [text.format(first=", of the first seed" if several else "") for n, text in CAPTION.items() if n in columns]
-    parts += _epsilons(conditions)
+    parts += [] if "epsilon" in columns else _epsilons(conditions)
     number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
     return " ".join([*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])])
 
 
 def _epsilons(conditions: pd.DataFrame) -> list[str]:
-    """['epsilon: 1e-07 in ..., 1e-12 in ....'] where it is not a heading (see `groups`) and there is one."""
+    """['Epsilon: 1e-07 in ..., 1e-12 in ....'] where it is not a heading (see `groups`) and there is one."""
     guarded = conditions[conditions["epsilon"] != ""]
     by = {epsilon: list(group["similarity"]) for epsilon, group in guarded.groupby("epsilon", sort=False)}
     if not by or (guarded.groupby("similarity")["epsilon"].nunique() > 1).any():
         return []
-    return [f"epsilon: {', '.join(f'{epsilon} in {_and(names)}' for epsilon, names in by.items())}."]
+    return [f"Epsilon: {', '.join(f'{epsilon} in {_and(names)}' for epsilon, names in by.items())}."]
 
 
 def cells(condition: Mapping, columns: Sequence[str]) -> list[str]:
@@ -331,11 +331,15 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
+def _captioned(grid: str, said: str) -> str:
+    return f"{grid}\n\n{said}" if said else grid
+
+
 def markdown(conditions: pd.DataFrame, columns: Sequence[str] = ()) -> str:
     """The whole table, one section per group; or, with columns, these alone in one."""
     if columns:
         rows = [cells(condition, columns) for _, condition in conditions.iterrows()]
-        return _grid([_column(name).header for name in columns], rows)
+        return _captioned(_grid([_column(name).header for name in columns], rows), caption(conditions, columns))
     headers = [_column(name).header for name in WIDE]
     sections = []
     for heading, group in groups(conditions):
@@ -395,7 +399,8 @@ def summary(conditions: pd.DataFrame, rows: Sequence[str] = ("trainable", "init"
                 found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}{deviation}")
         labels = [EMBEDDINGS.get(v, v) if name == "trainable" else v for name, v in zip(rows, values, strict=True)]
         lines.append([*map(str, labels), *found])
-    return _grid([*(names.get(name, name) for name in rows), *columns], lines)
+    said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
+    return _captioned(_grid([*(names.get(name, name) for name in rows), *columns], lines), said)
 
 
 def verdict(conditions: pd.DataFrame) -> str:
