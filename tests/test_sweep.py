@@ -161,7 +161,8 @@ def test_study_shows_the_table_again(swept):
     assert table in done.stdout
     missing = zeronorm(folder, "study", "nothing")
     assert missing.returncode == 1
-    assert "has no sweep of 'nothing': run its study first" in missing.stderr
+    assert "has no sweep of 'nothing': the studies are ablation, best, " in missing.stderr
+    assert "has no sweep of 'ablation': run its study first" in zeronorm(folder, "study", "ablation").stderr
     nowhere = zeronorm(folder, "study", "ablation", ZERONORM_HOME=str(folder / "nowhere"))
     assert nowhere.returncode == 1 and f"There is no store at {folder}/nowhere/mlflow.db yet" in nowhere.stderr
     assert not (folder / "nowhere").exists()

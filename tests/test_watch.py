@@ -92,6 +92,20 @@ def test_random_numbers_that_no_seed_fixes_are_said():
     assert watch.report.guilty or autopsy.CAME_ONCE in watch.report.left_out
 
 
+def test_a_weight_that_a_callback_wrote_is_no_steps_fault():
+    class Writes(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                self.model.layers[0].set_weights([w * np.nan for w in self.model.layers[0].get_weights()])
+
+    model, arguments = cases.fitted([cases.dense()])
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=8, verbose=0, callbacks=[Writes(), watch])
+    assert (watch.report.step, watch.report.birth, watch.report.left_out) == (2, "weights", (autopsy.WRITTEN,))
+    assert str(watch.report).startswith("After step 2 values of these variables are non-finite:")
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
 def test_an_interrupted_fit_leaves_no_watch_behind():
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -170,9 +170,14 @@ CAME_ONCE = (
 )
 
 
-def unreached(step: int, jit_compile: bool, lost: Mapping[str, int]) -> Report:
-    """The report of a failure that did not come again when the steps were repeated. step: the last of them."""
-    return Report(step, "", bool(lost), (), None, None, jit_compile, dict(lost), left_out=(CAME_ONCE,))
+WRITTEN = "the operation: no step did it; something else, a callback perhaps, wrote a weight between two of them"
+
+
+def unreached(step: int, jit_compile: bool, lost: Mapping[str, int], repeatable: bool) -> Report:
+    """The report of a failure that did not come again when the steps were repeated. step: the last of them. repeatable:
+    whether a step always does the same from the same state."""
+    birth, why = ("weights", WRITTEN) if repeatable else ("", CAME_ONCE)
+    return Report(step, birth, bool(lost), (), None, None, jit_compile, dict(lost), left_out=(why,))
 
 
 class _Attempts:

@@ -302,15 +302,18 @@ def _connected(*overrides: str):
 
 
 def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
+    from zeronorm import config as schema
     from zeronorm import tracking
 
     config, client = _connected(*overrides)
     found = tracking.sweeps(client, name)
     chosen = [run for run in found if sweep_id in (None, run.info.run_id)]
     if not chosen:
+        known = sorted(path.stem for path in (schema.conf_dir() / "study").glob("*.yaml"))
+        todo = "run its study first" if name in known else f"the studies are {', '.join(known)}; correct the name"
         raise click.ClickException(
             f"The store {tracking.store_uri(config)} has no sweep{' ' + sweep_id if sweep_id else ''} of '{name}': "
-            "run its study first, or name another store by ZERONORM_HOME."
+            f"{todo}, or name another store by ZERONORM_HOME."
         )
     # the last one that finished, or, where none did, the last
     return client, next((run for run in chosen if run.info.status == "FINISHED"), chosen[0])

@@ -26,6 +26,7 @@ EVERY = 50  # steps between two times that the variables are held
 MEMORY = 256e6  # bytes of batches that are kept at most
 LARGE = 250_000  # elements of a variable that is looked at in every LARGE_EVERY-th step only, or when the loss is lost
 LARGE_EVERY = 10
+UNREPEATABLE = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial", "PyFunc", "EagerPyFunc")
 NUMBERS = 64  # variables of one element that are noted before each step
 
 
@@ -180,7 +181,8 @@ class Autopsy(keras.callbacks.Callback):
                         break
                 else:
                     before = harm.Held(self._steps.variables)
-                    self._found(autopsy.unreached(self._step - 1, bool(self.model.jit_compile), lost))
+                    jit_compile, repeatable = bool(self.model.jit_compile), self._steps.repeatable()
+                    self._found(autopsy.unreached(self._step - 1, jit_compile, lost, repeatable))
         finally:
             if weights_finite or self.then == "go_on":
                 after.restore()
@@ -334,14 +336,15 @@ class _Steps:
             optimizer = model.optimizer
             if optimizer is not None and not optimizer.built and model.trainable_variables:
                 optimizer.build(model.trainable_variables)
-            self._compiled, self._again = self._take, self._logged
+            self._compiled, self._again, self._graph = self._take, self._logged, None
             self.variables = _known(model)
         else:
             specs = [iterator.element_spec]
             plain = all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(specs))
             self._again = tf.function(self._logged, input_signature=specs if plain else None, autograph=False)
             unwatched = tf.function(lambda iterator: self._logged(_batch(iterator)), autograph=False)
-            self.variables = _captured(unwatched.get_concrete_function(iterator))  # some are made only now
+            function = unwatched.get_concrete_function(iterator)
+            self.variables, self._graph = _captured(function), function.graph  # some are made only now
             if model.steps_per_execution == 1:
                 self._compiled = tf.function(self._take, autograph=False)
             else:  # the data may end between two of the steps, and a compiled step moves its counters all the same
@@ -349,13 +352,23 @@ class _Steps:
                 looks = {t: partial(self._taken, thorough=t) for t in (False, True)}
                 looks = {t: tf.function(look, input_signature=signature, autograph=False) for t, look in looks.items()}
                 self._compiled = lambda iterator, thorough: looks[thorough](_batch(iterator))
-        numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1]
+        trained = {id(variable.value) for variable in model.trainable_variables}
+        numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1 and id(v) not in trained]
         self._numbers = numbers[:NUMBERS]
         self._any_large = any(v.shape.num_elements() >= LARGE for v in self.weights().values())
 
     def weights(self) -> dict[str, tf.Variable]:
         """{name: variable} of those whose values are judged."""
         return _weights(self.model, self.variables)
+
+    def repeatable(self) -> bool:
+        """Whether a step is known to do the same whenever it is taken from the same state: Keras's own random numbers
+        are part of the state, those of tf.random are not, and of Python's nothing is known."""
+        if self._graph is None:
+            return False
+        graph = self._graph.as_graph_def()
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        return not any(node.op.startswith(UNREPEATABLE) for node in nodes)
 
     def norms(self) -> dict[str, float]:
         trainable = {id(variable.value) for variable in self.model.trainable_variables}
