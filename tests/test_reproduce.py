@@ -116,7 +116,7 @@ def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
         empty = checkout("reproduce", "quick_ablation", code=1)
     finally:
         (checkout.reported / "reported.csv").write_text(kept)
-    assert "reported.csv is no table: " in empty.stderr and empty.stderr.count("\n") == 1
+    assert "reported.csv is no table of a report: " in empty.stderr and empty.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("code", [128 + signal.SIGINT, 128 + signal.SIGTERM])

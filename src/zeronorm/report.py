@@ -155,14 +155,18 @@ def read_table(path: Path) -> pd.DataFrame:
     numbers = [column for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")]
     numbers += ["first_touch_mean"]
     # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it was written from.
-    try:
-        columns = pd.read_csv(path, nrows=0).columns
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is no table: {error}. Restore the file.") from error
+    columns = _csv(path, nrows=0).columns
     whole = ("seed", "seeds", "nan_runs", "predicted_exactly", "nonfinite/words", "nonfinite/titles")
     whole += ("zero_titles", "step")
     text = {name: str for name in columns if name not in (*numbers, *whole, "seconds", "value")}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers})
+    return _csv(path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers})
+
+
+def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file, **options)
+    except (ValueError, OverflowError) as error:  # pandas's own, and a text where a number should stand
+        raise ReportError(f"{file} is no table of a report: {error} Restore the file.") from error
 
 
 def conditions(name: str) -> pd.DataFrame:
@@ -209,7 +213,7 @@ def _pooled(runs: pd.DataFrame) -> pd.DataFrame:
 def edited_cells(name: str) -> list[str]:
     """Sentences: the cells of reported.csv that do not follow from runs.csv, i.e. that no run has written."""
     derived = StringIO(study.conditions_table(committed_runs(name)).to_csv(**CSV))
-    texts = [pd.read_csv(file, dtype=str, keep_default_na=False) for file in (_existing(name, "reported.csv"), derived)]
+    texts = [_csv(file, dtype=str, keep_default_na=False) for file in (_existing(name, "reported.csv"), derived)]
     said, follows = texts
     if list(said.columns) != list(follows.columns) or len(said) != len(follows):
         return ["reported.csv has other rows or columns than its runs.csv gives."]
