@@ -31,6 +31,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from zeronorm import config as schema
 from zeronorm import workers
@@ -423,8 +424,10 @@ class Display(threading.Thread):
         self.seen: set[int] = set()
 
     def run(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[left]}"))
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        time_left = TextColumn("{task.fields[left]}", table_column=Column(min_width=len("1:00:00 left"), no_wrap=True))
+        shown = {"console": console, "disable": not console.is_terminal, "transient": True, "expand": True}
+        with Progress(text, BarColumn(8), time_left, **shown) as progress:
             task = progress.add_task("starting", total=len(self.names), left="")
             while not self.ended.wait(0.5):
                 description, share, left = self.look()
