@@ -116,7 +116,12 @@ def report(
         subject = replace(subject, jit_compile=not trained)
     examined = subject.jit_compile
     traced = traced or doing(
-        "the step as a graph", steptrace.trace, subject.step, subject.data, subject.optimizers, examined
+        "the step as a graph (none of it may read values in Python, as .numpy() does)",
+        steptrace.trace,
+        subject.step,
+        subject.data,
+        subject.optimizers,
+        examined,
     )
     found = traced and doing("the values of its operations", harm.examine, subject, traced, examined)
     found = found or harm.Findings((), (), {}, True)
