@@ -147,6 +147,8 @@ def test_names_nobody_who_only_passed_it_on(make):
     assert [one.text for one in watch.report.guilty] == [
         "return x / tf.reduce_sum(tf.abs(x), -1, keepdims=True)  # the quotient"
     ]
+    cure = watch.report.cures[0]
+    assert (cure.write, cure.finite, cure.elsewhere) == ("x / (y + 1e-07)", True, True)
 
 
 def test_a_stronger_rule_is_tried_where_the_first_is_not_enough():
