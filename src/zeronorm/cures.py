@@ -224,7 +224,8 @@ def _set(thing, attribute: str, value) -> Iterator[None]:
 def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> tuple[bool | None, bool, bool | None]:
     """(whether the step is finite with the rules, False, whether under the other compiler): as `Cure` has them."""
     own, other = (_substituted(subject, step, rules, jit) for jit in (subject.jit_compile, not subject.jit_compile))
-    if other is None:  # XLA takes no loop that was traced for the kernels
+    loops = any(operation.type.endswith("While") for operation in step.graph.get_operations())
+    if other is None and loops:  # XLA takes no loop that was traced for the kernels
         anew = steptrace.trace(subject.step, subject.data, subject.optimizers, not subject.jit_compile)
         if rules.keys() <= {operation.name for operation in anew.graph.get_operations()}:
             other = _substituted(subject, anew, rules, not subject.jit_compile)
