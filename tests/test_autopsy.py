@@ -151,6 +151,20 @@ def test_names_nobody_who_only_passed_it_on(make):
     assert (cure.write, cure.finite, cure.elsewhere) == ("x / (y + 1e-07)", True, True)
 
 
+def test_a_cure_beside_a_loop_is_tried_under_xla_too():
+    """Which cannot compile the gradient of a lookup that a loop reads, as it was traced for the kernels."""
+    x = np.ones((4 * cases.BATCH, 6), np.int32)
+    x[cases.ROW] = 0
+    table = keras.layers.Embedding(2, 2, embeddings_initializer=keras.initializers.Constant(np.array([[0, 0], [1, 2]])))
+    recurrent = keras.layers.LSTM(3, use_bias=False, return_sequences=True)
+    layers = [table, recurrent, Shares(), keras.layers.GlobalAveragePooling1D(), cases.dense()]
+    model, arguments = cases.fitted(layers, x=x)
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
+    cure = watch.report.cures[0]
+    assert (cure.write, cure.finite, cure.elsewhere) == ("x / (y + 1e-07)", True, True)
+
+
 def test_a_stronger_rule_is_tried_where_the_first_is_not_enough():
     class Power(keras.layers.Layer):
         def call(self, x):
