@@ -81,6 +81,26 @@ def test_equals_plain_keras_fit(tiny, used, optimizer, kerass, trainable):
         np.testing.assert_allclose(variable.numpy(), reference.weights[name].numpy(), rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("ours", "kerass"),
+    [(optimizers.Adam, keras.optimizers.Adam), (keras.optimizers.SGD, keras.optimizers.SGD)],
+    ids=["adam", "sgd"],
+)
+def test_a_moving_average_of_the_weights_takes_their_place_as_in_fit(tiny, ours, kerass):
+    built, words, titles = tiny
+    tiny = built, words, np.abs(titles) + 0.1
+    average = {"use_ema": True, "ema_momentum": 0.9}
+    program, _, order, _ = recorded(tiny, numerics.KERNELS, optimizer=ours(**average))
+    last = {name: variable.numpy() for name, variable in program.ranker.weights.items()}
+    program.finish()
+    reference = plain(tiny, numerics.KERNELS, kerass(**average))
+    inputs = [np.concatenate([getattr(batch, part) for batch in order]) for part in ("text", "positive", "negatives")]
+    reference.model.fit(inputs, np.zeros(len(inputs[0])), batch_size=4, shuffle=False, verbose=0)
+    for name, variable in program.ranker.weights.items():
+        np.testing.assert_allclose(variable.numpy(), reference.weights[name].numpy(), rtol=1e-4, atol=2e-6)
+        assert not np.allclose(variable.numpy(), last[name], rtol=1e-4, atol=2e-6)
+
+
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 def test_nan_travels_as_in_plain_keras(tiny, used):
     """The same elements of the same weights end as NaN, step by step, as in stock layers and train_on_batch."""

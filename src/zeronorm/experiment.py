@@ -138,6 +138,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     try:
         xla_steps = training.train(program, order(), recording, stops(config.training.on_nan, recording), after_chunk)
         seconds = time.perf_counter() - clock
+        program.finish()
     finally:  # also at an interruption: what was measured until then is kept
         result.curves = recording.curves
         for name, norm in start.items():

@@ -50,6 +50,11 @@ class Program:
         for variable, value in zip(self.optimizer.variables, self._optimizer_start, strict=True):
             variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
 
+    def finish(self) -> None:
+        """What Keras's fit does after its last step: an optimizer that keeps a moving average of the weights (use_ema)
+        puts the average in their place."""
+        self.optimizer.finalize_variable_values([self.ranker.weights[name] for name in self.trained])
+
     def recording(self, names: dict[str, list[str]]) -> recorder.Recording:
         """For a training that starts from the present weights. names: {embedding: what each row stands for}."""
         in_rows = [
