@@ -72,6 +72,11 @@ def test_frozen_and_uniform_stay_finite_and_know_it(composed, tmp_path):
         assert "All weights stayed finite over 8 steps (none was predicted)" in result.story
 
 
+def test_what_is_evaluated_is_the_average_that_the_optimizer_keeps(composed, tmp_path):
+    result = run(composed("init=uniform", "+optimizer.keras.use_ema=true", *SMALL), tmp_path)
+    assert abs(result.norms["titles"][1] / result.curves["norm/titles"][-1] - 1) > 1e-4
+
+
 def test_trainable_apart(composed, tmp_path):
     words = run(composed("numerics=xla", "trainable=words", *SMALL), tmp_path / "words")
     titles = run(composed("numerics=xla", "trainable=titles", *SMALL), tmp_path / "titles")
