@@ -1,6 +1,8 @@
 """How small or large a title row must be to kill: the prediction against trainings, from 1e-45 to 1e38."""
 
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def with_norm(run, norm):
     titles = run.titles.copy()
     row = titles[ROW].astype(np.float64)
     titles[ROW] = (row / np.linalg.norm(row) * norm).astype(np.float32)
-    return experiment.replace(run, titles=titles)
+    return replace(run, titles=titles)
 
 
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
@@ -63,11 +65,9 @@ def test_predicted_is_observed_for_a_row_of_any_norm(tiny, composed, placement, 
         return (said.titles, said.encoder), observed(here)
 
     found = {norm: both(norm) for norm in (0.0, *DECADES)}
-    for below, above in zip(DECADES, DECADES[1:], strict=False):
+    for below, above in pairwise(DECADES):
         if found[below] != found[above]:
             for quarter in (0.25, 0.5, 0.75):
                 norm = below * 10**quarter
                 found[norm] = both(norm)
-    wrong = {norm: pair for norm, pair in found.items() if pair[0] != pair[1]}
-    assert not wrong
-    print(placement, used.name, [(n, found[n][1]) for n in sorted(found)])
+    assert {norm: pair for norm, pair in found.items() if pair[0] != pair[1]} == {}

@@ -15,7 +15,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-
 FLOAT32_MAX = 3.4e38
 
 

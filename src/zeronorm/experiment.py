@@ -9,7 +9,7 @@ import pkgutil
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -199,18 +199,19 @@ class Prepared:
         budget, program, first = self.config.training, self.program, next(self.order())
         similarity, used = program.ranker.similarity, program.numerics
         scale = float(program.optimizer.scale_loss(1.0))
-        z = training.encode(program.ranker, first.text)
-        norms = np.linalg.norm(z.astype(np.float64), axis=1)
-        usual = z[(norms >= singularity.USUAL[0]) & (norms <= singularity.USUAL[1])][:TEXTS]
-        texts = usual if len(usual) else np.full((1, z.shape[1]), z.shape[1] ** -0.5, np.float32)
+        # of step 0 the dropout is known too, since nothing has drawn from its seed
+        opening = np.array(program.ranker.encoder(first.text, training=True))
+        norms = np.linalg.norm(opening.astype(np.float64), axis=1)
+        usual = opening[(norms >= singularity.USUAL[0]) & (norms <= singularity.USUAL[1])][:TEXTS]
+        width = opening.shape[1]
+        texts = usual if len(usual) else np.full((1, width), width**-0.5, np.float32)
         fates = singularity.fates(
             similarity, used, self.titles, texts, scale / len(first.text), scale * budget.negatives
         )
         wild = ~(np.linalg.norm(self.words.astype(np.float64), axis=1) < WILD)
 
         def look(batch: examples.Batch) -> prediction.Look:
-            # of step 0 the dropout is known too, since nothing has drawn from its seed
-            z = np.array(program.ranker.encoder(batch.text, training=batch.step == 0))
+            z = opening if batch.step == 0 else training.encode(program.ranker, batch.text)
             ids = np.concatenate([batch.positive, batch.negatives], axis=1)
             idle = None if self.masked is None else prediction.masked_pairs(batch, self.masked)
             upstream = scale / len(ids)

@@ -189,8 +189,8 @@ def dose_response(runs, path: Path) -> None:
 
 
 def row_norms(conditions, path: Path) -> None:
-    """Which norms of a title row kill, under each placement: a bar for each numerics, filled where the weights go to NaN,
-    with a tick at each norm that was tried. conditions: as in reported.csv."""
+    """Which norms of a title row kill, under each placement: a bar for each numerics, filled where the weights go to
+    NaN, with a tick at each norm that was tried. conditions: as in reported.csv."""
     colours = {"kernels": "#009E73", "xla": "#D55E00", "tf1": "#0072B2"}
     zones = study.dead_zones(conditions)
     tried = sorted(set(conditions["vectors.planted_norm"].astype(float)))
@@ -203,7 +203,7 @@ def row_norms(conditions, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.5 * len(names)), dpi=110, layout="constrained")
     for number, numerics in enumerate(shown):
         shift = 0.27 * (number - (len(shown) - 1) / 2)
-        for row, name in enumerate(names):
+        for row in range(len(names)):
             axes.plot([place(n) for n in tried], [row + shift] * len(tried), "|", color="#BBBBBB", ms=4, zorder=1)
         own = zones[zones["numerics"] == numerics]
         left = np.array([place(low) for low in own["low"]])

@@ -4,7 +4,7 @@ and the score of a small vector. Three separate questions: a gradient can be fin
 And which rows of a matrix are deadly: at which the gradient that is computed is not finite. Zero is one such place;
 where the square of a small row underflows, or that of a large one overflows, are others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -157,11 +157,14 @@ def fates(
     any other with every text, at norms of WAYS times its own, and with both gradients.
     """
 
-    def taken(some: np.ndarray, texts: np.ndarray, incoming: float) -> np.ndarray:
-        a, b = np.repeat(texts, len(some), axis=0), np.tile(some, (len(texts), 1))
-        return np.stack(kinds(similarity, numerics, a, b, incoming)).reshape(2, len(texts), -1)
+    def taken(some: np.ndarray, texts: np.ndarray, incoming: Sequence[float]) -> np.ndarray:
+        """int8 [2, incoming, texts, rows], of the text and of the row."""
+        shape = (len(incoming), len(texts), len(some))
+        sent, text, row = (index.ravel() for index in np.indices(shape))
+        sent = np.asarray(incoming, np.float32)[sent]
+        return np.stack(kinds(similarity, numerics, texts[text], some[row], sent)).reshape(2, *shape)
 
-    active, idle = (taken(rows, texts[:1], incoming) for incoming in (upstream, 0.0))
+    usual = taken(rows, texts[:1], (upstream, 0.0))[:, :, 0]
     edge = np.zeros(len(rows), bool)
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     odd = np.flatnonzero(~((norms >= USUAL[0]) & (norms <= USUAL[1])))
@@ -171,11 +174,11 @@ def fates(
     differs = np.zeros(len(bits), bool)
     for start in range(0, len(bits), PAIRS):
         part = slice(start, start + PAIRS)
-        for incoming, known in ((upstream, active), (most, active), (0.0, idle)):
-            found = taken(bits[part].view(np.float32), tried, incoming)
-            # that a square overflows matters to few optimizers, and none dies of it alone
-            alike = np.maximum(found, Kind.large) == np.maximum(known[:, :, odd[first[part]]], Kind.large)
-            differs[part] |= ~alike.all(axis=(0, 1))
+        found = taken(bits[part].view(np.float32), tried, (upstream, most, 0.0))
+        known = usual[:, [0, 0, 1], np.newaxis][..., odd[first[part]]]
+        # that a square overflows matters to few optimizers, and none dies of it alone
+        alike = np.maximum(found, Kind.large) == np.maximum(known, Kind.large)
+        differs[part] = ~alike.all(axis=(0, 1, 2))
     edge[odd] = differs[of.ravel()]
-    (text, title), (text_idle, title_idle) = active[:, 0], idle[:, 0]
+    (text, text_idle), (title, title_idle) = usual
     return Fates(title, text, title_idle, text_idle, edge, norms)
