@@ -223,6 +223,41 @@ def test_seeds_are_pooled():
     assert pd.isna(pooled.iloc[1]["hits_at_10_std"])
 
 
+def test_a_condition_of_which_some_seeds_die_is_tabled_by_the_first_that_did():
+    base = report.committed_runs("quick_ablation").iloc[[0, 0, 0]].copy()
+    base["seed"] = [0, 1, 2]
+    base["outcome"] = ["finite", "nan", "nan"]
+    base["first_nan_observed"] = base["first_nan_predicted"] = ["", "17", "5"]
+    base["encoder_nan_observed"] = base["encoder_nan_predicted"] = ["", "53", "9"]
+    pooled = study.conditions_table(base)
+    assert study.cells(pooled.iloc[0], ["outcome", "predicted", "observed"]) == ["NaN 2/3", "17, 53", "17, 53"]
+    assert "of the first seed that died" in study.caption(pooled, ["observed"])
+    assert "that died" not in study.caption(report.conditions("dose_response"), ["observed"])
+
+
+def test_dead_zones_by_hand():
+    norms = ["0", "1e-30", "1e-20", "1", "1e20", "1e38"]
+    dead = {"kernels": [0, 1, 1, 0, 0, 0], "xla": [1, 1, 0, 0, 1, 1], "tf1": [0, 0, 0, 0, 0, 0]}
+    rows = [
+        {
+            "similarity": "clamp_product",
+            "epsilon": "1e-07",
+            "numerics": name,
+            "vectors.planted_norm": norm,
+            "nan_runs": n,
+        }
+        for name, counts in dead.items()
+        for norm, n in zip(norms, counts, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    assert study.dead_zones(table).values.tolist() == [
+        ["clamp_product", "kernels", 1e-30, 1e-20],
+        ["clamp_product", "xla", 0.0, 1e-30],
+        ["clamp_product", "xla", 1e20, 1e38],
+    ]
+    assert "| clamp_product | 1e-30 to 1e-20 | 0 to 1e-30, from 1e20 | none |" in study.zones_markdown(table)
+
+
 @pytest.mark.parametrize("name", ["quick_ablation", "ablation"])
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_table_fits_the_terminal_and_cuts_nothing(name, width, capsys):

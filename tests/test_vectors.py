@@ -60,9 +60,32 @@ def test_rescaled_reaches_the_mean_norm_of_the_rows_that_are_not_zero():
     np.testing.assert_allclose(norms, [0.2, 0, 0.4])
 
 
+@pytest.mark.parametrize("norm", [1e-45, 1e-38, 1e-20, 1.0, 1e20, 3e38])
+def test_planted_rows_have_their_norm_and_their_directions(excerpt, norm):
+    planted = vectors.with_zero_share(excerpt.titles, 0.5, np.random.default_rng(0), norm)
+    filled = vectors.with_zero_share(excerpt.titles, 0.0, np.random.default_rng(0))
+    zero = vectors.zero_rows(vectors.with_zero_share(excerpt.titles, 0.5, np.random.default_rng(0)))
+    assert planted.dtype == np.float32 and (planted[~zero] == filled[~zero]).all()
+    norms = np.linalg.norm(planted[zero].astype(np.float64), axis=1)
+    if norm > 1e-37:  # below, float32 has fewer and fewer digits
+        np.testing.assert_allclose(norms, norm, rtol=1e-5)
+        cosine = (planted[zero] / norms[:, None] * vectors.normalised(filled[zero])).sum(axis=1)
+        np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+    else:
+        assert (norms <= 2e-44).all() if norm == 1e-45 else (norms > 0).all()
+
+
+def test_a_row_has_the_class_that_the_model_sees():
+    rows = np.array([[0, 0], [1e-50, 0], [1e-40, 0], [1e-20, 0], [0.6, 0.8], [1e20, 0], [1e50, 0], [np.nan, 0]])
+    assert vectors.classes(rows[:5]).tolist() == ["zero", "small", "small", "small", "large"]
+    seen = vectors.classes(vectors.float32(rows)).tolist()
+    assert seen == ["zero", "zero", "small", "small", "large", "large", "non-finite", "non-finite"]
+    assert set(seen) == set(vectors.CLASSES)
+
+
 def test_audit_by_hand():
     rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0], [0.0, 1.0]])
-    assert vectors.audit(rows) == {
+    assert vectors.audit(rows, "float64") == {
         "rows": 4,
         "dim": 2,
         "dtype": "float64",
@@ -70,6 +93,7 @@ def test_audit_by_hand():
         "nonfinite_values": 1,
         "smallest_norm": 1.0,
         "median_norm": 3.0,
+        "largest_norm": 5.0,
     }
 
 

@@ -3,7 +3,7 @@
 The three agree wherever the mathematics is finite. They differ in what sqrt's gradient is where sqrt(x) = 0 and the
 incoming gradient is 0, i.e. in 0 * 0.5 / 0:
 
-- kernels: 0. Since 2018 SqrtGrad and RsqrtGrad return 0 for an incoming 0
+- kernels: 0. Since 1.14 (June 2019) SqrtGrad and RsqrtGrad return 0 for an incoming 0
   (tensorflow/core/kernels/cwise_ops_gradients.h: scalar_sqrt_gradient_op, scalar_rsqrt_gradient_op, mul_no_nan_op).
 - xla: NaN. SqrtGrad is lowered to `dy * 0.5 / y` (tensorflow/compiler/tf2xla/kernels/binary_ops.cc). Its maximum on a
   CPU is not settled for NaN: with both operands unknown to the compiler, maximum(0, NaN) is 0 and maximum(NaN, 0) NaN.
