@@ -235,8 +235,14 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("used", [numerics.XLA, numerics.TF1], ids=lambda used: used.name)
+MIXING = ("clipnorm", "global_clipnorm", "clipvalue", "accumulation", "loss scale")  # under XLA too
+
+
+@pytest.mark.parametrize(
+    "used, name",
+    [*((numerics.TF1, name) for name in OPTIMIZERS), *((numerics.XLA, name) for name in MIXING)],
+    ids=lambda part: getattr(part, "name", part),
+)
 def test_predicted_is_observed_with_every_option_of_an_optimizer(tiny, composed, used, name):
     """One zero title, in several orders: how far its NaN gets is the optimizer's."""
     built, words, titles = tiny
