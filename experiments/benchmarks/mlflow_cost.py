@@ -20,17 +20,15 @@ import pairs
 from zeronorm import config as schema
 from zeronorm import experiment, tracking
 
-QUICK = ["training=quick", "examples=2000"]
-SMALL = ["training=smoke", "examples=20", "model.filters=4", "vectors.source.dim=8", "vectors.source.epochs=1"]
-
 
 def main(rounds: int, small: bool, to: Path) -> None:
     schema.register()
     rows = []
     with tempfile.TemporaryDirectory() as home:
+        budget = ["training=quick", *(pairs.small_run(Path(home)) if small else ["examples=2000"])]
         for name, trainable in (("trainable", "true"), ("frozen", "false")):
             with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-                overrides = [f"home={home}", *(SMALL if small else QUICK), f"trainable={trainable}"]
+                overrides = [f"home={home}", *budget, f"trainable={trainable}"]
                 config = compose("config", overrides)
             client = tracking.connect(config)
             trained, logged = [], []

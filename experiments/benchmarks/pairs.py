@@ -37,6 +37,16 @@ def arguments(description: str, rounds: int | None = None) -> argparse.Namespace
     return given
 
 
+def small_run(folder: Path) -> list[str]:
+    """Overrides of a run that takes a second, on a corpus of 12 titles that is written to `folder`."""
+    file, rng = folder / "pairs.tsv", np.random.default_rng(0)
+    words = [f"{a}{b}{c}" for a in "bdfg" for b in "aeiou" for c in "klmn"]
+    lines = [f"{' '.join(rng.choice(words, 20))}\t{title}" for title in words[:12] for _ in range(10)]
+    file.write_text("\n".join(lines) + "\n")
+    corpus = ["corpus=pairs", f"corpus.reader.path={file}", "corpus.window=20"]
+    return [*corpus, "vectors.source.dim=8", "vectors.source.min_count=1", "examples=20", "model.filters=4"]
+
+
 def interleaved(variants: dict[str, Callable[[], tuple[int, float]]], rounds: int) -> dict[str, list[float]]:
     """{variant: ms per step of each round}. A variant is called once to warm up and once a round; it returns how many
     steps it took and in how many seconds."""

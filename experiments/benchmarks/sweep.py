@@ -21,22 +21,22 @@ ZERONORM = str(Path(sys.executable).with_name("zeronorm"))
 KINDS = [(trainable, numerics) for trainable in ("true", "false") for numerics in ("kernels", "xla", "tf1")]
 SAMPLE = (("pretrained", "clamp_product"), ("uniform", "clamp_squares"))
 RUNS_OF_A_KIND = 8  # 48 runs, 6 kinds
-SMALL = ("examples=20", "model.filters=4", "vectors.source.dim=8", "vectors.source.epochs=1")
 
 
 def main(small: bool, to: Path) -> None:
-    kinds, samples, less = (KINDS[:1], SAMPLE[:1], SMALL) if small else (KINDS, SAMPLE, ())
-    if small:  # the sweep is the naive run's own
-        less += tuple(f"{name}={value}" for name, value in factors(*kinds[0], *samples[0]).items())
+    kinds, samples, narrowed, alike = KINDS, SAMPLE, [], []
     with tempfile.TemporaryDirectory() as folder:
+        if small:  # one run, naive and ours
+            kinds, samples, alike = KINDS[:1], SAMPLE[:1], pairs.small_run(Path(folder))
+            narrowed = [f"{name}={value}" for name, value in factors(*kinds[0], *samples[0]).items()]
         home = Path(folder, "home")
         MlflowClient(f"sqlite:///{folder}/naive.db").search_experiments()  # made before, as a user's would be
-        naive = [run for sample in samples[:1] for run in naive_runs(Path(folder), kinds, sample, less)]
+        naive = [run for sample in samples[:1] for run in naive_runs(Path(folder), kinds, sample, alike)]
         start = time.perf_counter()
         # nothing cached, no store
-        subprocess.run([ZERONORM, "train", "study=quick_ablation", f"home={home}", *less], check=True)
+        subprocess.run([ZERONORM, "train", "study=quick_ablation", f"home={home}", *alike, *narrowed], check=True)
         ours = time.perf_counter() - start
-        naive += [run for sample in samples[1:] for run in naive_runs(Path(folder), kinds, sample, less)]
+        naive += [run for sample in samples[1:] for run in naive_runs(Path(folder), kinds, sample, alike)]
         runs = pd.read_csv(next(home.glob("outputs/*/runs.csv")), keep_default_na=False, dtype=str)
     runs_of = pd.DataFrame([run | run["seconds"] for run in naive]).groupby(["trainable", "numerics"], sort=False)
     naive_sweep = RUNS_OF_A_KIND * runs_of["wall"].mean().sum()
@@ -59,15 +59,15 @@ def factors(trainable: str, numerics: str, init: str, similarity: str) -> dict[s
     return {"trainable": trainable, "init": init, "similarity": similarity, "numerics": numerics}
 
 
-def naive_runs(folder: Path, kinds, sample: tuple[str, str], overrides: tuple[str, ...]) -> list[dict]:
+def naive_runs(folder: Path, kinds, sample: tuple[str, str], more: list[str]) -> list[dict]:
     """One run of each kind, with its wall time from outside."""
     found = []
     for kind in kinds:
         chosen = factors(*kind, *sample)
         output = folder / f"{'-'.join(chosen.values())}.json"
-        typed = dict.fromkeys([*(f"{name}={value}" for name, value in chosen.items()), *overrides])
+        overrides = [*(f"{name}={value}" for name, value in chosen.items()), *more]
         start = time.perf_counter()
-        command = [sys.executable, str(HERE / "naive.py"), str(output), str(folder / "naive.db"), *typed]
+        command = [sys.executable, str(HERE / "naive.py"), str(output), str(folder / "naive.db"), *overrides]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         found.append(chosen | {"wall": time.perf_counter() - start} | json.loads(output.read_text()))
         print(f"{' '.join(chosen.values())}: {found[-1]['wall']:.1f} s", flush=True)

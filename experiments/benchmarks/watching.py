@@ -5,7 +5,9 @@ python experiments/benchmarks/watching.py [rounds] [--small --to FOLDER]
 """
 
 import os
+import tempfile
 import time
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,7 +21,6 @@ from recording import NumpyNorms, checked, costs
 from zeronorm import Autopsy, config, run_autopsy
 
 BATCH, STEPS, EPOCHS = 32, 150, 4
-SMALL = ("model.filters=4", "vectors.source.dim=8", "vectors.source.epochs=1", "examples=20", "training=smoke")
 
 
 def cnn() -> keras.Model:
@@ -49,7 +50,7 @@ def fit(steps: int, *callbacks: type[keras.callbacks.Callback]):
     return pairs.timed(turn)
 
 
-def autopsy_seconds(names: tuple[str, ...], overrides: tuple[str, ...]) -> dict[str, float]:
+def autopsy_seconds(names: tuple[str, ...], overrides: Sequence[str] = ()) -> dict[str, float]:
     """{numerics: seconds} of the first autopsy in a process, everything compiled anew, of the question's full model
     but for the overrides."""
     found = {}
@@ -71,8 +72,12 @@ def main(rounds: int, small: bool, to: Path) -> None:
         "enable_check_numerics": checked(fit(steps)),
     }
     rows = costs("keras fit of a small CNN", pairs.interleaved(variants, rounds), "nothing")
-    autopsies = autopsy_seconds(("kernels",), SMALL) if small else autopsy_seconds(("xla", "tf1", "kernels"), ())
-    pairs.write(to, "watching", rows, rounds=rounds, autopsy_seconds=autopsies)
+    with tempfile.TemporaryDirectory() as folder:
+        names, overrides = ("xla", "tf1", "kernels"), []
+        if small:
+            names, overrides = names[-1:], [f"home={folder}", *pairs.small_run(Path(folder))]
+        seconds = autopsy_seconds(names, overrides)
+    pairs.write(to, "watching", rows, rounds=rounds, autopsy_seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,12 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
     sweep.interrupts.install()
     sweep.command = command
     config.register()
+    flags = {word for word in overrides if word.startswith("-")}
+    if flags <= {"-m", "--multirun"}:  # the others are Hydra's own: --help, --cfg, ...
+        try:
+            config.require_composable([word for word in overrides if word not in flags])
+        except config.ConfigError as error:
+            raise click.ClickException(str(error)) from error
     sys.argv = ["zeronorm train", *overrides]
     entry = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep.job)
     status = "FAILED"
