@@ -166,7 +166,7 @@ class Config:
 CALLED = ("corpus.reader", "vectors.source", "optimizer.keras")  # nodes with a _target_
 SHIPPED = ("zeronorm.", "keras.")  # whose arguments RANGES knows
 NUMERICS = ("kernels", "xla", "tf1", "auto")
-ANY = Range(low=-math.inf, float32=False)  # a finite number
+ANY = Range(-math.inf, math.inf, float32=False)  # a finite number
 
 
 def register() -> None:
@@ -230,7 +230,7 @@ def sentence(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name} is unknown: use one of {', '.join(error.options)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: {error.message.splitlines()[0]}."
+        return f"{error.override} cannot be read: put in quotes what is no letter, digit or one of -_./."
     lines = str(error).splitlines()
     cause = str(error.__cause__ or "").splitlines()[:1]
     said = ": ".join(line.strip().rstrip(".") for line in [*lines[:1], *cause])
@@ -260,16 +260,16 @@ def _leaves(of: type, at: str = "") -> Iterator[tuple[str, type, Any]]:
 
 def _present(config: DictConfig, of: type, at: str = ""):
     """Rules: every option of the schema is there, and no other."""
-    for key in config:
-        known = [option.name for option in fields(of)]
+    known = [option.name for option in fields(of)]
+    for key in set(config) - set(known):
         close = get_close_matches(key, known, 1)
         hint = f"did you mean {at}{close[0]}?" if close else f"the options there are {', '.join(known)}."
-        yield key not in known, f"{at}{key} is no option: {hint}"
+        yield True, f"{at}{key} is no option: {hint}"
     for option in fields(of):
-        path, missing = f"{at}{option.name}", OmegaConf.is_missing(config, option.name)
-        group = option.name if is_group(option.name) else None
-        what = _choices(group) if group else "give it a value"
-        yield missing or option.name not in config, f"{path} is missing: {what}."
+        path = f"{at}{option.name}"
+        if OmegaConf.is_missing(config, option.name) or option.name not in config:
+            what = _choices(option.name) if is_group(option.name) else "give it a value"
+            yield True, f"{path} is missing: {what}."
         if is_dataclass(option.type):
             yield from _present(config[option.name], option.type, f"{path}.")
 
@@ -278,8 +278,7 @@ def numbers(config: DictConfig) -> Iterator[tuple[str, Any, Range]]:
     """(dotted path, value, range) of every option that is a number or has to be one: those of the
     schema, and the arguments of what a config node calls."""
     for path in RANGES:
-        at, _, key = path.rpartition(".")
-        if at not in CALLED:
+        if path.rpartition(".")[0] not in CALLED:
             yield path, OmegaConf.select(config, path), RANGES[path]
     for at in CALLED:
         yield from _arguments(at, at, OmegaConf.to_container(OmegaConf.select(config, at), resolve=True))
@@ -290,11 +289,11 @@ def _arguments(at: str, path: str, node: Any) -> Iterator[tuple[str, Any, Range]
     another (an optimizer inside a LossScaleOptimizer) has the ranges of the outer's."""
     ours = isinstance(node, dict) and str(node.get("_target_")).startswith(SHIPPED)
     for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        inside = f"{path}.{key}"
-        if isinstance(value, dict | list):
-            yield from _arguments(at, inside, value)
-        elif ours and f"{at}.{key}" in RANGES:
+        inside, called = f"{path}.{key}", isinstance(value, dict) and "_target_" in value
+        if ours and f"{at}.{key}" in RANGES and not called:  # a learning rate may be a schedule
             yield inside, value, RANGES[f"{at}.{key}"]
+        elif isinstance(value, dict | list):
+            yield from _arguments(at, inside, value)
         elif isinstance(value, float):
             yield inside, value, ANY
 

@@ -379,6 +379,16 @@ def check(jobs: list[DictConfig]) -> None:
         console.print(f"Bad lines left out of {bad[0].file}: {len(bad)}. The first:")
         for line in bad[:5]:
             console.print(f"  {line.file}:{line.line}: {line.problem}")
+    for sentence in unscored(jobs) if pool is None else pool.first(unscored, jobs):
+        console.print(sentence, markup=False)
+
+
+def unscored(jobs: list[DictConfig]) -> list[str]:
+    """Each sentence once that says why jobs will have no score. Their corpus is built."""
+    from zeronorm import experiment
+
+    of_corpus = {f"{job.corpus} {job.training.evaluate_on}": job for job in jobs}
+    return [sentence for sentence in map(experiment.unscored, of_corpus.values()) if sentence]
 
 
 def check_input(jobs: list[DictConfig]) -> list:
