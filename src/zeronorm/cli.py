@@ -56,16 +56,11 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
     sweep.interrupts.install()
     sweep.command = command
     config.register()
-    flags = {word for word in overrides if word.startswith("-")}
-    if flags <= {"-m", "--multirun"}:  # the others are Hydra's own: --help, --cfg, ...
-        try:
-            config.require_composable([word for word in overrides if word not in flags])
-        except config.ConfigError as error:
-            raise click.ClickException(str(error)) from error
     sys.argv = ["zeronorm train", *overrides]
     entry = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep.job)
     status = "FAILED"
     try:
+        _require_composable(overrides)
         entry()
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -77,6 +72,19 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
         raise
     finally:
         sweep.close(status)
+
+
+def _require_composable(overrides: tuple[str, ...]) -> None:
+    """Ends the program with one sentence, where Hydra would with several lines or a traceback."""
+    from zeronorm import config
+
+    flags = {word for word in overrides if word.startswith("-")}
+    if not flags <= {"-m", "--multirun"}:  # Hydra's own: --help, --cfg, --config-dir, ...
+        return
+    try:
+        config.require_composable([word for word in overrides if word not in flags])
+    except config.ConfigError as error:
+        raise SystemExit(f"zeronorm: {error}") from None
 
 
 @main.command()
