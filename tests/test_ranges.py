@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
-from zeronorm import experiment, optimizers, vectors
+from zeronorm import experiment, optimizers, similarity, treatments, vectors
 from zeronorm.ranges import RANGES
 
 GROUPS = sorted(name for name in schema.Config.__dataclass_fields__ if schema.is_group(name))
@@ -274,6 +274,18 @@ def test_a_run_without_a_test_window_is_told_so(small):
         "it, or give each title more text."
     )
     assert experiment.unscored(small) == ""
+
+
+def test_a_model_without_dropout_trains_and_is_treated(small):
+    """Keras gives a dropout of 0 no random state."""
+    small = small.copy()
+    small.model.dropout = 0
+    prepared = experiment.prepare(small)
+    prepared.start()
+    batch = next(prepared.order())
+    placements = {"unguarded": similarity.unguarded}
+    first, again = (treatments.tried(prepared.program, batch, placements, "unguarded", {})[0] for _ in range(2))
+    assert first == again and first.finite and first.loss_after < first.loss
 
 
 def test_numerics_are_those_that_there_are():

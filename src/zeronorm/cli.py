@@ -303,6 +303,10 @@ def _connected(*overrides: str):
     from zeronorm import config as schema
     from zeronorm import tracking
 
+    try:
+        schema.require_composable(overrides)
+    except schema.ConfigError as error:
+        raise click.ClickException(str(error)) from error
     config = schema.composed(*overrides)
     file = tracking.store_uri(config).removeprefix("sqlite:///") if config.tracking.uri else None
     if file is None:
