@@ -45,7 +45,7 @@ def test_the_story_says_what_happened(died):
 
 def test_files_of_a_run(died):
     events = json.loads((died.folder / "nan_events.json").read_text())
-    assert events["touch"]["first"] == 0 and events["predicted"] == {"titles": 0, "encoder": 1}
+    assert events["touch"]["first"] == 0 and events["predicted"]["titles"] == 0 and events["predicted"]["encoder"] == 1
     first = events["events"][0]
     assert first["phase"] == "gradient" and first["tensor"] == "titles" and "A" in first["names"]
     deaths = pd.read_csv(died.folder / "row_deaths.csv")

@@ -1,5 +1,7 @@
 """Adam in one kernel and by rows, against Keras's own Adam on the same gradients."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -106,3 +108,59 @@ def test_lazy_adam_touches_only_the_rows_it_is_given_and_makes_no_dense_gradient
 def test_amsgrad_is_refused():
     with pytest.raises(TypeError, match="amsgrad"):
         optimizers.Adam(amsgrad=True)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("size", [1e19, 1e25, 3e38])
+@pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
+def test_a_gradient_whose_square_overflows_loses_no_row(ours, size, jit_compile):
+    """Keras's velocity becomes infinite there, and the row stays: infinity less infinity would have been NaN."""
+    for ids in ([1, 2], [1, 1, 2]):
+        tables = []
+        for made in (keras.optimizers.Adam(), ours()):
+            table = keras.Variable(np.ones((4, 3), np.float32))
+            made.build([table])
+
+            @tf.function(jit_compile=jit_compile)
+            def step(values, made=made, table=table, ids=ids):
+                made.apply([tf.IndexedSlices(values, tf.constant(ids), tf.constant([4, 3]))], [table])
+
+            step(tf.constant([[size] * 3] + [[0.1] * 3] * (len(ids) - 1), tf.float32))
+            tables.append(np.array(table))
+        assert np.isfinite(tables[1]).all() and np.isfinite(tables[0]).all()
+        if ids == [1, 2]:
+            np.testing.assert_allclose(tables[1], tables[0], rtol=1e-5)
+
+
+ELEMENTWISE = optimizers.Reaches.elementwise()
+EVERYWHERE = optimizers.Reach(True, True, True, True)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "made, expected",
+    [
+        (optimizers.Adam, {}),
+        (optimizers.LazyAdam, {}),
+        (keras.optimizers.SGD, {}),
+        (lambda: optimizers.Adam(clipnorm=1.0), {"nan": optimizers.Reach(True, True, False, False)}),
+        (
+            lambda: optimizers.Adam(global_clipnorm=1.0),
+            dict.fromkeys(("nan", "inf", "large", "encoder"), EVERYWHERE),
+        ),
+        (lambda: optimizers.Adam(clipvalue=1.0), {"inf": optimizers.Reach(False, False, False, False)}),
+        (lambda: optimizers.Adam(gradient_accumulation_steps=4), {"period": 4}),
+        (
+            lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam()),
+            dict.fromkeys(("nan", "inf", "large", "encoder"), optimizers.Reach(False, False, False, False)),
+        ),
+    ],
+)
+def test_how_far_a_gradient_that_is_not_finite_gets(made, expected, jit_compile):
+    assert optimizers.reaches(made(), jit_compile) == dataclasses.replace(ELEMENTWISE, **expected)
+
+
+def test_an_optimizer_that_cannot_take_an_embeddings_gradient_says_so():
+    """Keras divides an IndexedSlices by the scale, which it cannot."""
+    with pytest.raises(TypeError):
+        optimizers.reaches(optimizers.Adam(loss_scale_factor=8.0), False)

@@ -1,13 +1,16 @@
 """The predicted steps, against batches made by hand and against real trainings."""
 
+from dataclasses import replace
 from functools import partial
 
+import hydra
 import numpy as np
 import pytest
 
-from zeronorm import examples, model, numerics, optimizers, prediction, similarity, training
+from zeronorm import examples, experiment, model, numerics, optimizers, prediction, similarity, training
 from zeronorm.examples import Batch
-from zeronorm.prediction import Prediction, Probe, Touch
+from zeronorm.prediction import Look, Prediction, Rows, Touch
+from zeronorm.singularity import Fates, Kind
 
 ZERO_TITLES = np.array([False, False, True, True, False, False])
 ZERO_WORDS = np.array([True, False, True])
@@ -37,18 +40,90 @@ def test_a_text_of_zero_rows_counts_in_step_0_only():
     assert prediction.touches([order[1]], ZERO_TITLES, ZERO_WORDS).zero_text is None
 
 
-@pytest.mark.parametrize(
-    "probe, trainable, expected",
-    [
-        (Probe(True, True, True), True, Prediction(None, None)),
-        (Probe(False, True, True), True, Prediction(3, 5)),
-        (Probe(False, True, True), False, Prediction(None, None)),  # frozen rows never become NaN
-        (Probe(False, False, False), True, Prediction(3, 0)),  # a zero text poisons the encoder in step 0
-        (Probe(False, False, True), False, Prediction(None, 3)),  # frozen, but dz itself is NaN
-    ],
-)
-def test_predict(probe, trainable, expected):
-    assert prediction.predict(Touch(3, 5, 0, (1,)), probe, trainable) == expected
+FINITE, INF, NAN = Kind.finite, Kind.inf, Kind.nan
+EVERY = ("words", "titles", "convolution/kernel")
+ROW = optimizers.Reach(True, False, False, False)
+NOTHING = optimizers.Reach(False, False, False, False)
+
+
+def fates(title=FINITE, text=FINITE, idle=None, edge=False, norm=0.0):
+    """Of six titles, of which ZERO_TITLES have these kinds; `idle`: of both gradients where nothing comes in."""
+    rest = (title, text) if idle is None else (idle, idle)
+    kinds = (np.where(ZERO_TITLES, kind, FINITE) for kind in (title, text, *rest))
+    return Fates(*kinds, edge=ZERO_TITLES & edge, norm=np.where(ZERO_TITLES, norm, 1))
+
+
+def looked(of, first_text=FINITE):
+    """As a look at a batch finds it, where the rows alone decide; `first_text`: of a text in step 0."""
+
+    def look(batch):
+        ids = np.concatenate([batch.positive, batch.negatives], axis=1)
+        text = of.text[ids] if batch.step else np.maximum(of.text[ids], first_text)
+        return Look(of.title[ids], text)
+
+    return look
+
+
+ORDER = [  # title 2 is zero: touched in step 1, again in step 3
+    batch(0, [0], [1, 4]),
+    batch(1, [1], [2, 0]),
+    batch(2, [0], [1, 4]),
+    batch(3, [2], [5, 4]),
+    batch(4, [5], [1, 0]),
+]
+ROWS = Rows(np.zeros(6, bool), np.zeros(3, bool))
+
+
+def predicted(of, reaches=None, trained=EVERY, margin=1.0, rows=ROWS, **more):
+    reaches = reaches or optimizers.Reaches.elementwise()
+    return prediction.predict(ORDER, of, looked(of, **more), reaches, rows, trained, margin)
+
+
+def test_predict_by_hand():
+    frozen = ("convolution/kernel",)
+    assert predicted(fates()) == Prediction(None, None)
+    assert predicted(fates(NAN)) == Prediction(1, 3, 3)
+    assert predicted(fates(NAN), trained=frozen) == Prediction(None, None)  # frozen rows never become NaN
+    assert predicted(fates(NAN, NAN)) == Prediction(1, 1, 1)  # a large row, or a quotient of 0/0
+    assert predicted(fates(FINITE, NAN)) == Prediction(2, 1, 1)  # the titles of the next batch, by their text
+    assert predicted(fates(NAN, NAN), trained=frozen) == Prediction(None, 1)
+    assert predicted(fates(), first_text=NAN) == Prediction(1, 0, 0)  # a text of zero rows
+    lost = Rows(ZERO_TITLES, np.zeros(3, bool), lost_words=True)
+    assert predicted(fates(NAN, NAN), rows=lost) == Prediction(0, 1, 0)
+
+
+def test_what_an_optimizer_makes_of_it_by_hand():
+    every, touched = optimizers.Reach(True, True, True, True), optimizers.Reach(True, True, False, False)
+    encoder = optimizers.Reach(True, False, False, True)
+    clipped = optimizers.Reaches(1, touched, ROW, NOTHING, encoder)
+    assert predicted(fates(NAN), clipped) == Prediction(1, 2, 2)  # step 2 holds two titles of step 1
+    assert predicted(fates(NAN), optimizers.Reaches(1, every, every, every, every)) == Prediction(1, 1, 1)
+    accumulated = optimizers.Reaches(2, ROW, ROW, NOTHING, encoder)
+    assert predicted(fates(NAN), accumulated) == Prediction(1, 3, 3)
+    assert predicted(fates(NAN), optimizers.Reaches(4, ROW, ROW, NOTHING, encoder)) == Prediction(3, None)
+    skipping = optimizers.Reaches(1, NOTHING, NOTHING, NOTHING, NOTHING)
+    assert predicted(fates(NAN, NAN), skipping) == Prediction(None, None)
+    held = optimizers.Reaches(1, ROW, NOTHING, NOTHING, encoder)
+    assert "infinite gradient in step 1" in predicted(fates(INF), held).uncertain
+    squares = optimizers.Reaches(1, ROW, ROW, every, encoder)
+    assert "square may overflow" in predicted(fates(Kind.large), squares).uncertain
+    assert predicted(fates(Kind.large)) == Prediction(None, None)
+
+
+def test_what_cannot_be_known_is_said():
+    assert "at an edge" in predicted(fates(NAN, edge=True)).uncertain
+    only_active = fates(INF, idle=FINITE)
+    assert predicted(only_active).uncertain == ""
+    assert "the margin is below 1" in predicted(only_active, margin=0.2).uncertain
+    masked = Rows(np.zeros(6, bool), np.zeros(3, bool), ZERO_TITLES)
+    assert predicted(only_active, margin=0.2, rows=masked) == Prediction(None, None)
+    assert predicted(fates(NAN), rows=masked) == Prediction(1, 3, 3)  # 0 times infinity
+    # a small row that a step moved is at its edge no more
+    first = [batch(0, [1], [2, 0]), *(replace(b, step=b.step + 1) for b in ORDER)]
+    small, large = (fates(FINITE, edge=True, norm=norm) for norm in (1e-20, 1e20))
+    reaches = optimizers.Reaches.elementwise()
+    assert prediction.predict(first, small, looked(small), reaches, ROWS, EVERY, 1.0).uncertain == ""
+    assert prediction.predict(first, large, looked(large), reaches, ROWS, EVERY, 1.0).uncertain
 
 
 def test_chance_against_drawing():
@@ -89,37 +164,125 @@ PLACEMENTS = {
 }
 
 
+def made(built, words, titles, drawn, composed, name, used, trainable=True, optimizer=None, margin=1.0, batch=3):
+    """A run of a small model, ready to be foretold and taken."""
+    budget = ("training.epochs=2", f"training.batch={batch}", "training.negatives=2", f"training.margin={margin}")
+    sgd = optimizer and f"optimizer.keras={optimizer}"
+    config = composed("seed=4", *budget, *([sgd] if sgd else []))
+    keras_optimizer = hydra.utils.instantiate(config.optimizer.keras)
+    ranker = model.build(
+        n_words=len(words), n_titles=12, dim=8, window=20, negatives=2, filters=16, width=3, dropout=0.2, margin=margin,
+        trainable_words=trainable, trainable_titles=trainable, similarity=PLACEMENTS[name], numerics=used,
+        rows_only=optimizers.rows_only(keras_optimizer),
+    )  # fmt: skip
+    program = training.program(ranker, keras_optimizer, used)
+    return experiment.Prepared(config, experiment.Data(built, words, titles, {}), words, titles, drawn, program)
+
+
+def steps_of(recording):
+    seen = recording.first_nan("titles"), recording.first_nan("convolution/kernel", "dense/kernel")
+    return tuple(event and event.step for event in seen)
+
+
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("name", PLACEMENTS)
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 @pytest.mark.parametrize("zero", ["many titles", "one title", "a text"])
-def test_predicted_is_observed(tiny, used, name, trainable, zero):
+def test_predicted_is_observed(tiny, composed, used, name, trainable, zero):
     """On a small model, with many zero titles, with one that is rare, and with a text of zero rows."""
     built, words, titles = tiny
     words, titles = words.copy(), np.abs(titles) + 0.1
     drawn = examples.draw(built, 30, negatives=2, seed=4)
-    order = list(examples.batches(drawn, epochs=2, batch=3, shuffle=True, seed=4))
+    order = list(examples.batches(drawn, epochs=2, batch=3, shuffle=True, seed=4))  # as `made` has it
     if zero == "many titles":
         titles[::3] = 0
     elif zero == "one title":
         titles[np.setdiff1d(np.arange(12), np.concatenate([b.negatives.ravel() for b in order[:2]]))[0]] = 0
     else:
         words[order[0].text[1]] = 0
-    ranker = model.build(
-        n_words=len(words), n_titles=12, dim=8, window=20, negatives=2, filters=16, width=3, dropout=0.2, margin=1.0,
-        trainable_words=trainable, trainable_titles=trainable, similarity=PLACEMENTS[name], numerics=used,
-    )  # fmt: skip
-    program = training.program(ranker, optimizers.Adam(), used)
-    program.reset(words, titles, seed=0)
-    touch = prediction.touches(order, ~titles.any(axis=1), ~words.any(axis=1))
-    predicted = prediction.predict(touch, prediction.probe(ranker.similarity, used), trainable)
-    recording = program.recording({"words": built.vocabulary, "titles": built.titles})
-    training.train(program, order, recording)
+    run = made(built, words, titles, drawn, composed, name, used, trainable)
+    order = list(run.order())
+    foretold, recording = run.foretell(), run.start()
+    training.train(run.program, order, recording)
+    expected, touch = foretold.predicted, foretold.touch
 
-    titles_seen, encoder_seen = recording.first_nan("titles"), recording.first_nan("convolution/kernel", "dense/kernel")
-    assert (encoder_seen and encoder_seen.step) == predicted.encoder
-    if predicted.titles is not None:
-        assert titles_seen.step == predicted.titles
-        if predicted.encoder is None or predicted.titles < predicted.encoder:
-            assert tuple(titles_seen.rows) == touch.titles
-    assert (predicted.first is None) == (recording.first_nan() is None)
+    assert steps_of(recording) == (expected.titles, expected.encoder) and not expected.uncertain
+    if expected.titles is not None and (expected.encoder is None or expected.titles < expected.encoder):
+        assert tuple(recording.first_nan("titles").rows) == touch.titles
+    assert (expected.first is None) == (recording.first_nan() is None)
+
+
+ADAM, SGD, LAZY = "zeronorm.optimizers.Adam", "keras.optimizers.SGD", "zeronorm.optimizers.LazyAdam"
+OPTIMIZERS = {
+    "adam": f"{{_target_: {ADAM}}}",
+    "momentum": f"{{_target_: {SGD}, learning_rate: 0.01, momentum: 0.9, nesterov: true}}",
+    "clipnorm": f"{{_target_: {ADAM}, clipnorm: 1.0}}",
+    "global_clipnorm": f"{{_target_: {ADAM}, global_clipnorm: 1.0}}",
+    "clipvalue": f"{{_target_: {ADAM}, clipvalue: 0.5}}",
+    "lazy, clipnorm": f"{{_target_: {LAZY}, clipnorm: 1.0}}",
+    "lazy, global_clipnorm": f"{{_target_: {LAZY}, global_clipnorm: 1.0}}",
+    "sgd, clipnorm": f"{{_target_: {SGD}, learning_rate: 0.01, clipnorm: 1.0}}",
+    "accumulation": f"{{_target_: {ADAM}, gradient_accumulation_steps: 4}}",
+    "accumulation, clipnorm": f"{{_target_: {SGD}, learning_rate: 0.1, gradient_accumulation_steps: 3, clipnorm: 1.0}}",
+    "moving average": f"{{_target_: {ADAM}, use_ema: true, ema_overwrite_frequency: 2}}",
+    "weight decay": f"{{_target_: {ADAM}, weight_decay: 0.01}}",
+    "loss scale": f"{{_target_: keras.optimizers.LossScaleOptimizer, inner_optimizer: {{_target_: {ADAM}}}}}",
+    "loss scale, accumulation": "{_target_: keras.optimizers.LossScaleOptimizer, inner_optimizer: "
+    f"{{_target_: {ADAM}, gradient_accumulation_steps: 2}}}}",
+    "lion": "{_target_: keras.optimizers.Lion, learning_rate: 0.001}",
+    "ftrl": "{_target_: keras.optimizers.Ftrl}",
+    "muon": "{_target_: keras.optimizers.Muon, learning_rate: 0.001}",
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("used", [numerics.XLA, numerics.TF1], ids=lambda used: used.name)
+def test_predicted_is_observed_with_every_option_of_an_optimizer(tiny, composed, used, name):
+    """One zero title, in several orders: how far its NaN gets is the optimizer's."""
+    built, words, titles = tiny
+    titles = np.abs(titles) + 0.1
+    run = None
+    for seed in range(8):
+        drawn = examples.draw(built, 30, negatives=2, seed=seed)
+        first = next(examples.batches(drawn, epochs=1, batch=1, shuffle=True, seed=4))
+        rows = titles.copy()
+        rows[np.setdiff1d(np.arange(12), np.r_[first.positive.ravel(), first.negatives.ravel()])[seed]] = 0
+        if run is None:
+            run = made(built, words, rows, drawn, composed, "clamp_product", used, optimizer=OPTIMIZERS[name], batch=1)
+        run = replace(run, titles=rows, drawn=drawn)
+        said, recording = run.foretell().predicted, run.start()
+        training.train(run.program, run.order(), recording)
+        assert (steps_of(recording), said.uncertain) == ((said.titles, said.encoder), "")
+
+
+def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_certain_death(tiny, composed):
+    built, words, titles = tiny
+    rows = np.abs(titles) + 0.1
+    rows[5] = 1e-20
+    drawn = examples.draw(built, 30, negatives=2, seed=4)
+    uncertain = [
+        made(built, words, rows, drawn, composed, "add_to_product", numerics.KERNELS, margin=margin, batch=1)
+        .foretell()
+        .predicted.uncertain
+        for margin in (1.0, 0.1)
+    ]
+    assert uncertain[0] == "" and "the margin is below 1" in uncertain[1]
+
+
+def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny, composed):
+    """And of float64 vectors what float32 cannot hold is infinite from the start."""
+    built, words, titles = tiny
+    titles = np.abs(titles) + 0.1
+    drawn = examples.draw(built, 30, negatives=2, seed=4)
+    order = list(examples.batches(drawn, epochs=2, batch=1, shuffle=True, seed=4))
+    later = next(word for b in order for word in b.text[0] if not np.isin(word, [x.text for x in order[:2]]))
+    for size in (1e10, 1e20, 3e38, np.inf):
+        changed = words.copy()
+        changed[later] = size
+        for used in numerics.BY_NAME.values():
+            run = made(built, changed, titles, drawn, composed, "clamp_product", used, batch=1)
+            said, recording = run.foretell().predicted, run.start()
+            training.train(run.program, run.order(), recording)
+            assert steps_of(recording) == (said.titles, said.encoder), (size, used.name)
+            first = recording.first_nan()
+            assert (first and first.step) == said.first, (size, used.name)

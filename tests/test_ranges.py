@@ -94,6 +94,7 @@ def small(tmp_path_factory):
 
 OF_KEY = {  # what a key needs about it
     "init.scale": {"init": {"name": "uniform", "start": "uniform", "scale": 0.05}},
+    "vectors.planted_norm": {"vectors": {"zero_share": 0.5}},
 }
 
 
@@ -136,6 +137,7 @@ def test_no_value_of_a_number_is_not_finite_negative_where_it_may_not_or_lost_in
     assert not [pair for pair in values if pair[1] in ("nan", "inf", "-inf", "1e40", "1e308", "abc", "true", "[1]", "")]
     assert {key for key, value in values if value == "-1"} == {f"optimizer.keras.{name}" for name in signed}
     shares = {"corpus.test_share", "corpus.validation_share", "vectors.zero_share", "vectors.zero_word_share"}
+    shares.add("vectors.planted_norm")
     assert {key for key, value in values if value == "1e-50"} == shares  # NumPy's, not the model's
     assert {key for key, value in values if value == "null"} == {key for key, of in RANGES.items() if of.null} - {
         "init.scale", "similarity.epsilon"

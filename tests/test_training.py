@@ -101,6 +101,31 @@ def test_a_moving_average_of_the_weights_takes_their_place_as_in_fit(tiny, ours,
         assert not np.allclose(variable.numpy(), last[name], rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("ours", "kerass"),
+    [
+        (
+            lambda: optimizers.Adam(gradient_accumulation_steps=4),
+            lambda: keras.optimizers.Adam(gradient_accumulation_steps=4),
+        ),
+        (
+            lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam(), initial_scale=64.0),
+            lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(), initial_scale=64.0),
+        ),
+    ],
+    ids=["accumulation", "loss scale"],
+)
+def test_accumulation_and_a_loss_scale_are_those_of_fit(tiny, ours, kerass):
+    built, words, titles = tiny
+    tiny = built, words, np.abs(titles) + 0.1
+    program, _, order, _ = recorded(tiny, numerics.KERNELS, optimizer=ours())
+    reference = plain(tiny, numerics.KERNELS, kerass())
+    inputs = [np.concatenate([getattr(batch, part) for batch in order]) for part in ("text", "positive", "negatives")]
+    reference.model.fit(inputs, np.zeros(len(inputs[0])), batch_size=4, shuffle=False, verbose=0)
+    for name, variable in program.ranker.weights.items():
+        np.testing.assert_allclose(variable.numpy(), reference.weights[name].numpy(), rtol=1e-4, atol=3e-6)
+
+
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 def test_nan_travels_as_in_plain_keras(tiny, used):
     """The same elements of the same weights end as NaN, step by step, as in stock layers and train_on_batch."""

@@ -21,4 +21,5 @@ def tfidf_centroid(corpus: Corpus, positions: np.ndarray) -> dict[str, float]:
     belongs[corpus.title[corpus.train], np.arange(len(corpus.train))] = 1
     centroids = normalize(belongs @ train)
     scores = vectorizer.transform([corpus.windows[position] for position in positions]) @ centroids.T
-    return ranking.metrics(ranking.ranks(np.asarray(scores), corpus.title[positions]))
+    scores, target = np.asarray(scores), corpus.title[positions]
+    return ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))

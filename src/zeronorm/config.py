@@ -82,6 +82,7 @@ class VectorsConfig:
     dtype: str = "float32"  # of the matrices before they enter the model, which is float32
     normalise: bool = False  # rows divided by their norm (zero rows stay)
     zero_share: float | None = None  # share of zero title rows, set by hand; null leaves those that arise
+    planted_norm: float | None = None  # of the title rows that zero_share sets, instead of 0; null: 0
     zero_word_share: float | None = None  # share of the word rows set to zero besides; null: none
 
 
@@ -340,7 +341,7 @@ def _rules(c: DictConfig):
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
     )
     uniform = init.start == Start.uniform
-    drawn_anew = ("vectors.zero_share", "vectors.zero_word_share", "init.repair")
+    drawn_anew = ("vectors.zero_share", "vectors.zero_word_share", "vectors.planted_norm", "init.repair")
     for name, value in ((name, OmegaConf.select(c, name)) for name in drawn_anew):
         yield (
             uniform and value is not None,
@@ -373,6 +374,11 @@ def _rules(c: DictConfig):
         init.repair is not None and vectors.zero_share is not None,
         f"vectors.zero_share={vectors.zero_share} plants zero rows that init.repair={init.repair} would fill again: "
         "drop one of the two.",
+    )
+    yield (
+        vectors.planted_norm is not None and vectors.zero_share is None,
+        f"vectors.planted_norm={vectors.planted_norm} is the norm of the rows that vectors.zero_share sets: give a "
+        "share too.",
     )
     yield (
         vectors.dtype not in ("float32", "float64"),

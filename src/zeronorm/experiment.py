@@ -8,7 +8,7 @@ import os
 import pkgutil
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,6 +38,8 @@ from zeronorm import corpus as corpora
 from zeronorm.baseline import tfidf_centroid
 
 FREE_SPACE = 200e6  # bytes a run may need for its outputs
+TEXTS = 4  # of the first batch, with which rows of unusual norm are tried
+WILD = 1e15  # norm of a word row above which the convolution may overflow
 
 
 class ExperimentError(Exception):
@@ -105,23 +107,24 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
     evaluated = data.corpus.test if config.training.evaluate_on == schema.Split.test else data.corpus.validation
 
     # The audit and the prediction come first: they need the matrices and the batch order, not the training.
-    zero_titles = vectors.zero_rows(titles)
+    foretold = prepared.foretell()
+    zero_titles, singular = vectors.zero_rows(titles), foretold.singular
+    classes = vectors.classes(titles)
     result.audit = {
         "corpus": corpora.summary(data.corpus),
-        "words": vectors.audit(words),
-        "titles": vectors.audit(titles),
+        "words": vectors.audit(words, str(data.words.dtype)),
+        "titles": vectors.audit(titles, str(data.titles.dtype)),
         "zero_titles": [data.corpus.titles[row] for row in np.flatnonzero(zero_titles)],
+        "deadly_titles": {
+            name: [data.corpus.titles[row] for row in np.flatnonzero(foretold.deadly & (classes == name))]
+            for name in vectors.CLASSES
+        },
         "texts_of_zero_rows_only": int(vectors.zero_rows(words)[drawn.text].all(axis=1).sum()),
     }
     _write(result.folder / "audit.json", result.audit)
-    result.touch = prediction.touches(order(), zero_titles, vectors.zero_rows(words))
-    result.predicted = prediction.predict(
-        result.touch,
-        prediction.probe(program.ranker.similarity, program.numerics),
-        trainable_titles="titles" in program.trained,
-    )
+    result.touch, result.predicted = foretold.touch, foretold.predicted
     drawable = config.training.zero_titles != schema.ZeroTitles.left_out
-    result.chance = prediction.chance(drawn, zero_titles & drawable, config.training.batch)
+    result.chance = prediction.chance(drawn, singular & (drawable | ~zero_titles), config.training.batch)
     result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
 
     recording = result.recording = prepared.start()
@@ -133,7 +136,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
         tell(Progress(last.step + 1, result.steps))
         last_of_epoch = (last.batch + 1) * config.training.batch >= len(drawn)
         if config.training.evaluate_every_epoch and last_of_epoch:
-            result.epochs[last.step] = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
+            result.epochs[last.step] = evaluate(program.ranker, data.corpus, evaluated, singular)
 
     clock = time.perf_counter()
     try:
@@ -148,11 +151,12 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
         result.norms = {name: (start[name], _norm(variable)) for name, variable in program.ranker.weights.items()}
         _write_recording(result)
 
-    result.metrics = evaluate(program.ranker, data.corpus, evaluated, zero_titles)
+    result.metrics = evaluate(program.ranker, data.corpus, evaluated, singular)
     without = data.baseline.get(config.training.evaluate_on.value, {})
     result.metrics |= {f"eval_tfidf/{name}": value for name, value in without.items()}
     result.metrics["z/steps_per_second"] = recording.steps / seconds
     result.metrics["zero_rows/titles"] = int(zero_titles.sum())
+    result.metrics["deadly_rows/titles"] = int(foretold.deadly.sum())
     first = recording.first_nan()
     result.outcome = "nan" if first else "finite"
     result.tags = _tags(result, program.numerics, xla_steps)
@@ -179,12 +183,80 @@ class Prepared:
         budget = self.config.training
         return examples.batches(self.drawn, budget.epochs, budget.batch, budget.shuffle, self.config.seed)
 
+    @property
+    def masked(self) -> np.ndarray | None:
+        """bool [titles]: those whose hinges are multiplied by 0; None where none is."""
+        masks = self.config.training.zero_titles == schema.ZeroTitles.masked
+        return vectors.zero_rows(self.titles) if masks else None
+
     def start(self) -> recorder.Recording:
         """Puts the program into the state before the first step. Returns an empty recording."""
-        masks = self.config.training.zero_titles == schema.ZeroTitles.masked
-        masked = vectors.zero_rows(self.titles) if masks else None
-        self.program.reset(self.words, self.titles, self.config.seed, masked)
+        self.program.reset(self.words, self.titles, self.config.seed, self.masked)
         return self.program.recording({"words": self.data.corpus.vocabulary, "titles": self.data.corpus.titles})
+
+    def foretell(self) -> "Foretold":
+        """What is known before the first step. Leaves the program in a state of no meaning: `start` comes next."""
+        self.start()
+        budget, program, first = self.config.training, self.program, next(self.order())
+        similarity, used = program.ranker.similarity, program.numerics
+        scale = float(program.optimizer.scale_loss(1.0))
+        # of step 0 the dropout is known too, since nothing has drawn from its seed
+        opening = np.array(program.ranker.encoder(first.text, training=True))
+        norms = np.linalg.norm(opening.astype(np.float64), axis=1)
+        usual = opening[(norms >= singularity.USUAL[0]) & (norms <= singularity.USUAL[1])][:TEXTS]
+        width = opening.shape[1]
+        texts = usual if len(usual) else np.full((1, width), width**-0.5, np.float32)
+        fates = singularity.fates(
+            similarity, used, self.titles, texts, scale / len(first.text), scale * budget.negatives
+        )
+        wild = ~(np.linalg.norm(self.words.astype(np.float64), axis=1) < WILD)
+
+        def look(batch: examples.Batch) -> prediction.Look:
+            z = opening if batch.step == 0 else training.encode(program.ranker, batch.text)
+            ids = np.concatenate([batch.positive, batch.negatives], axis=1)
+            idle = None if self.masked is None else prediction.masked_pairs(batch, self.masked)
+            upstream = scale / len(ids)
+            seen = prediction.look(similarity, used, z, self.titles, ids, budget.margin, upstream, idle)
+            if wild[batch.text].any() and not training.encoder_is_finite(program, batch.text):
+                seen.text[:] = singularity.Kind.nan
+            return seen
+
+        lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
+        rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()))
+        reaches = _reaches(_optimizer_json(self.config), used.jit_compile)
+        predicted = prediction.predict(self.order(), fates, look, reaches, rows, program.trained, budget.margin)
+        deadly = fates.deadly | lost
+        singular = deadly | vectors.zero_rows(self.titles)
+        touch = prediction.touches(self.order(), singular, vectors.zero_rows(self.words))
+        return Foretold(deadly, singular, touch, predicted)
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What is known of a run before its first step. deadly: bool [titles], rows at which the gradient that is computed
+    is not finite; singular: those and the zero rows. touch, predicted: see `prediction`."""
+
+    deadly: np.ndarray
+    singular: np.ndarray
+    touch: prediction.Touch
+    predicted: prediction.Prediction
+
+
+@lru_cache(maxsize=64)
+def _reaches(optimizer: str, jit_compile: bool) -> optimizers.Reaches:
+    """Of the optimizer that a config node, as JSON, makes. Raises ExperimentError if it cannot update an embedding."""
+    made = hydra.utils.instantiate(json.loads(optimizer))
+    try:
+        return optimizers.reaches(made, jit_compile)
+    except Exception as error:  # the optimizer's own, of any kind
+        raise ExperimentError(
+            f"The optimizer {type(made).__name__} cannot update an embedding ({_first_line(error)}): choose another, "
+            "or other options."
+        ) from error
+
+
+def _optimizer_json(config: DictConfig) -> str:
+    return json.dumps(OmegaConf.to_container(config.optimizer.keras, resolve=True))
 
 
 def prepare(config: DictConfig) -> Prepared:
@@ -214,7 +286,7 @@ def check(config: DictConfig) -> None:
     if config.training.evaluate_on == schema.Split.validation and unscored(config):
         raise ExperimentError(unscored(config))
     _check_similarity(config.similarity)
-    _check_optimizer(config.optimizer)
+    _check_optimizer(config)
 
 
 def unscored(config: DictConfig) -> str:
@@ -230,9 +302,10 @@ def unscored(config: DictConfig) -> str:
     )
 
 
-def _check_optimizer(optimizer: DictConfig) -> None:
+def _check_optimizer(config: DictConfig) -> None:
     import keras
 
+    optimizer = config.optimizer
     try:
         made = hydra.utils.instantiate(optimizer.keras)
     except Exception as error:
@@ -241,6 +314,7 @@ def _check_optimizer(optimizer: DictConfig) -> None:
         raise ExperimentError(
             f"optimizer={optimizer.name}: {optimizer.keras._target_} makes a {type(made).__name__}, no Keras optimizer."
         )
+    _reaches(_optimizer_json(config), numerics.named(config.numerics.name).jit_compile)
 
 
 def _check_similarity(placement: DictConfig) -> None:
@@ -311,7 +385,8 @@ def _load(corpus_json: str, vectors_json: str, home: str) -> Data:
     if vector_options["normalise"]:
         words, titles = vectors.normalised(words), vectors.normalised(titles)
     if vector_options["zero_share"] is not None:
-        titles = vectors.with_zero_share(titles, vector_options["zero_share"], np.random.default_rng(0))
+        share, norm = vector_options["zero_share"], vector_options["planted_norm"] or 0.0
+        titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
     if vector_options["zero_word_share"] is not None:
         words = vectors.with_zero_words(words, vector_options["zero_word_share"], np.random.default_rng(0))
     build_baseline = memory.cache(_build_baseline, ignore=["corpus"])
@@ -349,7 +424,7 @@ def _call(node: dict, **more):
 
 
 def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """The two embedding matrices a run starts from, [n_words, d] and [n_titles, d]: the `init` factor."""
+    """The two embedding matrices a run starts from, float32 [n_words, d] and [n_titles, d]: the `init` factor."""
     words, titles = data.words, data.titles
     rng = np.random.default_rng([config.seed, 1])
     if config.init.start == schema.Start.uniform:
@@ -358,7 +433,7 @@ def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.nda
         titles = vectors.repaired(config.init.repair, titles, words, data.corpus, rng)
     if config.init.norm is not None:
         words, titles = vectors.rescaled(words, config.init.norm), vectors.rescaled(titles, config.init.norm)
-    return words, titles
+    return vectors.float32(words), vectors.float32(titles)
 
 
 def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> training.Program:
@@ -379,7 +454,7 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
         "trainable_titles": config.trainable in (True, "titles"),
         "masks_titles": config.training.zero_titles == schema.ZeroTitles.masked,
     }
-    optimizer = json.dumps(OmegaConf.to_container(config.optimizer.keras, resolve=True))
+    optimizer = _optimizer_json(config)
     return _compiled(tuple(graph.items()), placement.function, placement.epsilon, config.numerics.name, optimizer)
 
 
@@ -399,17 +474,19 @@ def _compiled(graph: tuple, function: str, epsilon: float | None, name: str, opt
 
 
 def evaluate(
-    ranker: model.Ranker, corpus: corpora.Corpus, positions: np.ndarray, zero_titles: np.ndarray
+    ranker: model.Ranker, corpus: corpora.Corpus, positions: np.ndarray, singular: np.ndarray
 ) -> dict[str, float]:
     """eval/* over the examples at `positions`, ranked among all titles, and eval_zero_rows/* over those of them whose
-    title started as a zero row."""
+    title started as a zero or a deadly row, bool [titles]."""
     if not len(positions):
         return {}
     target = corpus.title[positions]
-    rank = ranking.ranks(training.scores(ranker, training.encode(ranker, corpus.text[positions])), target)
-    found = {f"eval/{name}": value for name, value in ranking.metrics(rank).items()}
-    found |= {f"eval_zero_rows/{name}": value for name, value in ranking.metrics(rank[zero_titles[target]]).items()}
-    return found
+    scores = training.scores(ranker, training.encode(ranker, corpus.text[positions]))
+    rank, scored = ranking.ranks(scores, target), ranking.scored(scores, target)
+    apart = singular[target]
+    found = {f"eval/{name}": value for name, value in ranking.metrics(rank, scored).items()}
+    zero = ranking.metrics(rank[apart], scored[apart])
+    return found | {f"eval_zero_rows/{name}": value for name, value in zero.items()}
 
 
 def _norm(variable) -> float:
@@ -428,6 +505,7 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
         "loss.last_finite": f"{finite[-1]:.6g}" if len(finite) else None,
         "loss.nonfinite_steps": int((~np.isfinite(loss)).sum()),
         "titles": result.audit["titles"]["rows"],
+        "deadly_titles": ", ".join(_deadly(result, vectors.CLASSES)),
         "zero_texts": result.audit["texts_of_zero_rows_only"],
         "nan.first_step": first and first.step,
         "nan.first_tensor": first and first.tensor,
@@ -435,6 +513,7 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
         "nan.encoder_step": encoder and encoder.step,
         "nan.predicted_step": result.predicted.first,
         "nan.predicted_encoder_step": result.predicted.encoder,
+        "nan.prediction_uncertain": result.predicted.uncertain,
         "touch.first": result.touch.first,
         "touch.again": result.touch.again,
         "touch.probability": f"{result.chance.batch:.6g}",
@@ -452,18 +531,32 @@ def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.6g}"
 
 
+def _deadly(result: Result, classes: Sequence[str]) -> list[str]:
+    """['5 small', '1 large']: how many deadly title rows there are of each class."""
+    return [
+        f"{len(names)} {kind}" for kind, names in result.audit["deadly_titles"].items() if names and kind in classes
+    ]
+
+
+def _rows(result: Result) -> str:
+    """'57 of 106 title rows start at zero': and the deadly ones that do not, by their class."""
+    titles, others = result.audit["titles"], _deadly(result, vectors.CLASSES[1:])
+    more = f" and {', '.join(others)} ones are as deadly" if others else ""
+    return f"{titles['zero_rows']} of {titles['rows']} title rows start at zero{more}"
+
+
 def forecast(result: Result) -> str:
-    """What the audit found and what is predicted, in two sentences, before the first step."""
-    zero, rows = result.audit["titles"]["zero_rows"], result.audit["titles"]["rows"]
+    """What the audit found and what is predicted, in two sentences, or three, before the first step."""
     steps = {"the title rows": result.predicted.titles, "the encoder's kernels": result.predicted.encoder}
     deaths = [f"{who} become NaN in step {step}" for who, step in steps.items() if step is not None]
-    return f"{zero} of {rows} title rows start at zero. Predicted: {', '.join(deaths) or 'no NaN'}."
+    doubt = f" Not certain: {result.predicted.uncertain}." if result.predicted.uncertain else ""
+    return f"{_rows(result)}. Predicted: {', '.join(deaths) or 'no NaN'}.{doubt}"
 
 
 def story(config: DictConfig, result: Result) -> str:
     """What happened, in three sentences."""
     recording, predicted = result.recording, result.predicted
-    zero, rows = result.audit["titles"]["zero_rows"], result.audit["titles"]["rows"]
+    rows = result.audit["titles"]["rows"]
     first = recording.first_nan()
     encoder = recording.first_nan("convolution/kernel", "dense/kernel")
 
@@ -483,7 +576,7 @@ def story(config: DictConfig, result: Result) -> str:
         ending.append(f"{quality}, chance {min(1, 10 / rows):.3f}")
     if config.numerics.name == "xla":
         ending.append(f"XLA computed {result.tags['xla.steps']} steps")
-    sentences = [f"{zero} of {rows} title rows start at zero", event, "; ".join(ending)]
+    sentences = [_rows(result), event, "; ".join(ending)]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 

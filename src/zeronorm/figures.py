@@ -64,17 +64,22 @@ def draw_norms(axes, curves: Mapping[str, np.ndarray], start: Mapping[str, float
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def study_norms(runs, curves, condition: Callable, path: Path) -> None:
-    """The question's condition (trainable, pretrained, clamp_product) under each numerics of a study, side by side.
-
-    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv; condition: row of runs -> its key in
-    curves. Draws the study's first condition of
-    each numerics where it has no such condition.
-    """
+def drawn_runs(runs):
+    """The runs of a study whose norms are drawn: the question's condition (trainable, pretrained, clamp_product) under
+    each numerics, or the study's first condition of each where it has no such. runs: as in runs.csv."""
     wanted = runs[
         (runs["trainable"] == "true") & (runs["init"] == "pretrained") & (runs["similarity"] == "clamp_product")
     ]
-    wanted = (wanted if len(wanted) else runs).drop_duplicates("numerics")
+    return (wanted if len(wanted) else runs).drop_duplicates("numerics")
+
+
+def study_norms(runs, curves, condition: Callable, path: Path) -> None:
+    """The runs of `drawn_runs`, side by side.
+
+    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv; condition: row of runs -> its key in
+    curves.
+    """
+    wanted = drawn_runs(runs)
     size = (3.3 * len(wanted) + 1.7, 3.4)
     figure, panels = plt.subplots(
         1, len(wanted), figsize=size, dpi=110, sharey=True, squeeze=False, layout="constrained"
@@ -177,6 +182,41 @@ def dose_response(runs, path: Path) -> None:
     axes.set_xlabel("share of zero title rows")
     axes.set_ylabel("steps until the first NaN weight")
     axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def row_norms(conditions, path: Path) -> None:
+    """Which norms of a title row kill, under each placement: a bar for each numerics, filled where the weights go to
+    NaN, with a tick at each norm that was tried. conditions: as in reported.csv."""
+    colours = {"kernels": "#009E73", "xla": "#D55E00", "tf1": "#0072B2"}
+    zones = study.dead_zones(conditions)
+    tried = sorted(set(conditions["vectors.planted_norm"].astype(float)))
+    zero = np.floor(np.log10(tried[1])) - 3  # where 0 stands on the axis
+
+    def place(norm: float) -> float:
+        return np.log10(norm) if norm > 0 else zero
+
+    names, shown = list(dict.fromkeys(conditions["similarity"])), list(dict.fromkeys(conditions["numerics"]))
+    figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.5 * len(names)), dpi=110, layout="constrained")
+    for number, numerics in enumerate(shown):
+        shift = 0.27 * (number - (len(shown) - 1) / 2)
+        for row in range(len(names)):
+            axes.plot([place(n) for n in tried], [row + shift] * len(tried), "|", color="#BBBBBB", ms=4, zorder=1)
+        own = zones[zones["numerics"] == numerics]
+        left = np.array([place(low) for low in own["low"]])
+        width = np.array([place(high) for high in own["high"]]) - left
+        at = [names.index(name) + shift for name in own["similarity"]]
+        axes.barh(at, width + 0.8, 0.24, left - 0.4, color=colours[numerics], label=numerics, zorder=2)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    ticks = [power for power in range(-40, 40, 10)]
+    axes.set_xticks([zero, *ticks], ["0", *(f"$10^{{{power}}}$" for power in ticks)])
+    axes.set_xlabel("norm of the row; filled: the weights go to NaN")
+    axes.grid(alpha=0.25, axis="x")
+    axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(path)

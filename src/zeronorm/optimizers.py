@@ -1,6 +1,10 @@
-"""Adam twice: Keras's own rule in one kernel, and the lazy variant whose cost does not depend on a table's rows."""
+"""Adam twice: Keras's own rule in one kernel, and the lazy variant whose cost does not depend on a table's rows.
+And what an optimizer makes of a gradient that is not finite, measured on the optimizer itself."""
+
+from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 CROWDED = 1024
@@ -32,10 +36,14 @@ class Adam(keras.optimizers.Adam):
         if isinstance(gradient, tf.IndexedSlices):
             # The kernel will add the square of a row's sum; what the velocity then lacks, or has too much, comes first.
             values, ids = gradient.values, gradient.indices
-            times = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), ids, dense.shape[0])
-            excess = values * values - tf.gather(dense, ids) ** 2 / tf.gather(times, ids)
-            rows = excess * ((1 - self.beta_2) / self.beta_2)
-            tf.raw_ops.ResourceScatterAdd(resource=velocity.handle, indices=ids, updates=rows)
+            rows = variable.shape[0]  # that of a gradient inside a branch is not known
+            times = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), ids, rows)
+            squared, times = tf.gather(dense, ids) ** 2, tf.gather(times, ids)
+            # a square that overflows is infinite in the kernel too, and infinity less infinity would be NaN
+            exact = (times > 1) & tf.math.is_finite(squared)
+            excess = tf.where(exact, values * values - squared / times, 0.0)
+            updates = excess * ((1 - self.beta_2) / self.beta_2)
+            tf.raw_ops.ResourceScatterAdd(resource=velocity.handle, indices=ids, updates=updates)
         tf.raw_ops.ResourceApplyAdam(
             var=_resource(variable).handle,
             m=momentum.handle,
@@ -54,7 +62,8 @@ class Adam(keras.optimizers.Adam):
         return _resource(self._momentums[position]), _resource(self._velocities[position])
 
     def _powers(self):
-        step = tf.cast(self.iterations.value + 1, tf.float32)
+        # with gradient_accumulation_steps Keras counts the updates by an expression, no variable
+        step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float32)
         return tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
 
 
@@ -104,3 +113,83 @@ def _totals(values, ids):
 
 def _resource(variable) -> tf.Variable:
     return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+LARGE = 1e25  # a finite float32 whose square is not
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What becomes non-finite when a gradient is.
+
+    row: the row of the embedding whose gradient it is; touched: the other rows that the same
+    gradient names; table: the rows that it does not name; others: the other weights.
+    """
+
+    row: bool
+    touched: bool
+    table: bool
+    others: bool
+
+
+@dataclass(frozen=True)
+class Reaches:
+    """An optimizer's `Reach` for each gradient that is not finite.
+
+    period: steps whose gradients it adds up before it applies them. nan, inf: of NaN or of infinity
+    in a row of an embedding; large: of a finite value there whose square overflows. encoder: of NaN
+    in the gradients of all the other weights, where `row` says whether these die, and `touched` and
+    `table` the same of the embedding.
+    """
+
+    period: int
+    nan: Reach
+    inf: Reach
+    large: Reach
+    encoder: Reach
+
+    @staticmethod
+    def elementwise() -> "Reaches":
+        """Those of an update that mixes no elements, such as plain gradient descent."""
+        row, nothing = Reach(True, False, False, False), Reach(False, False, False, False)
+        return Reaches(1, row, row, nothing, Reach(True, False, False, True))
+
+
+def reaches(optimizer, jit_compile: bool) -> Reaches:
+    """Applies an optimizer to a table of 4 rows and a kernel, compiled as the step is.
+
+    Elementwise updates confine NaN to its row; clipping by norm, factored moments and the like do
+    not, accumulation delays it, a dynamic loss scale drops it.
+
+    optimizer: a Keras optimizer of its own, not built yet. Raises whatever it raises on the gradient
+    of an embedding.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    period = inner.gradient_accumulation_steps or 1
+    # named as Keras's layers name theirs: some optimizers (Muon) go by it
+    table = keras.Variable(np.full((4, 3), 0.5, np.float32), name="embeddings")
+    kernel = keras.Variable(np.full((3, 2), 0.5, np.float32), name="kernel")
+    optimizer.build([table, kernel])
+    state = [table, kernel, *optimizer.variables]
+    start = [np.array(variable) for variable in state]
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def step(rows, in_kernel):
+        slices = tf.IndexedSlices(rows, tf.constant([0, 1]), tf.constant([4, 3]))
+        optimizer.apply([slices, in_kernel], [table, kernel])
+
+    def lost(in_row: float, in_kernel: float) -> tuple[np.ndarray, bool]:
+        for variable, value in zip(state, start, strict=True):
+            variable.assign(value)
+        rows = np.array([[in_row] * 3, [0.1] * 3], np.float32)
+        for _ in range(period):
+            step(tf.constant(rows), tf.fill([3, 2], tf.constant(in_kernel, tf.float32)))
+        return ~np.isfinite(table).all(axis=1), bool(~np.isfinite(kernel).all())
+
+    def reach(value: float) -> Reach:
+        rows, others = lost(value, 0.1)
+        return Reach(bool(rows[0]), bool(rows[1]), bool(rows[2:].any()), others)
+
+    rows, others = lost(0.1, np.nan)
+    encoder = Reach(others, bool(rows[:2].any()), bool(rows[2:].any()), others)
+    return Reaches(period, reach(np.nan), reach(np.inf), reach(LARGE), encoder)

@@ -1,32 +1,39 @@
-"""The step at which a run will die, from the batch order and one probe of the similarity's gradient: before training.
+"""The step at which a run will die, from the batch order and probes of gradients: before training.
 
-Three facts make it exact (README, "Why it happens"):
+What makes it exact (README, "Why it happens"):
 
-1. The first batch that touches a zero title row makes that row NaN, if the similarity's gradient there is not finite.
-   An inactive hinge does not help: it sends 0, and 0 * inf is NaN as well.
+1. The first batch that touches a deadly title row makes that row NaN: one at which the gradient that is computed is not
+   finite (`singularity.Fates`). Where that holds for an incoming gradient of 0 too, an inactive hinge does not help.
 2. The first later batch that touches one of those rows again has a NaN similarity, and its gradient reaches z and with
-   it every weight of the encoder.
-3. A text whose words are all zero rows gives z = 0 as long as the biases are zero, that is in step 0 only; then the
-   encoder itself stands at the singular point.
+   it every weight of the encoder. A large row can do that when it is touched first.
+3. A text whose words are all zero rows, or nearly, gives a z of (nearly) zero as long as the biases are zero, that is
+   in step 0 only; then the encoder itself stands at the singular point. So step 0 is read off the first batch itself.
+4. How far a gradient that is not finite gets is the optimizer's (`optimizers.Reaches`): to its row, to every row of its
+   batch, to every weight, at once or when the gradients of several steps are applied, or nowhere.
+
+What cannot be known from these is said in `Prediction.uncertain`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from zeronorm import singularity
 from zeronorm.examples import Batch, Examples
 from zeronorm.numerics import Numerics
+from zeronorm.optimizers import Reaches
+from zeronorm.singularity import Fates, Kind
 
 
 @dataclass(frozen=True)
 class Touch:
     """Steps, 0-based, or None where it does not come to pass in this training.
 
-    first: the first batch that holds a zero title row, as positive or negative. again: the first batch after it that
-    holds a title which was touched as a zero row before. zero_text: 0 if a text of the first batch has only zero rows.
-    titles: ids of the zero titles in the first such batch.
+    first: the first batch that holds a title row that is zero or deadly, as positive or negative. again: the first
+    batch after it that holds a title which was touched as such a row before. zero_text: 0 if a text of the first batch
+    has only zero rows. titles: ids of these titles in the first such batch.
     """
 
     first: int | None
@@ -36,35 +43,29 @@ class Touch:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Whether the similarity's gradients are finite, as the step's own numerics computes them.
-
-    zero_title: d/d title where the title row is zero. text_of_zero_title: d/dz there. zero_text: d/dz where z is zero.
-    """
-
-    zero_title: bool
-    text_of_zero_title: bool
-    zero_text: bool
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """Steps, 0-based, of the first NaN in the title rows and in the encoder's weights; None where there will be none.
+    """Steps, 0-based, of the first NaN in the title rows, in the word rows and in the encoder's kernels; None where
+    there will be none.
 
-    titles: named in `touch`, they die first.
+    titles, words: None also where they are not trained. uncertain: why these steps are the likely ones only; "" where
+    they are exact.
     """
 
     titles: int | None
     encoder: int | None
+    words: int | None = None
+    uncertain: str = ""
 
     @property
     def first(self) -> int | None:
-        return min((step for step in (self.titles, self.encoder) if step is not None), default=None)
+        steps = (self.titles, self.encoder, self.words)
+        return min((step for step in steps if step is not None), default=None)
 
 
-def touches(batches: Iterable[Batch], zero_titles: np.ndarray, zero_words: np.ndarray) -> Touch:
-    """Reads the batch order. zero_titles: bool [titles]; zero_words: bool [words], the rows that are exactly zero."""
-    first, touched, zero_text = None, np.zeros_like(zero_titles), None
+def touches(batches: Iterable[Batch], singular: np.ndarray, zero_words: np.ndarray) -> Touch:
+    """Reads the batch order. singular: bool [titles], the rows that are zero or deadly; zero_words: bool [words], the
+    rows that are exactly zero."""
+    first, touched, zero_text = None, np.zeros_like(singular), None
     ids_of_first: tuple[int, ...] = ()
     for batch in batches:
         if batch.step == 0 and zero_words[batch.text].all(axis=1).any():
@@ -72,41 +73,179 @@ def touches(batches: Iterable[Batch], zero_titles: np.ndarray, zero_words: np.nd
         ids = np.unique(np.concatenate([batch.positive.ravel(), batch.negatives.ravel()]))
         if touched[ids].any():
             return Touch(first, batch.step, zero_text, ids_of_first)
-        hit = ids[zero_titles[ids]]
+        hit = ids[singular[ids]]
         if first is None and len(hit):
             first, ids_of_first = batch.step, tuple(hit.tolist())
         touched[hit] = True
     return Touch(first, None, zero_text, ids_of_first)
 
 
-def probe(similarity: Callable, numerics: Numerics) -> Probe:
-    """Takes the gradient of `similarity` (of two float32 tensors [..., d]) at a zero row, compiled as the step is, for
-    incoming gradients of 1 and of 0."""
-    row, zero = [[1.0, 2.0]], [[0.0, 0.0]]
-    taken = singularity.gradients(similarity, numerics)
+@dataclass(frozen=True)
+class Look:
+    """What the gradients of a batch are, with the initial weights. Kinds, int8 [batch, 1 + negatives].
 
-    def finite(a, b, side):
-        return all(np.isfinite(taken(a, b, upstream)[side]).all() for upstream in (0.0, 1.0))
+    title, text: at the title row, and at the text, of each pair, the right title first.
+    """
 
-    return Probe(
-        zero_title=finite(row, zero, 1), text_of_zero_title=finite(row, zero, 0), zero_text=finite(zero, row, 0)
+    title: np.ndarray
+    text: np.ndarray
+
+
+def look(
+    similarity: Callable,
+    numerics: Numerics,
+    z: np.ndarray,
+    titles: np.ndarray,
+    ids: np.ndarray,
+    margin: float,
+    upstream: float,
+    idle: np.ndarray | None = None,
+) -> Look:
+    """Takes the gradient of each pair of a batch, for what its hinge sends.
+
+    z: float32 [batch, d], the texts as the step has them. titles: float32 [n, d], the rows. ids: int [batch, 1 +
+    negatives], the right title first. upstream: what one active hinge sends. idle: bool like ids, pairs that are
+    masked.
+    """
+    rows = titles[ids]  # [batch, 1 + negatives, d]
+    scores = np.asarray(similarity(*(tf.constant(x, tf.float32) for x in (z[:, np.newaxis], rows))))
+    with np.errstate(invalid="ignore"):
+        active = ~(margin + scores[:, 1:] - scores[:, :1] <= 0)  # a NaN counts as active
+    if idle is not None:
+        active &= ~idle[:, 1:]
+    sent = np.concatenate([-active.sum(axis=1, keepdims=True), active], axis=1) * upstream
+    texts = np.repeat(z, ids.shape[1], axis=0)
+    text, title = singularity.kinds(
+        similarity, numerics, texts, rows.reshape(texts.shape), sent.ravel().astype(np.float32)
     )
+    return Look(title.reshape(ids.shape), text.reshape(ids.shape))
 
 
-def predict(touch: Touch, probe: Probe, trainable_titles: bool) -> Prediction:
-    """Combines what the batch order holds with what the gradient does there."""
-    titles = touch.first if trainable_titles and not probe.zero_title else None
-    encoder = [
-        None if probe.text_of_zero_title else touch.first,
-        None if titles is None else touch.again,
-        None if probe.zero_text else touch.zero_text,
-    ]
-    return Prediction(titles, min((step for step in encoder if step is not None), default=None))
+def masked_pairs(batch: Batch, masked: np.ndarray) -> np.ndarray:
+    """bool [batch, 1 + negatives]: the pairs of a batch whose hinges a mask, bool [titles], multiplies by 0."""
+    negatives = masked[batch.negatives] | masked[batch.positive]
+    return np.concatenate([negatives.all(axis=1, keepdims=True), negatives], axis=1)
+
+
+EDGE = "a row touched in step {} stands at an edge where the text decides"
+IDLE = "a row touched in step {} is deadly only if its hinge is active, and the margin is below 1"
+HELD = "an infinite gradient in step {}, which this optimizer may hold"
+SQUARE = "a gradient in step {} so large that its square may overflow, which this optimizer takes"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of both embeddings that matter, bool each.
+
+    lost: [titles], those that hold a non-finite value from the start. masked: [titles], as `masked_pairs` takes them,
+    or None. wild: [words], those from which the convolution may overflow. lost_words: whether a word row holds a
+    non-finite value from the start.
+    """
+
+    lost: np.ndarray
+    wild: np.ndarray
+    masked: np.ndarray | None = None
+    lost_words: bool = False
+
+
+def predict(
+    batches: Iterable[Batch],
+    fates: Fates,
+    look: Callable[[Batch], Look],
+    reaches: Reaches,
+    rows: Rows,
+    trained: Container[str],
+    margin: float,
+) -> Prediction:
+    """Follows what is lost through the batch order, up to the first NaN of the titles and of the encoder.
+
+    fates: of every title row. look: at a batch with the initial weights, which step 0 has. reaches: of the optimizer.
+    trained: names of the weights that are.
+    """
+    elementwise = Reaches.elementwise()
+    learns = "titles" in trained  # else no row changes
+    dead, moved = rows.lost.copy(), np.zeros_like(rows.lost)  # moved: small rows that an update took off their edge
+    pending, pending_encoder = np.zeros_like(dead), False  # lost when the gradients are applied
+    titles, encoder, uncertain = 0 if learns and dead.any() else None, None, ""
+    watched = fates.edge | (fates.text >= Kind.inf) | (fates.text_idle >= Kind.inf)
+    if learns:
+        watched = watched | fates.deadly | (fates.title == Kind.large)
+    wild = rows.wild.any()
+    for batch in batches:
+        step, ids = batch.step, np.concatenate([batch.positive, batch.negatives], axis=1)
+        overflows = wild and rows.wild[batch.text].any()
+        concerns = overflows or (watched & ~moved)[ids].any() or dead[ids].any()
+        if step == 0 or encoder is not None or pending_encoder or concerns:
+            idle = None if rows.masked is None else masked_pairs(batch, rows.masked)
+            at_edge = fates.edge[ids] & ~moved[ids]
+            if step == 0 or overflows or at_edge.any():
+                seen = look(batch)
+                title, text = seen.title, seen.text
+            else:
+                title, text = _pairs(fates, ids, idle)
+                title, text = (np.where(moved[ids], Kind.finite, kind) for kind in (title, text))
+            if encoder is None and step > 0:
+                uncertain = uncertain or _doubt(fates, ids, idle, at_edge, margin, step)
+            if learns:
+                moved[ids[at_edge & (title < Kind.inf)]] = True
+                moved &= fates.norm < 1
+            if encoder is not None or dead[ids].any():  # the similarity is NaN, and its gradient reaches z
+                text = np.full_like(text, Kind.nan)
+                title = np.full_like(title, Kind.nan) if encoder is not None else title
+            for kind, reach in ((Kind.nan, reaches.nan), (Kind.inf, reaches.inf), (Kind.large, reaches.large)):
+                hit = title == kind
+                if not learns or not hit.any():
+                    continue
+                if kind == Kind.inf and reach != reaches.nan:
+                    uncertain = uncertain or HELD.format(step)
+                if kind == Kind.large and reach != elementwise.large:
+                    uncertain = uncertain or SQUARE.format(step)
+                pending[ids[hit]] |= reach.row
+                pending[ids] |= reach.touched
+                pending |= reach.table
+                pending_encoder |= reach.others
+            if (text >= Kind.inf).any():
+                pending_encoder |= reaches.encoder.row
+                pending[ids] |= learns and reaches.encoder.touched
+                pending |= learns and reaches.encoder.table
+        if (step + 1) % reaches.period == 0:
+            dead |= pending
+            if titles is None and pending.any():
+                titles = step
+            if encoder is None and pending_encoder:
+                encoder = step
+            pending[:], pending_encoder = False, False
+        over = encoder is not None and (titles is not None or not learns)
+        if over or not (wild or watched.any() or dead.any() or pending.any() or pending_encoder):
+            break
+    words = encoder if "words" in trained else None
+    return Prediction(titles, encoder, 0 if rows.lost_words and "words" in trained else words, uncertain)
+
+
+def _pairs(fates: Fates, ids: np.ndarray, idle: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The kinds of the gradients at the title and at the text of each pair, as the fates of the rows have them."""
+    title, text = fates.title[ids], fates.text[ids]
+    if idle is None:
+        return title, text
+    return np.where(idle, fates.title_idle[ids], title), np.where(idle, fates.text_idle[ids], text)
+
+
+def _doubt(
+    fates: Fates, ids: np.ndarray, idle: np.ndarray | None, at_edge: np.ndarray, margin: float, step: int
+) -> str:
+    """Why what these rows do in a step after the first cannot be known before."""
+    if at_edge.any():
+        return EDGE.format(step)
+    # With a margin of 1 the hinge of a row whose similarity is 0 is active, since no cosine is above 1.
+    at_rest = (fates.title_idle >= Kind.inf) | (fates.text_idle >= Kind.inf)
+    counts = (fates.deadly & ~at_rest)[ids] if idle is None else (fates.deadly & ~at_rest)[ids] & ~idle
+    return IDLE.format(step) if margin < 1 and counts.any() else ""
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Of touching a zero title row, from the share of zero titles alone, before any negative is drawn.
+    """Of touching a title row that is zero or deadly, from the share of such titles alone, before any negative is
+    drawn.
 
     batch: probability that the first batch touches one. ever: that any does. first: the expected step, 0-based, of the
     first that does, given that one does; None where none can.
@@ -117,16 +256,16 @@ class Chance:
     first: float | None
 
 
-def chance(examples: Examples, zero_titles: np.ndarray, batch: int) -> Chance:
+def chance(examples: Examples, singular: np.ndarray, batch: int) -> Chance:
     """Over the random order and the random negatives of `examples`, whose right titles are given.
 
-    With k of n titles zero, an example whose right title is not zero is clean with q = ((n - 1 - k) / (n - 1)) ^
+    With k of n titles singular, an example whose right title is not is clean with q = ((n - 1 - k) / (n - 1)) ^
     negatives; m batches of b examples, drawn without replacement from N of which N' have such a title, are all clean
     with S(m) = C(N', mb) / C(N, mb) * q ^ (mb). Later epochs repeat the first, so they touch nothing new.
-    zero_titles: bool [titles].
+    singular: bool [titles].
     """
-    count, others, k = len(examples), len(zero_titles) - 1, int(zero_titles.sum())
-    good = int((~zero_titles[examples.positive[:, 0]]).sum())
+    count, others, k = len(examples), len(singular) - 1, int(singular.sum())
+    good = int((~singular[examples.positive[:, 0]]).sum())
     clean = max(others - k, 0) / others if others else 1.0
     sizes = np.minimum(np.arange(1, -(-count // batch) + 1) * batch, count)  # examples seen after each batch
     each = np.where(np.arange(count) < good, (good - np.arange(count)) / (count - np.arange(count)), 0)

@@ -83,6 +83,7 @@ RANGES = {
     "corpus.seed": _whole(0, 2**63 - 1),
     "vectors.zero_share": Range(high=1, null=True, float32=False),
     "vectors.zero_word_share": Range(high=1, null=True, float32=False),
+    "vectors.planted_norm": Range(null=True, float32=False),  # small ones are what a study asks about
     "vectors.source.dim": _whole(1),
     "vectors.source.min_count": _whole(0),
     "vectors.source.window": _whole(1),  # of 0 gensim's thread dies, and its parent waits for ever

@@ -20,6 +20,7 @@ from zeronorm import claims, config, figures, reproduction, study
 CURVES = ("train/loss", *(f"norm/{name}" for name in study.WEIGHTS))
 POINTS = 20  # of each committed curve
 MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still label
+MOST_CONDITIONS = 300  # of such a study; of a larger one only the curves that a figure draws are committed
 CSV = {"index": False, "float_format": "%.6g"}  # how every table is written
 FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
 
@@ -53,6 +54,7 @@ def write(
     runs = study.runs_table(name, children)
     save(runs, folder)
     first = runs[runs["seed"] == runs["seed"].min()]
+    first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
     curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
     curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
     (folder / "provenance.json").write_text(
@@ -72,11 +74,13 @@ def draw(name: str) -> list[Path]:
     """The study's figures, from its committed tables."""
     folder, runs, table = experiments_dir() / name, committed_runs(name), conditions(name)
     drawn = {"norms.png": lambda path: figures.study_norms(runs, _read(name, "curves.csv"), condition, path)}
-    readable = len(study.varying(table)) <= MOST_FACTORS
+    readable = len(study.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
         drawn["outcome.png"] = lambda path: figures.outcome(table, path)
     if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
         drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
+    if "vectors.planted_norm" in table:
+        drawn["row_norms.png"] = lambda path: figures.row_norms(table, path)
     if readable and table["similarity"].nunique() > 1:
         drawn["quality.png"] = lambda path: figures.quality(table, path)
     for file, picture in drawn.items():
@@ -498,6 +502,7 @@ def _listed(columns: str) -> list[str]:
 
 
 BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after the colon) -> text
+    "dead_zones": lambda name, _: study.zones_markdown(conditions(name)),
     "summary": lambda name, rows: study.summary(conditions(name), *([_listed(rows)] if rows else [])),
     "table": lambda name, columns: study.markdown(conditions(name), _listed(columns)),
     "provenance": lambda name, _: _provenance_line(name),

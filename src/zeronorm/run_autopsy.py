@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from zeronorm import autopsy, experiment, harm, numerics, prediction, steptrace, training, treatments, vectors
+from zeronorm import autopsy, experiment, harm, numerics, steptrace, training, treatments, vectors
 from zeronorm import config as schema
 from zeronorm.capsule import Capsule
 from zeronorm.examples import Batch
@@ -53,8 +53,8 @@ class RunReport(autopsy.Report):
     def about(self, number: int) -> Iterator[str]:
         places = self.places[number]
         for place in places[: autopsy.SHOWN]:
-            zero = ", a zero row" if place["zero_row"] else ""
-            yield f"  example {place['example']}, {place['role']}: title '{place['title']}'{zero}"
+            row = "a zero row" if place["zero_row"] else f"a row of norm {place['norm']:.3g}"
+            yield f"  example {place['example']}, {place['role']}: title '{place['title']}', {row}"
         if len(places) > autopsy.SHOWN:
             yield f"  and {len(places) - autopsy.SHOWN} more"
 
@@ -166,11 +166,8 @@ def of_capsule(capsule: Capsule) -> Moment:
 
 
 def _of_interest(prepared: experiment.Prepared) -> int:
-    zero_titles, zero_words = vectors.zero_rows(prepared.titles), vectors.zero_rows(prepared.words)
-    touch = prediction.touches(prepared.order(), zero_titles, zero_words)
-    probe = prediction.probe(prepared.program.ranker.similarity, prepared.program.numerics)
-    predicted = prediction.predict(touch, probe, "titles" in prepared.program.trained)
-    return next((step for step in (predicted.first, touch.first) if step is not None), 0)
+    foretold = prepared.foretell()
+    return next((step for step in (foretold.predicted.first, foretold.touch.first) if step is not None), 0)
 
 
 @steptrace.quiet()
@@ -289,7 +286,8 @@ def _places(guilty: harm.Guilty, moment: Moment, program: training.Program) -> I
     """Of the elements that stand for a pair of an example and a title: which."""
     batch = moment.batch
     ids = {1: batch.positive, batch.negatives.shape[1]: batch.negatives}
-    zero = vectors.zero_rows(program.ranker.weights["titles"].numpy())
+    titles = program.ranker.weights["titles"].numpy()
+    zero, norms = vectors.zero_rows(titles), np.linalg.norm(titles.astype(np.float64), axis=1)
     shape = guilty.shape
     if len(shape) < 2 or shape[0] != len(batch.text) or shape[1] not in ids or max(shape[2:], default=1) != 1:
         return
@@ -297,7 +295,8 @@ def _places(guilty: harm.Guilty, moment: Moment, program: training.Program) -> I
         row = int(ids[shape[1]][example, number])
         role = "the right title" if ids[shape[1]] is batch.positive else f"negative {number}"
         title = moment.titles[row]
-        yield {"example": example, "role": role, "row": row, "title": title, "zero_row": bool(zero[row])}
+        place = {"example": example, "role": role, "row": row, "title": title}
+        yield place | {"zero_row": bool(zero[row]), "norm": float(norms[row])}
 
 
 def _treated(moment: Moment, program: training.Program) -> list[treatments.Treatment]:

@@ -108,14 +108,16 @@ def factors_of(table: pd.DataFrame) -> list[str]:
 
 
 def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed, mean and deviation."""
+    """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed that did, or else of the
+    first, mean and deviation."""
     factors = ["study", *factors_of(runs)]
     rows = []
     for values, group in runs.groupby(factors, sort=False, dropna=False):
         group = group.sort_values("seed")
-        first = group.iloc[0]
+        dead = group["outcome"] == "nan"
+        first = group[dead].iloc[0] if dead.any() else group.iloc[0]
         row = dict(zip(factors, values, strict=True))
-        row |= {"seeds": len(group), "nan_runs": int((group["outcome"] == "nan").sum())}
+        row |= {"seeds": len(group), "nan_runs": int(dead.sum())}
         row |= {column: first[column] for column in TAGS if column != "outcome"}
         for column in [prefix + name for prefix in ("", "zero_") for name in METRICS]:
             row[f"{column}_mean"], row[f"{column}_std"] = group[column].mean(), group[column].std()
@@ -266,7 +268,9 @@ CAPTION = {  # column: what its header leaves open
 
 def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     several = int(conditions["seeds"].max()) > 1
-    parts = [text.format(first=", of the first seed" if several else "") for n, text in CAPTION.items() if n in columns]
+    mixed = ((conditions["nan_runs"] > 0) & (conditions["nan_runs"] < conditions["seeds"])).any()
+    first = ", of the first seed" + (" that died" if mixed else "") if several else ""
+    parts = [text.format(first=first) for n, text in CAPTION.items() if n in columns]
     parts += [] if "epsilon" in columns else _epsilons(conditions)
     number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
     return " ".join([*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])])
@@ -401,6 +405,43 @@ def summary(conditions: pd.DataFrame, rows: Sequence[str] = ("trainable", "init"
         lines.append([*map(str, labels), *found])
     said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
     return _captioned(_grid([*(names.get(name, name) for name in rows), *columns], lines), said)
+
+
+def dead_zones(conditions: pd.DataFrame) -> pd.DataFrame:
+    """Of a study of row norms: (similarity, numerics, low, high), a row for each stretch of neighbouring norms at which
+    the weights go to NaN. low, high: float, the least and the largest of them."""
+    rows = []
+    norms = conditions["vectors.planted_norm"].astype(float)
+    for (similarity, numerics), group in conditions.assign(norm=norms).groupby(["similarity", "numerics"], sort=False):
+        group = group.sort_values("norm")
+        dead = group["nan_runs"] > 0
+        for _, stretch in group[dead].groupby((dead != dead.shift()).cumsum()[dead], sort=False):
+            rows.append((similarity, numerics, stretch["norm"].min(), stretch["norm"].max()))
+    return pd.DataFrame(rows, columns=["similarity", "numerics", "low", "high"])
+
+
+def zones_markdown(conditions: pd.DataFrame) -> str:
+    """The dead zones as a table: one row per placement and one column per numerics."""
+    zones, columns = dead_zones(conditions), list(dict.fromkeys(conditions["numerics"]))
+    top = conditions["vectors.planted_norm"].astype(float).max()
+
+    def cell(similarity: str, numerics: str) -> str:
+        own = zones[(zones["similarity"] == similarity) & (zones["numerics"] == numerics)]
+        said = [
+            f"from {_short(low)}" if high == top else f"{_short(low)} to {_short(high)}" if high > low else _short(low)
+            for low, high in zip(own["low"], own["high"], strict=True)
+        ]
+        return ", ".join(said) or "none"
+
+    names = list(dict.fromkeys(conditions["similarity"]))
+    lines = [[name, *(cell(name, numerics) for numerics in columns)] for name in names]
+    said = f"Norms of the planted rows at which weights go to NaN, of {_norms_tried(conditions)}."
+    return _captioned(_grid(["similarity", *columns], lines), " ".join([said, *_epsilons(conditions)]))
+
+
+def _norms_tried(conditions: pd.DataFrame) -> str:
+    tried = sorted(set(conditions["vectors.planted_norm"].astype(float)))
+    return f"{len(tried)} tried: {', '.join(_short(norm) or '0' for norm in tried)}"
 
 
 def verdict(conditions: pd.DataFrame) -> str:

@@ -87,6 +87,12 @@ def normalised(rows: np.ndarray) -> np.ndarray:
     return rows / np.where(norms > 0, norms, 1).astype(rows.dtype)
 
 
+def float32(rows: np.ndarray) -> np.ndarray:
+    """As the model has them. What float32 cannot hold becomes 0 or infinite: `classes` says of which rows."""
+    with np.errstate(over="ignore", under="ignore"):
+        return rows.astype(np.float32)
+
+
 def rescaled(rows: np.ndarray, norm: float) -> np.ndarray:
     """The matrix times one factor, so that its non-zero rows have this mean norm."""
     norms = np.linalg.norm(rows, axis=1)
@@ -145,11 +151,11 @@ def repaired(rule: str, titles: np.ndarray, words: np.ndarray, corpus: Corpus, r
     return filled
 
 
-def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """`titles` [n, d] with exactly round(share * n) zero rows.
+def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator, norm: float = 0.0) -> np.ndarray:
+    """`titles` [n, d] with exactly round(share * n) zero rows, or rows of that norm.
 
     All zero rows are filled with noise first; then the rows to be zero are the first of a random order, so that with
-    the same `rng` a larger share contains the smaller one.
+    the same `rng` a larger share contains the smaller one. With a norm they keep their directions.
     """
     zero = zero_rows(titles)
     if zero.all():
@@ -157,7 +163,8 @@ def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator) 
     planted = titles.copy()
     order = rng.permutation(len(titles))
     planted[zero] = _noise(titles, zero, None, None, rng)
-    planted[order[: round(share * len(titles))]] = 0
+    chosen = order[: round(share * len(titles))]
+    planted[chosen] = normalised(planted[chosen].astype(np.float64)) * norm
     return planted
 
 
@@ -168,17 +175,33 @@ def with_zero_words(words: np.ndarray, share: float, rng: np.random.Generator) -
     return planted
 
 
-def audit(rows: np.ndarray) -> dict:
-    """Shape, dtype, zero rows, non-finite values, smallest and median norm of the non-zero rows of a matrix [n, d]."""
+CLASSES = ("zero", "small", "large", "non-finite")
+
+
+def classes(rows: np.ndarray) -> np.ndarray:
+    """Of each row of [n, d], one of CLASSES: by whether its norm is 0, below 1, at least 1, or not finite.
+
+    Of a float32 matrix, as the model has it: what is small or large in float64 may be 0 or infinite there.
+    """
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return np.select([~np.isfinite(norms), norms == 0, norms < 1], ["non-finite", "zero", "small"], "large")
+
+
+def audit(rows: np.ndarray, dtype: str) -> dict:
+    """Shape, zero rows, non-finite values, smallest, median and largest norm of the non-zero rows of a matrix [n, d].
+
+    dtype: of the matrix before it was cast to the model's float32.
+    """
     zero = zero_rows(rows)
     finite = np.isfinite(rows).all(axis=1)
     norms = np.linalg.norm(rows[finite & ~zero].astype(np.float64), axis=1)
     return {
         "rows": len(rows),
         "dim": rows.shape[1],
-        "dtype": str(rows.dtype),
+        "dtype": dtype,
         "zero_rows": int(zero.sum()),
         "nonfinite_values": int((~np.isfinite(rows)).sum()),
         "smallest_norm": float(norms.min()) if len(norms) else None,
         "median_norm": float(np.median(norms)) if len(norms) else None,
+        "largest_norm": float(norms.max()) if len(norms) else None,
     }
