@@ -45,6 +45,27 @@ def test_a_row_touched_at_every_step_is_updated_as_by_keras(ours, options, jit_c
         np.testing.assert_allclose(y, x, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("times", [optimizers.CROWDED // 4, optimizers.CROWDED + 1, 100_000])
+@pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
+def test_a_row_named_thousands_of_times_is_updated_as_by_keras(ours, times):
+    """As a step with very many negatives, or a large batch of short texts, names a title or the
+    padding: their gradients point one way, and the square of their sum dwarfs the sum of their
+    squares."""
+    rng = np.random.default_rng(0)
+    ids = tf.constant(rng.integers(0, 2, times, np.int32))
+    values = tf.constant(rng.normal(0.1, 0.01, (times, D)).astype(np.float32))
+
+    def moved(optimizer):
+        table = keras.Variable(np.ones((ROWS, D), np.float32))
+        optimizer.build([table])
+        for _ in range(3):
+            optimizer.apply([tf.IndexedSlices(values, ids, (ROWS, D))], [table])
+        return table.numpy(), optimizer._velocities[0].numpy()
+
+    for x, y in zip(moved(keras.optimizers.Adam()), moved(ours()), strict=True):
+        np.testing.assert_allclose(y, x, rtol=5e-3)
+
+
 def test_adam_moves_untouched_rows_as_keras_does_and_lazy_adam_leaves_them():
     def first_half_then_rest(number):
         return range(6) if number < 15 else range(6, ROWS)

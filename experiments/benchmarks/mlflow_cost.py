@@ -1,10 +1,9 @@
 """What MLflow costs a run of the ablation: opening it, its parameters, curves, tags and files, against its training.
 
-python experiments/benchmarks/mlflow_cost.py [rounds]
+python experiments/benchmarks/mlflow_cost.py [rounds] [--small --to FOLDER]
 """
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # a worker of a sweep has one core
@@ -22,13 +21,14 @@ from zeronorm import config as schema
 from zeronorm import experiment, tracking
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, small: bool, to: Path) -> None:
     schema.register()
     rows = []
     with tempfile.TemporaryDirectory() as home:
+        budget = ["training=quick", *(pairs.small_run(Path(home)) if small else ["examples=2000"])]
         for name, trainable in (("trainable", "true"), ("frozen", "false")):
             with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-                overrides = [f"home={home}", "training=quick", "examples=2000", f"trainable={trainable}"]
+                overrides = [f"home={home}", *budget, f"trainable={trainable}"]
                 config = compose("config", overrides)
             client = tracking.connect(config)
             trained, logged = [], []
@@ -49,8 +49,8 @@ def main(rounds: int) -> None:
                 "mlflow_s": float(np.median(logged[1:])),
             }
             rows.append(row | {"share": middle, "share_low": low, "share_high": high})
-    pairs.write("mlflow_cost", rows, rounds=rounds)
+    pairs.write(to, "mlflow_cost", rows, rounds=rounds)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(**vars(pairs.arguments(__doc__, rounds=5)))

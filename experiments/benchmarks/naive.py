@@ -29,7 +29,7 @@ from hydra import compose, initialize_config_dir
 
 import plain_keras
 from zeronorm import config as schema
-from zeronorm import experiment, numerics, ranking, similarity
+from zeronorm import experiment, numerics, ranking, similarity, vectors
 
 
 class Watch(keras.callbacks.Callback):
@@ -75,7 +75,7 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
     with TemporaryDirectory() as config.home:
         data = experiment.load(config)
     words, titles = experiment.initial_matrices(config, data)
-    drawn = experiment.draw(config, data)
+    drawn = experiment.draw(config, data, vectors.zero_rows(titles))
     clock.mark("corpus and vectors")
     used = numerics.BY_NAME[config.numerics.name]
     placement = partial(getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon)

@@ -1,5 +1,6 @@
 """Paired timing: variants take turns in one process, so that a drift of the machine's speed meets all of them."""
 
+import argparse
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,39 @@ from zeronorm import tracking
 
 HERE = Path(__file__).parent
 PROVENANCE = tracking.provenance()  # of the code that is about to be measured
+
+
+def arguments(description: str, rounds: int | None = None) -> argparse.Namespace:
+    """What a benchmark's command line says: rounds (where it takes any; `rounds` unless given), small, and to, the
+    folder its JSON goes to, this one unless given.
+
+    small: a size at which the benchmark is done in seconds, so that a test can run it. Its numbers measure nothing, so
+    it may not write them here.
+    """
+    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
+    if rounds is not None:
+        parser.add_argument("rounds", type=int, nargs="?", default=rounds)
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the JSON goes; default: beside the script")
+    parser.add_argument("--small", action="store_true", help="a size that runs in seconds; needs --to")
+    given = parser.parse_args()
+    if rounds is not None and given.rounds < 1:
+        parser.error(f"rounds={given.rounds} must be at least 1")
+    if given.small and given.to is None:
+        parser.error("--small measures nothing: say with --to FOLDER where its JSON goes")
+    if given.to is not None and not given.to.is_dir():
+        parser.error(f"--to {given.to} is no folder")
+    given.to = given.to or HERE
+    return given
+
+
+def small_run(folder: Path) -> list[str]:
+    """Overrides of a run that takes a second, on a corpus of 12 titles that is written to `folder`."""
+    file, rng = folder / "pairs.tsv", np.random.default_rng(0)
+    words = [f"{a}{b}{c}" for a in "bdfg" for b in "aeiou" for c in "klmn"]
+    lines = [f"{' '.join(rng.choice(words, 20))}\t{title}" for title in words[:12] for _ in range(10)]
+    file.write_text("\n".join(lines) + "\n")
+    corpus = ["corpus=pairs", f"corpus.reader.path={file}", "corpus.window=20"]
+    return [*corpus, "vectors.source.dim=8", "vectors.source.min_count=1", "examples=20", "model.filters=4"]
 
 
 def interleaved(variants: dict[str, Callable[[], tuple[int, float]]], rounds: int) -> dict[str, list[float]]:
@@ -51,9 +85,9 @@ def summary(times: dict[str, list[float]], baseline: str) -> list[dict]:
     return rows
 
 
-def write(name: str, rows: list[dict], **more) -> None:
-    """<name>.json beside this file, with date, commit, versions and hardware; prints the rows."""
+def write(folder: Path, name: str, rows: list[dict], **more) -> None:
+    """<name>.json in `folder`, with date, commit, versions and hardware; prints the rows."""
     content = {"rows": rows, **more, **PROVENANCE}
-    (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     for row in rows:
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()))

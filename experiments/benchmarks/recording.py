@@ -1,12 +1,13 @@
 """What recording costs: the same steps without it, with it, and the common ways to watch a model in Keras's fit.
 
-python experiments/benchmarks/recording.py [rounds]
+python experiments/benchmarks/recording.py [rounds] [--small --to FOLDER]
 """
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -32,24 +33,23 @@ CASES = {  # what is trained
 }
 
 
-def main(rounds: int) -> None:
-    data, rows = step.data(step.STEPS), []
+def main(rounds: int, small: bool, to: Path) -> None:
+    size = step.SMALL if small else step.QUESTION
+    of, rows = (size, numerics.KERNELS, *step.data(size)), []
     for case, (optimizer, trainable) in CASES.items():
         variants = {
-            "not recording": step.ours_without_recording(numerics.KERNELS, *data, optimizer(), trainable=trainable),
-            "recording": step.ours(numerics.KERNELS, *data, optimizer(), trainable=trainable),
+            "not recording": step.ours_without_recording(*of, optimizer(), trainable=trainable),
+            "recording": step.ours(*of, optimizer(), trainable=trainable),
         }
         rows += costs(case, pairs.interleaved(variants, rounds), "not recording")
     variants = {
-        "nothing": step.keras_fit(numerics.KERNELS, *data, keras.optimizers.Adam()),
-        "TerminateOnNaN": step.keras_fit(
-            numerics.KERNELS, *data, keras.optimizers.Adam(), [keras.callbacks.TerminateOnNaN()]
-        ),
-        "np.linalg.norm callback": step.keras_fit(numerics.KERNELS, *data, keras.optimizers.Adam(), [NumpyNorms()]),
-        "enable_check_numerics": checked(step.keras_fit(numerics.KERNELS, *data, keras.optimizers.Adam())),
+        "nothing": step.keras_fit(*of, keras.optimizers.Adam()),
+        "TerminateOnNaN": step.keras_fit(*of, keras.optimizers.Adam(), [keras.callbacks.TerminateOnNaN()]),
+        "np.linalg.norm callback": step.keras_fit(*of, keras.optimizers.Adam(), [NumpyNorms()]),
+        "enable_check_numerics": checked(step.keras_fit(*of, keras.optimizers.Adam())),
     }
     rows += costs("keras fit, trainable", pairs.interleaved(variants, rounds), "nothing")
-    pairs.write("recording", rows, rounds=rounds)
+    pairs.write(to, "recording", rows, rounds=rounds)
 
 
 def checked(turn):
@@ -76,4 +76,4 @@ def costs(case: str, times: dict[str, list[float]], baseline: str) -> list[dict]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main(**vars(pairs.arguments(__doc__, rounds=7)))

@@ -1,15 +1,16 @@
 """A training step at the question's size: Keras's compile and fit against this project's, which also records.
 
-python experiments/benchmarks/step.py [rounds]
+python experiments/benchmarks/step.py [rounds] [--small --to FOLDER]
 """
 
 import os
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import keras
@@ -20,26 +21,47 @@ import pairs
 import plain_keras
 from zeronorm import examples, model, numerics, optimizers, recorder, similarity, training
 
-STEPS = 100  # a turn
-ROWS, TITLES, D, SIZE = 32_500, 106, 100, {"window": 100, "negatives": 10, "filters": 1000, "width": 5, "dropout": 0.2}
 PLACEMENT = partial(similarity.clamp_product, epsilon=1e-7)
 
 
-def data(steps: int, rows: int = ROWS, d: int = D):
-    """Matrices without zero rows and `steps` batches of 10 texts whose words are as unevenly frequent as a text's."""
-    rng = np.random.default_rng(0)
-    words, titles = (0.05 * rng.standard_normal((n, d), np.float32) for n in (rows, TITLES))
-    text = ((rng.zipf(1.2, size=(10 * steps, SIZE["window"])) - 1) % rows).astype(np.int32)
-    positive, negatives = (rng.integers(0, TITLES, (10 * steps, k)).astype(np.int32) for k in (1, 10))
+@dataclass(frozen=True)
+class Size:
+    """steps: of a turn, of 10 texts each. rows, titles: of the two embeddings, of width d. The rest: the network's."""
+
+    steps: int
+    rows: int
+    titles: int
+    d: int
+    window: int
+    filters: int
+    negatives: int = 10
+    width: int = 5
+    dropout: float = 0.2
+
+    @property
+    def network(self) -> dict:
+        return {name: getattr(self, name) for name in ("window", "negatives", "filters", "width", "dropout")}
+
+
+QUESTION = Size(steps=100, rows=32_500, titles=106, d=100, window=100, filters=1000)
+SMALL = Size(steps=3, rows=50, titles=12, d=8, window=20, filters=4)
+
+
+def data(size: Size):
+    """Matrices without zero rows and a turn's texts, whose words are as unevenly frequent as a text's."""
+    rng, count = np.random.default_rng(0), 10 * size.steps
+    words, titles = (0.05 * rng.standard_normal((n, size.d), np.float32) for n in (size.rows, size.titles))
+    text = ((rng.zipf(1.2, size=(count, size.window)) - 1) % size.rows).astype(np.int32)
+    positive, negatives = (rng.integers(0, size.titles, (count, k)).astype(np.int32) for k in (1, size.negatives))
     return words, titles, examples.Examples(text, positive, negatives)
 
 
-def ours(used: numerics.Numerics, words, titles, drawn, optimizer, trainable: bool = True):
+def ours(size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, trainable: bool = True):
     """A turn of this project's training over `drawn`, recording included."""
     ranker = model.build(
         n_words=len(words), n_titles=len(titles), dim=words.shape[1], margin=1.0, trainable_words=trainable,
         trainable_titles=trainable, similarity=PLACEMENT, numerics=used, rows_only=optimizers.rows_only(optimizer),
-        **SIZE,
+        **size.network,
     )  # fmt: skip
     program = training.program(ranker, optimizer, used)
     program.reset(words, titles, seed=0)
@@ -57,7 +79,8 @@ def ours_without_recording(*arguments, **options):
     """The same steps with nothing measured in them but the loss."""
 
     def loss_only(forward, gradients, changes):
-        return {"loss": tf.reduce_mean(forward["loss"]), "nonfinite": tf.zeros([1, 3], tf.int32)}
+        tensors = len(forward) + len(gradients) + 2 * len(changes)  # as many as `train` may be told to stop at
+        return {"loss": tf.reduce_mean(forward["loss"]), "nonfinite": tf.zeros([tensors, 3], tf.int32)}
 
     with mock.patch.object(recorder, "measure", loss_only), mock.patch.object(recorder.Recording, "add"):
         turn = ours(*arguments, **options)
@@ -82,11 +105,12 @@ class Stopwatch(keras.callbacks.Callback):
         self.start = self.end if self.steps == 0 else self.start
 
 
-def keras_fit(used: numerics.Numerics, words, titles, drawn, optimizer, callbacks=(), trainable: bool = True):
+def keras_fit(size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, callbacks=()):
     """A turn of `fit` over `drawn`."""
     ranker = plain_keras.build(
-        words, titles, margin=1.0, trainable=trainable, similarity=PLACEMENT, numerics=used, optimizer=optimizer, **SIZE
-    )
+        words, titles, margin=1.0, trainable=True, similarity=PLACEMENT, numerics=used, optimizer=optimizer,
+        **size.network,
+    )  # fmt: skip
     inputs, nothing = [drawn.text, drawn.positive, drawn.negatives], np.zeros(len(drawn))
     watch = Stopwatch()
 
@@ -97,44 +121,44 @@ def keras_fit(used: numerics.Numerics, words, titles, drawn, optimizer, callback
     return turn
 
 
-def forward_product():
-    """A turn of STEPS times the convolution's matrix product, which any exact step has to do."""
-    windows = SIZE["window"] - SIZE["width"] + 1
-    patches = tf.random.normal((10 * windows, SIZE["width"] * D), seed=0)
-    kernel = tf.random.normal((SIZE["width"] * D, SIZE["filters"]), seed=0)
+def forward_product(size: Size):
+    """A turn of the convolution's matrix product alone, which any exact step has to do."""
+    windows = size.window - size.width + 1
+    patches = tf.random.normal((10 * windows, size.width * size.d), seed=0)
+    kernel = tf.random.normal((size.width * size.d, size.filters), seed=0)
     product = tf.function(tf.matmul, autograph=False)
 
     def turn() -> int:
-        for _ in range(STEPS):
+        for _ in range(size.steps):
             out = product(patches, kernel)
         out[0, 0].numpy()
-        return STEPS
+        return size.steps
 
     return pairs.timed(turn)
 
 
-def main(rounds: int) -> None:
-    words, titles, drawn = data(STEPS)
-    times = {}
+def main(rounds: int, small: bool, to: Path) -> None:
+    size, times = SMALL if small else QUESTION, {}
     for used in (numerics.KERNELS, numerics.XLA):
-        times |= {f"{variant}, {used.name}": ms for variant, ms in measured(used, rounds, words, titles, drawn).items()}
+        times |= {f"{variant}, {used.name}": ms for variant, ms in measured(size, used, rounds).items()}
     rows = []
     for name in ("kernels", "xla"):
         of_name = {variant: ms for variant, ms in times.items() if variant.endswith(name)}
         rows += pairs.summary(of_name, f"keras fit, {name}")
-    pairs.write("step", rows, rounds=rounds)
+    pairs.write(to, "step", rows, rounds=rounds)
 
 
-def measured(used, rounds, words, titles, drawn):
+def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list[float]]:
+    drawn = data(size)
     variants = {
-        "keras fit": keras_fit(used, words, titles, drawn, keras.optimizers.Adam()),
-        "ours, not recording": ours_without_recording(used, words, titles, drawn, optimizers.Adam()),
-        "ours": ours(used, words, titles, drawn, optimizers.Adam()),
+        "keras fit": keras_fit(size, used, *drawn, keras.optimizers.Adam()),
+        "ours, not recording": ours_without_recording(size, used, *drawn, optimizers.Adam()),
+        "ours": ours(size, used, *drawn, optimizers.Adam()),
     }
     if not used.jit_compile:
-        variants["forward product"] = forward_product()
+        variants["forward product"] = forward_product(size)
     return pairs.interleaved(variants, rounds)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 11)
+    main(**vars(pairs.arguments(__doc__, rounds=11)))

@@ -1,17 +1,17 @@
 """Does a step's time grow with the vocabulary? An embedding's update, and its recording, at two sizes: Keras's Adam,
 this project's Adam and LazyAdam.
 
-python experiments/benchmarks/vocabulary.py [rounds]
+python experiments/benchmarks/vocabulary.py [rounds] [--small --to FOLDER]
 
 Needs 12 GB of memory: 1,000,000 x 300 weights, with Adam's two slots, for three optimizers in turn.
 """
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gc
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ import pairs
 from zeronorm import optimizers, recorder
 
 D, NAMED, STEPS = 300, 1000, 20  # floats a row, rows named by a batch (10 texts of 100 words), steps a turn
-SIZES = (10_000, 1_000_000)
+SIZES, SMALL = (10_000, 1_000_000), (100, 1000)  # rows of the table
 
 
 def updates(optimizer, rows: int):
@@ -71,7 +71,8 @@ def keras_updates(rows: int):
     return pairs.timed(turn)
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, small: bool, to: Path) -> None:
+    sizes = SMALL if small else SIZES
     variants = {
         "lazy_adam, recorded": lambda rows: updates(optimizers.LazyAdam(), rows),
         "adam, recorded": lambda rows: updates(optimizers.Adam(), rows),
@@ -79,8 +80,8 @@ def main(rounds: int) -> None:
     }
     rows = []
     for name, made in variants.items():
-        small, large = (made(size) for size in SIZES)
-        times = pairs.interleaved({"small": small, "large": large}, rounds)
+        few, many = (made(size) for size in sizes)
+        times = pairs.interleaved({"small": few, "large": many}, rounds)
         growth = np.array(times["large"]) / np.array(times["small"])
         row = {
             "variant": name,
@@ -89,12 +90,12 @@ def main(rounds: int) -> None:
         }
         low, middle, high = np.percentile(growth, [25, 50, 75])
         rows.append(row | {"growth": middle, "growth_low": low, "growth_high": high})
-        del small, large
+        del few, many
         gc.collect()
     for row in rows:
         row["speed_large"] = rows[-1]["ms_large"] / row["ms_large"]
-    pairs.write("vocabulary", rows, rounds=rounds, sizes=SIZES, d=D, named=NAMED)
+    pairs.write(to, "vocabulary", rows, rounds=rounds, sizes=sizes, d=D, named=NAMED)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main(**vars(pairs.arguments(__doc__, rounds=7)))

@@ -1,14 +1,17 @@
 """What zeronorm.Autopsy costs a healthy `model.fit` of a small CNN, beside the common ways to watch; and how long an
 autopsy of the question's full model takes.
 
-python experiments/benchmarks/watching.py [rounds]
+python experiments/benchmarks/watching.py [rounds] [--small --to FOLDER]
 """
 
 import os
-import sys
+import tempfile
 import time
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -31,43 +34,51 @@ def cnn() -> keras.Model:
     return model
 
 
-def fit(*callbacks: type[keras.callbacks.Callback]):
-    """A turn: a fit of a model of its own, which is built and traced in the first turn; new callbacks in each."""
+def fit(steps: int, *callbacks: type[keras.callbacks.Callback]):
+    """A turn: a fit of EPOCHS times `steps` steps, of a model of its own, which is built and traced in the first turn;
+    new callbacks in each."""
     rng = np.random.default_rng(0)
-    x = rng.uniform(size=(BATCH * STEPS, 28, 28, 1)).astype(np.float32)
-    y = rng.integers(0, 10, BATCH * STEPS)
+    x = rng.uniform(size=(BATCH * steps, 28, 28, 1)).astype(np.float32)
+    y = rng.integers(0, 10, BATCH * steps)
     model = cnn()
 
     def turn() -> int:
         made = [callback() for callback in callbacks]
         model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=made)
-        return STEPS * EPOCHS
+        return steps * EPOCHS
 
     return pairs.timed(turn)
 
 
-def autopsy_seconds() -> dict[str, float]:
-    """{numerics: seconds} of the first autopsy in a process, everything compiled anew, of the question's full model."""
+def autopsy_seconds(names: tuple[str, ...], overrides: Sequence[str] = ()) -> dict[str, float]:
+    """{numerics: seconds} of the first autopsy in a process, everything compiled anew, of the question's full model
+    but for the overrides."""
     found = {}
-    for name in ("xla", "tf1", "kernels"):
-        moment = run_autopsy.reached(config.composed(f"numerics={name}"))
+    for name in names:
+        moment = run_autopsy.reached(config.composed(f"numerics={name}", *overrides))
         start = time.perf_counter()
         run_autopsy.examine(moment)
         found[name] = time.perf_counter() - start
     return found
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, small: bool, to: Path) -> None:
+    steps = 2 if small else STEPS
     variants = {
-        "nothing": fit(),
-        "TerminateOnNaN": fit(keras.callbacks.TerminateOnNaN),
-        "zeronorm.Autopsy": fit(Autopsy),
-        "np.linalg.norm callback": fit(NumpyNorms),
-        "enable_check_numerics": checked(fit()),
+        "nothing": fit(steps),
+        "TerminateOnNaN": fit(steps, keras.callbacks.TerminateOnNaN),
+        "zeronorm.Autopsy": fit(steps, Autopsy),
+        "np.linalg.norm callback": fit(steps, NumpyNorms),
+        "enable_check_numerics": checked(fit(steps)),
     }
     rows = costs("keras fit of a small CNN", pairs.interleaved(variants, rounds), "nothing")
-    pairs.write("watching", rows, rounds=rounds, autopsy_seconds=autopsy_seconds())
+    with tempfile.TemporaryDirectory() as folder:
+        names, overrides = ("xla", "tf1", "kernels"), []
+        if small:
+            names, overrides = names[-1:], [f"home={folder}", *pairs.small_run(Path(folder))]
+        seconds = autopsy_seconds(names, overrides)
+    pairs.write(to, "watching", rows, rounds=rounds, autopsy_seconds=seconds)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main(**vars(pairs.arguments(__doc__, rounds=7)))

@@ -60,6 +60,7 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
     entry = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep.job)
     status = "FAILED"
     try:
+        _require_composable(overrides)
         entry()
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -71,6 +72,19 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
         raise
     finally:
         sweep.close(status)
+
+
+def _require_composable(overrides: tuple[str, ...]) -> None:
+    """Ends the program with one sentence, where Hydra would with several lines or a traceback."""
+    from zeronorm import config
+
+    flags = {word for word in overrides if word.startswith("-")}
+    if not flags <= {"-m", "--multirun"}:  # Hydra's own: --help, --cfg, --config-dir, ...
+        return
+    try:
+        config.require_composable([word for word in overrides if word not in flags])
+    except config.ConfigError as error:
+        raise SystemExit(f"zeronorm: {error}") from None
 
 
 @main.command()
@@ -289,6 +303,10 @@ def _connected(*overrides: str):
     from zeronorm import config as schema
     from zeronorm import tracking
 
+    try:
+        schema.require_composable(overrides)
+    except schema.ConfigError as error:
+        raise click.ClickException(str(error)) from error
     config = schema.composed(*overrides)
     file = tracking.store_uri(config).removeprefix("sqlite:///") if config.tracking.uri else None
     if file is None:

@@ -5,17 +5,24 @@ Nothing here imports TensorFlow, so that a mistake is answered before the slow i
 
 import hashlib
 import json
+import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-FLOAT32_MAX = 3.4e38
+from zeronorm.ranges import RANGES, Range
 
 
 class ConfigError(Exception):
@@ -157,6 +164,12 @@ class Config:
     study: str | None = None  # the study a run belongs to; set by the study's file
 
 
+CALLED = ("corpus.reader", "vectors.source", "optimizer.keras")  # nodes with a _target_
+SHIPPED = ("zeronorm.", "keras.")  # whose arguments RANGES knows
+NUMERICS = ("kernels", "xla", "tf1", "auto")
+ANY = Range(-math.inf, math.inf, float32=False)  # a finite number
+
+
 def register() -> None:
     """Makes the schema known to Hydra, under the name conf/config.yaml starts from."""
     ConfigStore.instance().store(name="schema", node=Config)
@@ -176,11 +189,114 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
+def require_composable(overrides: Sequence[str]) -> None:
+    """Raises ConfigError with one sentence if Hydra would refuse one of the overrides of a command
+    line, or if one that stands for several values stands for none. Of several, tries the first."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        chosen = []
+        for override in parsed:
+            if isinstance(override.value(), Glob):  # of names, which Hydra looks up itself
+                continue
+            if override.is_sweep_override():
+                values = list(override.sweep_string_iterator())
+                if not values:
+                    raise ConfigError(f"{override.input_line} has no value, so there is nothing to run.")
+                chosen.append(f"{override.get_key_element()}={values[0]}")
+            elif override.value() is None and override.key_or_group == "study":
+                raise ConfigError("study=null chooses nothing: leave it out.")
+            elif override.value() is None and is_group(override.key_or_group):
+                which = _choices(override.key_or_group)
+                raise ConfigError(f"{override.input_line} chooses nothing: {which}.")
+            elif not override.is_hydra_override():
+                chosen.append(override.input_line)
+        composed(*chosen)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(sentence(error)) from error
+
+
+def is_group(name: str) -> bool:
+    """Whether conf/ has choices of that name, one of which a run needs."""
+    return name != "study" and name in Config.__dataclass_fields__ and (conf_dir() / name).is_dir()
+
+
+def _choices(group: str) -> str:
+    names = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    return f"use {group}={' or '.join(names) if len(names) < 3 else 'one of ' + ', '.join(names)}"
+
+
+def sentence(error: Exception) -> str:
+    """What Hydra or OmegaConf says in several lines, in one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name} is unknown: use one of {', '.join(error.options)}."
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: put in quotes what is no letter, digit or one of -_./."
+    lines = str(error).splitlines()
+    cause = str(error.__cause__ or "").splitlines()[:1]
+    said = ": ".join(line.strip().rstrip(".") for line in [*lines[:1], *cause])
+    key = lines[0].split("'")[1] if lines and lines[0].startswith("Could not override '") else ""
+    close = get_close_matches(key, [path for path, _, _ in _leaves(Config)], 1) if key else []
+    return f"{said}{f'; did you mean {close[0]}?' if close else '.'}"
+
+
 def validate(config: DictConfig) -> None:
     """Raises ConfigError with one sentence if `config` (a composed, resolved Config) cannot be run."""
-    for test, sentence in _rules(config):
-        if test:
-            raise ConfigError(sentence)
+    try:
+        for test, reason in _rules(config):
+            if test:
+                raise ConfigError(reason)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise ConfigError(sentence(error)) from error
+
+
+def _leaves(of: type, at: str = "") -> Iterator[tuple[str, type, Any]]:
+    """(dotted path, the dataclass it belongs to, its type) of every option of the schema."""
+    for option in fields(of):
+        if is_dataclass(option.type):
+            yield from _leaves(option.type, f"{at}{option.name}.")
+        else:
+            yield f"{at}{option.name}", of, option.type
+
+
+def _present(config: DictConfig, of: type, at: str = ""):
+    """Rules: every option of the schema is there, and no other."""
+    known = [option.name for option in fields(of)]
+    for key in set(config) - set(known):
+        close = get_close_matches(key, known, 1)
+        hint = f"did you mean {at}{close[0]}?" if close else f"the options there are {', '.join(known)}."
+        yield True, f"{at}{key} is no option: {hint}"
+    for option in fields(of):
+        path = f"{at}{option.name}"
+        if OmegaConf.is_missing(config, option.name) or option.name not in config:
+            what = _choices(option.name) if is_group(option.name) else "give it a value"
+            yield True, f"{path} is missing: {what}."
+        if is_dataclass(option.type):
+            yield from _present(config[option.name], option.type, f"{path}.")
+
+
+def numbers(config: DictConfig) -> Iterator[tuple[str, Any, Range]]:
+    """(dotted path, value, range) of every option that is a number or has to be one: those of the
+    schema, and the arguments of what a config node calls."""
+    for path in RANGES:
+        if path.rpartition(".")[0] not in CALLED:
+            yield path, OmegaConf.select(config, path), RANGES[path]
+    for at in CALLED:
+        yield from _arguments(at, at, OmegaConf.to_container(OmegaConf.select(config, at), resolve=True))
+
+
+def _arguments(at: str, path: str, node: Any) -> Iterator[tuple[str, Any, Range]]:
+    """Of a callable of a user's own nothing is known, but that a number is finite. One inside
+    another (an optimizer inside a LossScaleOptimizer) has the ranges of the outer's."""
+    ours = isinstance(node, dict) and str(node.get("_target_")).startswith(SHIPPED)
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        inside, called = f"{path}.{key}", isinstance(value, dict) and "_target_" in value
+        if ours and f"{at}.{key}" in RANGES and not called:  # a learning rate may be a schedule
+            yield inside, value, RANGES[f"{at}.{key}"]
+        elif isinstance(value, dict | list):
+            yield from _arguments(at, inside, value)
+        elif isinstance(value, float):
+            yield inside, value, ANY
 
 
 def _shipped(placement: DictConfig) -> bool:
@@ -189,23 +305,39 @@ def _shipped(placement: DictConfig) -> bool:
 
 
 def _rules(c: DictConfig):
+    similarity = None if OmegaConf.is_missing(c, "similarity") else c.get("similarity")
+    if similarity is not None:
+        yield (
+            any(OmegaConf.is_missing(similarity, key) for key in ("name", "function")),
+            "The similarity's YAML file needs the keys name and function (and epsilon, if the function takes one).",
+        )
+    yield from _present(c, Config)
+    for at in CALLED:
+        target = OmegaConf.select(c, at).get("_target_")
+        yield (
+            not isinstance(target, str) or not target,
+            f"{at}._target_={target} must be the dotted path of a function or class.",
+        )
+    for path, value, allowed in numbers(c):
+        wrong = allowed.fault(value)
+        yield wrong is not None, f"{path}={value} {wrong}."
     placement, init, vectors = c.similarity, c.init, c.vectors
+    yield not c.home, "home is empty: give the folder for the store, caches and outputs."
+    yield (
+        c.numerics.name not in NUMERICS,
+        f"numerics.name={c.numerics.name} is unknown: use one of {', '.join(NUMERICS)}.",
+    )
     yield (
         c.trainable not in (True, False, "words", "titles"),
         f"trainable={c.trainable} is unknown: use true, false, words or titles.",
-    )
-    yield (
-        any(OmegaConf.is_missing(placement, key) for key in ("name", "function")),
-        "The similarity's YAML file needs the keys name and function (and epsilon, if the function takes one).",
     )
     yield (
         _shipped(placement) and placement.bounds is None and placement.epsilon is not None,
         f"similarity={placement.name} has no epsilon, but similarity.epsilon={placement.epsilon} is set: "
         "drop the epsilon or choose a placement that has one.",
     )
-    wrong = placement.epsilon is not None and not 0 < placement.epsilon < 1
     yield (
-        wrong or (_shipped(placement) and placement.bounds is not None and placement.epsilon is None),
+        _shipped(placement) and placement.bounds is not None and placement.epsilon is None,
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
     )
     uniform = init.start == Start.uniform
@@ -229,6 +361,16 @@ def _rules(c: DictConfig):
         "use init.norm to rescale them, or init=uniform.",
     )
     yield (
+        init.name == "repaired" and init.repair is None,
+        "init=repaired needs init.repair, the rule that fills zero title rows: use noise, mean or title_words, or "
+        "init=pretrained to leave them.",
+    )
+    yield (
+        init.name == "pretrained" and init.repair is not None,
+        f"init=pretrained leaves zero rows as they are, so init.repair={init.repair} would be reported under a wrong "
+        "name: use init=repaired.",
+    )
+    yield (
         init.repair is not None and vectors.zero_share is not None,
         f"vectors.zero_share={vectors.zero_share} plants zero rows that init.repair={init.repair} would fill again: "
         "drop one of the two.",
@@ -239,49 +381,17 @@ def _rules(c: DictConfig):
         "share too.",
     )
     yield (
-        vectors.planted_norm is not None and not 0 <= vectors.planted_norm <= FLOAT32_MAX,
-        f"vectors.planted_norm={vectors.planted_norm} must lie between 0 and {FLOAT32_MAX:g}, the largest float32.",
-    )
-    for name in ("zero_share", "zero_word_share"):
-        yield (
-            vectors[name] is not None and not 0 <= vectors[name] <= 1,
-            f"vectors.{name}={vectors[name]} is not a share between 0 and 1.",
-        )
-    yield (
         vectors.dtype not in ("float32", "float64"),
         f"vectors.dtype={vectors.dtype} is unknown: use float32 or float64.",
-    )
-    yield (
-        not 0 <= c.model.dropout < 1,
-        f"model.dropout={c.model.dropout} is not a share: use 0 <= model.dropout < 1.",
     )
     yield (
         c.model.width > c.corpus.window,
         f"model.width={c.model.width} is wider than the text, corpus.window={c.corpus.window} words.",
     )
     yield (
-        not 1 <= c.corpus.min_window <= c.corpus.window,
+        c.corpus.min_window > c.corpus.window,
         f"corpus.min_window={c.corpus.min_window} must lie between 1 and corpus.window={c.corpus.window}.",
     )
-    for name in ("test_share", "validation_share"):
-        yield (
-            not 0 <= c.corpus[name] < 1,
-            f"corpus.{name}={c.corpus[name]} is not a share: use 0 <= corpus.{name} < 1.",
-        )
-    for path in (
-        "model.filters",
-        "model.width",
-        "training.epochs",
-        "training.batch",
-        "training.negatives",
-        "tracking.points",
-        "examples",
-    ):
-        value = OmegaConf.select(c, path)
-        yield (value is not None and value < 1, f"{path}={value} must be at least 1.")
-    for path in ("init.norm", "init.scale"):
-        value = OmegaConf.select(c, path)
-        yield (value is not None and not value > 0, f"{path}={value} must be greater than 0.")
     yield (
         c.training.evaluate_on == Split.validation and c.corpus.validation_share == 0,
         "training.evaluate_on=validation needs corpus.validation_share greater than 0.",
@@ -295,7 +405,7 @@ def _rules(c: DictConfig):
         yield (missing, f"{group}={c[group].name} needs {group}.{node}.path, the path of your file.")
         path = None if missing else c[group][node].get("path")
         yield (
-            path is not None and not os.path.isfile(path),
+            path is not None and not (isinstance(path, str) and os.path.isfile(path)),
             f"{group}.{node}.path={path} is no file: give the path of a file that exists.",
         )
 

@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from zeronorm import config as schema
-from zeronorm import corpus as corpora
 from zeronorm import (
+    callables,
     examples,
     figures,
     model,
@@ -34,6 +33,8 @@ from zeronorm import (
     training,
     vectors,
 )
+from zeronorm import config as schema
+from zeronorm import corpus as corpora
 from zeronorm.baseline import tfidf_centroid
 
 FREE_SPACE = 200e6  # bytes a run may need for its outputs
@@ -275,13 +276,44 @@ def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str
 def check(config: DictConfig) -> None:
     """Raises what `run` would raise before its first step; what it builds on the way is kept for the run."""
     require_space(Path(config.home))
+    try:
+        callables.require_callable("corpus.reader", config.corpus.reader, ["bad_lines"])
+        callables.require_callable("vectors.source", config.vectors.source, ["corpus"])
+    except callables.CallError as error:
+        raise ExperimentError(str(error)) from error
     data = load(config)
     draw(config, data, vectors.zero_rows(initial_matrices(config, data)[1]))
+    if config.training.evaluate_on == schema.Split.validation and unscored(config):
+        raise ExperimentError(unscored(config))
     _check_similarity(config.similarity)
+    _check_optimizer(config)
+
+
+def unscored(config: DictConfig) -> str:
+    """Why a run of `config` will have no score, in one sentence; empty if it will have one."""
+    corpus, split = load(config).corpus, config.training.evaluate_on.value
+    windows, titles = len(corpus.title), len(corpus.titles)
+    if len(getattr(corpus, split)):
+        return ""
+    return (
+        f"There will be no score, because corpus.{split}_share={config.corpus[f'{split}_share']:g} "
+        f"holds out none of the {windows} windows of {titles} titles: raise it, or give each title "
+        "more text."
+    )
+
+
+def _check_optimizer(config: DictConfig) -> None:
+    import keras
+
+    optimizer = config.optimizer
     try:
-        hydra.utils.instantiate(config.optimizer.keras)
+        made = hydra.utils.instantiate(optimizer.keras)
     except Exception as error:
-        raise ExperimentError(f"optimizer={config.optimizer.name} cannot be made: {_first_line(error)}") from error
+        raise ExperimentError(f"optimizer={optimizer.name} cannot be made: {callables.reason(error)}.") from error
+    if not isinstance(made, keras.Optimizer):
+        raise ExperimentError(
+            f"optimizer={optimizer.name}: {optimizer.keras._target_} makes a {type(made).__name__}, no Keras optimizer."
+        )
     _reaches(_optimizer_json(config), numerics.named(config.numerics.name).jit_compile)
 
 

@@ -105,6 +105,12 @@ class Ranker:
             "dense/bias": layer("dense").bias,
         }
 
+    @property
+    def random_state(self) -> list[keras.Variable]:
+        """The dropout's, uint32 [2]; none at a rate of 0, which Keras gives no generator."""
+        dropout = self.model.get_layer("dropout")
+        return [dropout.seed_generator.state] if dropout.rate > 0 else []
+
 
 def build(
     *,
@@ -183,4 +189,5 @@ def initialise(
             variable.assign(np.zeros(variable.shape, np.float32))
     if masked is not None:
         ranker.model.get_layer("present").present.assign(1.0 - masked)
-    ranker.model.get_layer("dropout").seed_generator.state.assign([seed % 2**32, 0])
+    for state in ranker.random_state:
+        state.assign([seed % 2**32, 0])

@@ -7,6 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+CROWDED = 1024
+"""Rows that a step may name of a table. The correction below is a difference of sums that grow with
+the square of how often a row is named; float32 loses it where that is some thousands of times, down
+to a negative velocity, whose root is NaN."""
+
 
 class Adam(keras.optimizers.Adam):
     """Keras's Adam (Kingma and Ba, "Adam", ICLR 2015, the form with epsilon-hat), its update computed by TensorFlow's
@@ -22,6 +27,9 @@ class Adam(keras.optimizers.Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad=False, **kwargs)
 
     def update_step(self, gradient, variable, learning_rate):
+        if isinstance(gradient, tf.IndexedSlices) and (gradient.values.shape[0] or 0) > CROWDED:
+            super().update_step(gradient, variable, learning_rate)
+            return
         momentum, velocity = self._slots(variable)
         beta_1_power, beta_2_power = self._powers()
         dense = tf.convert_to_tensor(gradient)

@@ -48,6 +48,8 @@ class SweepCallback(Callback):
         with ending_the_program():
             job = without_hydra(config)
             schema.validate(job)
+            if only_missing:
+                console.print("--only-missing belongs to a sweep: this single run is made in any case.")
             check([job])
             global display
             display = Display([Path(config.hydra.run.dir)], [schema.condition(job)], [1.0])
@@ -76,8 +78,10 @@ def ending_the_program() -> Iterator[None]:
     user's with its one sentence, anything else with its traceback."""
     try:
         yield
-    except (schema.ConfigError, HydraException) as error:  # Hydra's: a choice or a key that is not there
+    except schema.ConfigError as error:
         raise SystemExit(f"zeronorm: {error}") from None
+    except HydraException as error:  # a choice or a key that is not there
+        raise SystemExit(f"zeronorm: {schema.sentence(error)}") from None
     except Exception:
         traceback.print_exc()
         raise SystemExit(1) from None
@@ -140,6 +144,8 @@ def planned(config: DictConfig) -> Plan:
     """
     loader = GlobalHydra.instance().config_loader()
     overrides = expand(config)
+    if not overrides:
+        raise schema.ConfigError("This sweep has no run: an override or a grid of it has no value.")
     with console.status(f"Composing {len(overrides)} runs"):
         configs = [loader.load_sweep_config(config, job) for job in overrides]
     jobs = [without_hydra(job) for job in configs]
@@ -373,6 +379,16 @@ def check(jobs: list[DictConfig]) -> None:
         console.print(f"Bad lines left out of {bad[0].file}: {len(bad)}. The first:")
         for line in bad[:5]:
             console.print(f"  {line.file}:{line.line}: {line.problem}")
+    for sentence in unscored(jobs) if pool is None else pool.first(unscored, jobs):
+        console.print(sentence, markup=False)
+
+
+def unscored(jobs: list[DictConfig]) -> list[str]:
+    """Each sentence once that says why jobs will have no score. Their corpus is built."""
+    from zeronorm import experiment
+
+    of_corpus = {f"{job.corpus} {job.training.evaluate_on}": job for job in jobs}
+    return [sentence for sentence in map(experiment.unscored, of_corpus.values()) if sentence]
 
 
 def check_input(jobs: list[DictConfig]) -> list:

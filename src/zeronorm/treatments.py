@@ -59,16 +59,20 @@ def tried(
 
 def _taken(program: Program, batch: Batch, head: Callable) -> tuple[bool, float | None, float | None, float | None]:
     text, ids = tf.constant(batch.text), tf.constant(np.concatenate([batch.positive, batch.negatives], axis=1))
-    seed = program.ranker.model.get_layer("dropout").seed_generator.state
+    states = program.ranker.random_state
     encode, update = _encoder(program)
-    titles, at = program.ranker.weights["titles"].value, tf.identity(seed.value)
+    titles, held = program.ranker.weights["titles"].value, [tf.identity(state.value) for state in states]
+
+    def same_dropout():
+        for state, value in zip(states, held, strict=True):
+            state.assign(value)
 
     def loss():
-        seed.assign(at)
+        same_dropout()
         return head(encode(text), tf.gather(titles, ids), ids)
 
     before, *gradients = loss()
-    seed.assign(at)
+    same_dropout()
     norm = update(text, ids, *gradients)
     floats = (v.value for v in program.state if tf.as_dtype(v.dtype).is_floating)
     finite = not harm.lost(dict(enumerate(floats)))

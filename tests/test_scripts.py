@@ -1,0 +1,104 @@
+"""Every script under experiments/ runs for one round, so that the tables it made can be made again."""
+
+import ast
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1] / "experiments"
+SMALL = ("--small", "--to", "{folder}")
+ARGUMENTS = {  # of a round that takes seconds and writes into {folder}; a new script needs its own here
+    "autopsy/example.py": (),
+    "autopsy/suite.py": SMALL,
+    "benchmarks/mlflow_cost.py": ("1", *SMALL),
+    "benchmarks/recording.py": ("1", *SMALL),
+    "benchmarks/step.py": ("1", *SMALL),
+    "benchmarks/sweep.py": SMALL,
+    "benchmarks/vocabulary.py": ("1", *SMALL),
+    "benchmarks/watching.py": ("1", *SMALL),
+}
+RUN_BY = {"benchmarks/naive.py": "benchmarks/sweep.py"}  # a script that another starts
+COMMITTED = {"autopsy/suite.py": "autopsy/suite.json"}  # what a script writes, where it is not NAME.json beside it
+
+
+def is_script(file: Path) -> bool:
+    """Whether it does something when it is run: `if __name__ == "__main__":`."""
+    tests = [node.test for node in ast.parse(file.read_text()).body if isinstance(node, ast.If)]
+    return any(ast.unparse(test) == "__name__ == '__main__'" for test in tests)
+
+
+SCRIPTS = sorted(str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if is_script(file))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def started(tmp_path, home, monkeypatch):
+    """started(script) -> the folder it wrote to. In this process, which has TensorFlow already."""
+    monkeypatch.setenv("ZERONORM_HOME", str(home))
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # some set them, for themselves alone
+        monkeypatch.setenv(name, os.environ.get(name, "0"))
+
+    def start(script: str) -> Path:
+        given = [argument.format(folder=tmp_path) for argument in ARGUMENTS[script]]
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *given])
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+        return tmp_path
+
+    return start
+
+
+def contents() -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in ROOT.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+
+
+def shape(value):
+    """What a JSON value is made of, without its numbers, words and the length of its lists."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
+
+
+def numbers(value):
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers(item)
+    elif isinstance(value, float):
+        yield value
+
+
+def test_every_script_has_a_round():
+    assert set(ARGUMENTS) | set(RUN_BY) == set(SCRIPTS)
+    for script, by in RUN_BY.items():
+        assert Path(script).name in (ROOT / by).read_text() and by in ARGUMENTS
+
+
+@pytest.mark.filterwarnings("default")  # a script is no test: it runs as it does on its own
+@pytest.mark.parametrize("script", ARGUMENTS)
+def test_a_script_runs_for_one_round_and_leaves_the_committed_results(script, started):
+    before = contents()
+    folder = started(script)
+    assert contents() == before
+    committed = ROOT / COMMITTED.get(script, script.replace(".py", ".json"))
+    if committed.exists():
+        written, report = (json.loads(file.read_text()) for file in (folder / committed.name, committed))
+        assert np.isfinite(list(numbers(written))).all()
+        assert shape(written["rows"]) == shape(report["rows"])
+        assert set(written) == set(report)
+
+
+@pytest.mark.parametrize("script", [script for script, given in ARGUMENTS.items() if SMALL[0] in given])
+def test_a_small_round_is_not_written_over_the_committed_results(script, monkeypatch, capsys):
+    """Said before anything is measured."""
+    monkeypatch.setattr(sys, "argv", [script, "--small"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert ended.value.code == 2 and "--to FOLDER" in capsys.readouterr().err.splitlines()[-1]
