@@ -62,15 +62,17 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
     try:
         entry()
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except sweep.RunFailed as failed:  # one job of a sweep, made again by --experimental-rerun
+        raise SystemExit(f"zeronorm: {failed}") from None
+    except BaseException:
+        if sweep.interrupts.came is None:
+            raise
         status = "KILLED"
-        raise SystemExit(128 + signal.SIGINT) from None
-    except SystemExit as ended:
-        if ended.code in INTERRUPTED:
-            status = "KILLED"
-        raise
+        raise SystemExit(128 + sweep.interrupts.came) from None
     finally:
-        sweep.close(status)
+        ended = sweep.close(status)
+    if ended != "FINISHED":
+        raise SystemExit(1)
 
 
 @main.command()
@@ -140,7 +142,7 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
     except SystemExit as ended:
         if sweep.last is None or ended.code in INTERRUPTED:
             raise
-        failed = ended.code or 0  # some run failed: what is there is compared all the same
+        failed = 1 if ended.code else 0  # some run failed: what is there is compared all the same
     found = tracking.children(sweep.last.client, sweep.last.run)
     with _one_sentence():
         cells = report.compare(name, reported, found, narrowed=bool(overrides))
