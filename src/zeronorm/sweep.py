@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cloudpickle
+from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -509,6 +510,17 @@ def expand(config: DictConfig) -> list[list[str]]:
         for job in BasicSweeper.split_arguments(parsed, None)[0]:
             jobs.setdefault(frozenset(job), job)
     return list(jobs.values())
+
+
+def identities(study: str) -> list[str]:
+    """The identity of every run of a study, as its file says it."""
+    schema.register()
+    with (
+        console.status(f"Composing the runs of {study}"),
+        initialize_config_dir(str(schema.conf_dir()), version_base="1.3"),
+    ):
+        base = compose("config", [f"study={study}"], return_hydra_config=True)
+        return [schema.identity(compose("config", job)) for job in expand(base)]
 
 
 def check(jobs: list[DictConfig]) -> None:
