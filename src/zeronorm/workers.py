@@ -150,21 +150,19 @@ class Workers:
     def first(self, function: Callable, *arguments):
         """What `function` returns or raises in the first worker. Raises WorkerDied if it ends its process, and
         WorkersFailed if that cannot be started."""
-        try:
-            return self._call(0, function, *arguments)
-        except WorkerDied:
-            self.workers[0] = Worker(self.threads)
-            raise
+        return self._call(0, function, *arguments)
 
     def _call(self, worker: int, function: Callable, *arguments):
+        """In a new process where the worker's has ended."""
         for _ in range(TRIES):
+            if not self.workers[worker].process.is_alive():
+                self.workers[worker] = Worker(self.threads)
             try:
                 return self.workers[worker].call(function, *arguments)
             except _NotBegun as ended:  # at its start, or idle: no job is lost
-                if self.ending.is_set():
-                    raise WorkerDied(str(ended)) from None
                 how = str(ended)
-                self.workers[worker] = Worker(self.threads)
+                if self.ending.is_set():
+                    raise WorkerDied(how) from None
         raise WorkersFailed(
             f"A worker process ended {TRIES} times before it took a job ({how}): free memory, or take fewer with "
             "hydra.launcher.workers=1; --only-missing then goes on."
@@ -196,8 +194,6 @@ class Workers:
                     results[job] = self._call(worker, function, arguments[job])
                 except WorkerDied as died:
                     results[job] = lost(job, died)
-                    if not self.ending.is_set():
-                        self.workers[worker] = Worker(self.threads)
                 except WorkersFailed:  # the others go on
                     queue.give_back(job)
                     raise
