@@ -44,6 +44,7 @@ from zeronorm.failure import RunFailed
 
 PARENT_RUN = "ZERONORM_PARENT_RUN"  # environment variable: the MLflow run id of the sweep a job belongs to
 PARENT_FILE = "parent_run"  # the same in a file of the sweep's folder
+DEEPEST = 5  # folders from a job's up to the sweep's
 SHOWN = 20  # failed runs that the closing lines name
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -668,8 +669,10 @@ def parent_run() -> str | None:
     scheduler passes no environment on; None for a run by itself."""
     config = HydraConfig.get()
     if PARENT_RUN not in os.environ and config.mode == RunMode.MULTIRUN:
-        with suppress(FileNotFoundError):
-            return Path(config.runtime.cwd, config.sweep.dir, PARENT_FILE).read_text().strip()
+        # `hydra.sweep.dir` holds the date, which a job that is made again would settle anew
+        for folder in list(Path(config.runtime.output_dir).parents)[:DEEPEST]:
+            with suppress(OSError):
+                return (folder / PARENT_FILE).read_text().strip()
     return os.environ.get(PARENT_RUN)
 
 
