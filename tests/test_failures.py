@@ -1,4 +1,5 @@
-"""What a user's function may do to a run, and what the sweep, its store and the exit status say of it."""
+"""What a user's function may do to a run, and what the sweep, its store and the exit status say of
+it."""
 
 import os
 import re
@@ -120,7 +121,8 @@ def train(folder: Path, *arguments: str, **more) -> tuple[int, str, str]:
 
 
 def runs(folder: Path, parent: str | None = None) -> dict[str, object]:
-    """{similarity: its run}, of the newest sweep or of the given one; None: of the runs by themselves."""
+    """{similarity: its run}, of the newest sweep or of the given one; None: of the runs by
+    themselves."""
     client = MlflowClient(f"sqlite:///{folder}/home/mlflow.db")
     experiment = client.get_experiment_by_name("single runs").experiment_id
     found = client.search_runs([experiment], "tags.kind = 'run'", order_by=["start_time ASC"])
@@ -267,7 +269,8 @@ def test_a_sweep_over_studies_is_refused_on_the_command_line(tmp_path):
 
 
 class Fake:
-    """In place of workers.Worker: each start of the process takes the next of `lives`: what it does with a job."""
+    """In place of workers.Worker: each start of the process takes the next of `lives`: what it does
+    with a job."""
 
     lives: list[str]
 
@@ -353,7 +356,8 @@ def test_a_failure_says_what_and_where(tmp_path):
 
 
 def test_a_sweep_closes_without_its_store(tmp_path, composed, monkeypatch, capfd):
-    """What finished is counted by the status files, what failed is named, and the last lines are said."""
+    """What finished is counted by the status files, what failed is named, and the last lines are
+    said."""
     job = composed(*SMALL, f"home={tmp_path}")
     plan = sweep.Plan(job, [job, job], [job, job], [["seed=0"], ["seed=1"]], [0, 1], {})
     monkeypatch.setattr(sweep, "display", None)

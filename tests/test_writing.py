@@ -1,4 +1,5 @@
-"""A report is written whole, from a whole sweep, or not at all; and a cut one is said before it is used."""
+"""A report is written whole, from a whole sweep, or not at all; and a cut one is said before it is
+used."""
 
 import shutil
 from types import SimpleNamespace

@@ -162,7 +162,8 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
 @click.argument("overrides", nargs=-1)
 @click.option("--sweep", "sweep_id", help="Judge the runs of this sweep of the study `claims`, not the reported ones.")
 def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
-    """Print the claims C1 to C13 of the question and its answer, each with a verdict and the runs that show it.
+    """Print the claims C1 to C13 of the question and its answer, each with a verdict and the runs
+    that show it.
 
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
@@ -203,8 +204,9 @@ def autopsy(
 
     TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md (of another step than the run's
     own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or zeronorm.Autopsy(capsule=...) in a
-    training of your own. Of a run that nothing killed it examines the first step that touches a zero row. OVERRIDES
-    name the store that a run is in, e.g. tracking=server.
+    training of your own. Of a run that nothing killed it examines the first step that touches a zero row.
+
+    OVERRIDES name the store that a run is in, e.g. tracking=server.
     """
     import tempfile
     from pathlib import Path
@@ -316,7 +318,8 @@ def _one_sentence():
 
 
 def _connected(*overrides: str):
-    """The config and a client of its store; one sentence if there is none yet, or an override names something else."""
+    """The config and a client of its store; one sentence if there is none yet, or an override names
+    something else."""
     from hydra.errors import HydraException
 
     from zeronorm import config as schema

@@ -1,4 +1,5 @@
-"""Why a run did not finish: the reason in one line, and the line of the user's own code that it comes from."""
+"""Why a run did not finish: the reason in one line, and the line of the user's own code that it
+comes from."""
 
 import os
 import re
@@ -28,12 +29,14 @@ class RunFailed(CompactHydraException):
 
 
 def of(error: BaseException) -> RunFailed:
-    """The failure that `error` makes of a run: any exception, SystemExit and KeyboardInterrupt included."""
+    """The failure that `error` makes of a run: any exception, SystemExit and KeyboardInterrupt
+    included."""
     return error if isinstance(error, RunFailed) else RunFailed(reason(error), line(error))
 
 
 def reason(error: BaseException) -> str:
-    """`ValueError: what it says`; of this project's own exceptions, which are sentences, these alone."""
+    """`ValueError: what it says`; of this project's own exceptions, which are sentences, these
+    alone."""
     said = next((text.strip() for text in str(error).splitlines() if text.strip()), "")[:LONGEST]
     name = type(error).__name__
     if type(error).__module__.split(".")[0] == __package__ and said:
@@ -42,8 +45,9 @@ def reason(error: BaseException) -> str:
 
 
 def line(error: BaseException) -> str:
-    """`mine.py:12`, the innermost line of the user's code in the traceback of `error` or of what it came from; the one
-    that its message quotes, where it is TensorFlow's account of a Python function; else empty."""
+    """`mine.py:12`, the innermost line of the user's code in the traceback of `error` or of what it
+    came from; the one that its message quotes, where it is TensorFlow's account of a Python
+    function; else empty."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
@@ -67,7 +71,8 @@ def line_at(frame: FrameType | None) -> str:
 
 
 def how_it_ended(exit_code: int | None) -> str:
-    """What ended a process: `SIGKILL`, or `exit status 3`. exit_code: as multiprocessing gives it, -9 for SIGKILL."""
+    """What ended a process: `SIGKILL`, or `exit status 3`. exit_code: as multiprocessing gives it,
+    -9 for SIGKILL."""
     if exit_code is None:
         return "it does not answer"
     if exit_code >= 0:
@@ -79,8 +84,8 @@ def how_it_ended(exit_code: int | None) -> str:
 
 
 def _is_users(file: str) -> bool:
-    """Whether a file is neither Python's nor an installed package's nor this project's. One that was not read from
-    disk, as `<string>`, is none."""
+    """Whether a file is neither Python's nor an installed package's nor this project's. One that
+    was not read from disk, as `<string>`, is none."""
     others = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
     source = Path(__file__).resolve().parent
     others += [str(source), str(source.parent / "hydra_plugins")]

@@ -122,7 +122,8 @@ def draw(folder: Path) -> list[str]:
 
 
 def refresh_readmes() -> list[Path]:
-    """Renders the blocks of every README again; those that have changed. Nothing is written if one cannot be."""
+    """Renders the blocks of every README again; those that have changed. Nothing is written if one
+    cannot be."""
     readmes = [experiments_dir().parent / "README.md", *sorted(experiments_dir().glob("[!.]*/README.md"))]
     before = {readme: readme.read_text() for readme in readmes}
     new = {readme: refreshed(text) for readme, text in before.items()}
@@ -218,7 +219,8 @@ def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
 
 
 def _json(path: Path, kind: type, *needed: str):
-    """What a file of a report holds. Raises ReportError if it is not of this kind, or lacks keys that are needed."""
+    """What a file of a report holds. Raises ReportError if it is not of this kind, or lacks keys
+    that are needed."""
     try:
         found = json.loads(path.read_text())
     except (ValueError, OSError) as error:
@@ -252,7 +254,8 @@ def reproductions(name: str) -> list[dict]:
 
 
 def require_whole(name: str) -> None:
-    """Raises ReportError unless everything that experiments/<name>/ says can be read and no row of it is missing."""
+    """Raises ReportError unless everything that experiments/<name>/ says can be read and no row of
+    it is missing."""
     runs, said, counted = committed_runs(name), conditions(name), provenance(name)["runs"]
     noise(name), reproductions(name)
     try:

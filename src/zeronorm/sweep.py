@@ -1,11 +1,11 @@
 """A sweep around Hydra's jobs: check every job first, hold the parent run, show how far it is.
 
-Jobs may run in this process or, with another launcher, elsewhere. So a job tells how far it is through a small file in
-its output folder, and learns its parent run through the environment or, where that does not reach it, through a file in
-the sweep's folder.
+Jobs may run in this process or, with another launcher, elsewhere. So a job tells how far it is
+through a small file in its output folder, and learns its parent run through the environment or,
+where that does not reach it, through a file in the sweep's folder.
 
-Whatever a run raises, it has failed: only a signal that ends the program is an interruption. So the exit status follows
-from the runs.
+Whatever a run raises, it has failed: only a signal that ends the program is an interruption. So the
+exit status follows from the runs.
 """
 
 import json
@@ -188,7 +188,8 @@ class Sweep:
         self.config, self.folder, self.plan = plan.config, folder, plan
         self.jobs, self.overrides = len(plan.jobs) + len(plan.finished), plan.overrides
         self.graphs = [schema.graph(job) for job in plan.jobs]
-        # Hydra's own launchers count the jobs they are given; ours gives each its place in the sweep
+        # Hydra's own launchers count the jobs they are given; ours gives each its place in the
+        # sweep
         self.numbers = plan.numbers if pool is not None else list(range(len(plan.jobs)))
         self.folders = [folder / str(number) for number in self.numbers]
         self.labels = plan.labels()
@@ -211,10 +212,11 @@ class Sweep:
                 self.failed[job] = failure.of(found._return_value)
 
     def close(self, status: str) -> str:
-        """Ends the parent run and prints the table of what has finished, how many have, and which failed.
+        """Ends the parent run and prints the table of what has finished, how many have, and which
+        failed.
 
-        status: FINISHED, FAILED or KILLED. Returns what it comes to: FINISHED only if every run has. None of it needs
-        the store, which may be what failed.
+        status: FINISHED, FAILED or KILLED. Returns what it comes to: FINISHED only if every run
+        has. None of it needs the store, which may be what failed.
         """
         from zeronorm import tracking
 
@@ -240,7 +242,8 @@ class Sweep:
         return status
 
     def _recorded(self, status: str) -> int:
-        """Ends every run of the sweep in the store, and prints and adds its table. Returns how many finished."""
+        """Ends every run of the sweep in the store, and prints and adds its table. Returns how many
+        finished."""
         from zeronorm import tracking
 
         parent = self.run.info.run_id
@@ -301,12 +304,13 @@ def _state(folder: Path) -> str:
 
 
 class Interrupts:
-    """SIGINT and SIGTERM, held back while TensorFlow computes: raised inside its C++ they come out as other errors, and
-    the run would count as failed. `check`, called between steps, raises what came; a second signal raises at once, and
-    so does the end of workers.GRACE, for a step that never ends.
+    """SIGINT and SIGTERM, held back while TensorFlow computes: raised inside its C++ they come out
+    as other errors, and the run would count as failed. `check`, called between steps, raises what
+    came; a second signal raises at once, and so does the end of workers.GRACE, for a step that
+    never ends.
 
-    came: the signal that came last. line: of the user's code, if it ran then. worker: whether this process is a worker,
-    which its driver ends by workers.ORDER; busy: whether it has a task.
+    came: the signal that came last. line: of the user's code, if it ran then. worker: whether this
+    process is a worker, which its driver ends by workers.ORDER; busy: whether it has a task.
     """
 
     def __init__(self):
@@ -347,8 +351,9 @@ class Interrupts:
         return KeyboardInterrupt() if self.came == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def interrupted(self) -> bool:
-        """Whether the program is to end. In a worker its driver decides, whose word comes at the same time where the
-        signal reached every process; a SIGTERM of the worker alone ends its run as any other fault does."""
+        """Whether the program is to end. In a worker its driver decides, whose word comes at the
+        same time where the signal reached every process; a SIGTERM of the worker alone ends its run
+        as any other fault does."""
         if not self.worker or self.came is None:
             return self.came is not None
         deadline, self.holding = time.monotonic() + 1.0, True
@@ -404,8 +409,8 @@ def _perhaps(how: str) -> str:
 
 
 def quietly(launch: Callable[..., Sequence[JobReturn]]) -> Callable[..., list[JobReturn]]:
-    """A launcher's `launch` that keeps what failed for the closing lines: Hydra's sweeper would raise the first of it,
-    with a traceback."""
+    """A launcher's `launch` that keeps what failed for the closing lines: Hydra's sweeper would
+    raise the first of it, with a traceback."""
 
     def launched(*arguments, **options) -> list[JobReturn]:
         try:
@@ -454,8 +459,8 @@ def _failed(error: RunFailed, overrides: list[str]) -> JobReturn:
 
 
 def close(status: str) -> str:
-    """Ends the workers and the progress display, and closes the sweep under way, if there is one. Returns the status
-    that it came to."""
+    """Ends the workers and the progress display, and closes the sweep under way, if there is one.
+    Returns the status that it came to."""
     global current, pool, last
     try:
         if pool is not None:
@@ -544,7 +549,8 @@ def check(jobs: list[DictConfig]) -> None:
 
 
 def _checked_apart(job: DictConfig) -> list:
-    """`check_input` in a worker; again in a new one if its process ended, because it may not be the job that did it."""
+    """`check_input` in a worker; again in a new one if its process ended, because it may not be the
+    job that did it."""
     for again in (True, False):
         try:
             return pool.first(check_input, job)
@@ -557,11 +563,11 @@ def _checked_apart(job: DictConfig) -> list:
 
 
 def check_input(job: DictConfig) -> list:
-    """The part of `check` that needs TensorFlow: tries what the job reads and imports; builds and caches its corpus and
-    vectors. Returns the corpus's bad lines.
+    """The part of `check` that needs TensorFlow: tries what the job reads and imports; builds and
+    caches its corpus and vectors. Returns the corpus's bad lines.
 
-    Raises ConfigError, with the line of the user's code that did it, whatever the check raises, unless it is an
-    interruption; RunFailed if another process ended this one's.
+    Raises ConfigError, with the line of the user's code that did it, whatever the check raises,
+    unless it is an interruption; RunFailed if another process ended this one's.
     """
     with quiet_import():
         from zeronorm import corpus, experiment, vectors
@@ -665,8 +671,8 @@ def remaining(elapsed: float, share: float) -> str:
 
 
 def parent_run() -> str | None:
-    """The run id of the sweep that this job belongs to: from the environment, or from the sweep's folder where a
-    scheduler passes no environment on; None for a run by itself."""
+    """The run id of the sweep that this job belongs to: from the environment, or from the sweep's
+    folder where a scheduler passes no environment on; None for a run by itself."""
     config = HydraConfig.get()
     if PARENT_RUN not in os.environ and config.mode == RunMode.MULTIRUN:
         # `hydra.sweep.dir` holds the date, which a job that is made again would settle anew
@@ -697,7 +703,8 @@ def judged(folder: Path) -> Iterator[None]:
 
 
 def job(config: DictConfig) -> None:
-    """One run, from a composed config to the store. Raises RunFailed; for a run by itself SystemExit."""
+    """One run, from a composed config to the store. Raises RunFailed; for a run by itself
+    SystemExit."""
     interrupts.adopt()
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)

@@ -71,8 +71,8 @@ def connect(config: DictConfig) -> MlflowClient:
             f"{home} cannot be written ({error.strerror}): set ZERONORM_HOME to a folder that can."
         ) from error
     try:
-        # Several processes that open a fresh sqlite store at once can break its migration for good: one at a time. A
-        # server opens its store itself.
+        # Several processes that open a fresh sqlite store at once can break its migration for good:
+        # one at a time. A server opens its store itself.
         alone = FileLock(home / "store.lock", timeout=LOCKED) if uri.startswith("sqlite:") else nullcontext()
         with alone:
             client = MlflowClient(uri)
@@ -291,8 +291,9 @@ def adopt(client: MlflowClient, sweep: Run, runs: dict[int, str]) -> None:
 def close_sweep(
     client: MlflowClient, sweep: Run, status: str, files: list[Path], lost: dict[str, failure.RunFailed]
 ) -> None:
-    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts. A child that still
-    counts as running has lost its process: it ends as FAILED, in a KILLED sweep as KILLED. lost: {its place: why}."""
+    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts.
+    A child that still counts as running has lost its process: it ends as FAILED, in a KILLED sweep
+    as KILLED. lost: {its place: why}."""
     for run in _children(client, sweep):
         if run.info.status != "RUNNING":
             continue
@@ -351,7 +352,8 @@ def sweeps(client: MlflowClient, study: str) -> list[Run]:
 
 
 def _children(client: MlflowClient, sweep: Run) -> list[Run]:
-    """Its own runs and those it adopted, by their places; of a run that was made again, the finished or newest one."""
+    """Its own runs and those it adopted, by their places; of a run that was made again, the
+    finished or newest one."""
     adopted = f"{ADOPTED}{sweep.info.run_id}"
     runs = [
         run

@@ -47,9 +47,9 @@ class _NotBegun(Exception):
 def plan(jobs: int, workers: int | None, threads: int | None) -> tuple[int, int]:
     """(workers, threads of each): both as given, or chosen to keep all cores of this machine busy.
 
-    One worker a core is fastest: whatever a run does on one core (tracing, compiling, drawing, logging) then overlaps.
-    Fewer where there are fewer jobs, where memory is short, and on a GPU, which two processes cannot share. Never more
-    than there are jobs.
+    One worker a core is fastest: whatever a run does on one core (tracing, compiling, drawing,
+    logging) then overlaps. Fewer where there are fewer jobs, where memory is short, and on a GPU,
+    which two processes cannot share. Never more than there are jobs.
 
     Raises ConfigError if a number given is not positive.
     """
@@ -95,15 +95,17 @@ class Queue:
 class Worker:
     """A worker process, and this end of its pipe.
 
-    A ProcessPoolExecutor would not say whether a job had begun when its process died, nor end one that hangs.
+    A ProcessPoolExecutor would not say whether a job had begun when its process died, nor end one
+    that hangs.
     """
 
     def __init__(self, threads: int):
         context = multiprocessing.get_context("spawn")  # a fork after TensorFlow's threads have started can hang
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, threads))
-        # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born with it blocked, and
-        # ignore it later. The tracker is started before, because it unblocks the signal on its way.
+        # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born
+        # with it blocked, and ignore it later. The tracker is started before, because it unblocks
+        # the signal on its way.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -113,7 +115,8 @@ class Worker:
         theirs.close()
 
     def call(self, function: Callable, *arguments):
-        """What function(*arguments) returns or raises there. Raises WorkerDied, or _NotBegun if it had not begun."""
+        """What function(*arguments) returns or raises there. Raises WorkerDied, or _NotBegun if it
+        had not begun."""
         task = cloudpickle.dumps((function, arguments))
         begun = False
         try:
@@ -148,8 +151,8 @@ class Workers:
         self.at: dict[int, int] = {}  # worker: the job it is at
 
     def first(self, function: Callable, *arguments):
-        """What `function` returns or raises in the first worker. Raises WorkerDied if it ends its process, and
-        WorkersFailed if that cannot be started."""
+        """What `function` returns or raises in the first worker. Raises WorkerDied if it ends its
+        process, and WorkersFailed if that cannot be started."""
         return self._call(0, function, *arguments)
 
     def _call(self, worker: int, function: Callable, *arguments):
@@ -176,11 +179,13 @@ class Workers:
         lost: Callable[[int, WorkerDied], object] = lambda job, died: died,
         waiting: Callable[[list[int], bool], None] = lambda jobs, killed: None,
     ) -> list:
-        """function(argument) of each, in order; graphs[i]: what jobs with the same compiled steps have in common.
+        """function(argument) of each, in order; graphs[i]: what jobs with the same compiled steps
+        have in common.
 
-        A job whose worker died counts as lost(job, WorkerDied); a new worker takes the next. An exception raised here
-        (an interruption) is passed on to the workers as ORDER, and raised again when they have ended: those that have
-        not after GRACE are killed. waiting: told the jobs that are waited for, and then those that were killed.
+        A job whose worker died counts as lost(job, WorkerDied); a new worker takes the next. An
+        exception raised here (an interruption) is passed on to the workers as ORDER, and raised
+        again when they have ended: those that have not after GRACE are killed. waiting: told the
+        jobs that are waited for, and then those that were killed.
 
         Raises WorkersFailed if jobs are left over because no worker can be started.
         """
@@ -214,7 +219,8 @@ class Workers:
         return results
 
     def end(self, waiting: Callable[[list[int], bool], None] = lambda jobs, killed: None) -> None:
-        """Ends the workers: in order within GRACE, else by SIGKILL; at a second interruption by SIGKILL at once."""
+        """Ends the workers: in order within GRACE, else by SIGKILL; at a second interruption by
+        SIGKILL at once."""
         self.ending.set()
         alive = [worker.process for worker in self.workers if worker.process.is_alive()]
         for process in alive:
@@ -274,8 +280,8 @@ def _work(pipe: connection.Connection, threads: int) -> None:
 
 
 def _answer(task: bytes) -> bytes:
-    """(True, what the task returned) or (False, what it raised), pickled; SystemExit and its like as RunFailed, so that
-    they end neither this process nor the driver."""
+    """(True, what the task returned) or (False, what it raised), pickled; SystemExit and its like
+    as RunFailed, so that they end neither this process nor the driver."""
     try:
         function, arguments = cloudpickle.loads(task)
         return cloudpickle.dumps((True, function(*arguments)))
