@@ -399,6 +399,9 @@ def launch(context: HydraContext, task: TaskFunction, job_overrides: list[list[s
         names = "; ".join(current.labels[job] for job in jobs)
         how = "Killed, because it did not end" if killed else f"Waiting {workers.GRACE:.0f} s at most for the end of"
         console.print(f"{how}: {names}", markup=False)
+        for job in jobs if killed else ():
+            with suppress(OSError):
+                report_progress(current.folders[job], "killed", 1, 1)
 
     return [cloudpickle.loads(found) for found in pool.map(_run_job, arguments, current.graphs, lost, waiting)]
 

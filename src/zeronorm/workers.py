@@ -198,7 +198,8 @@ class Workers:
                 try:
                     results[job] = self._call(worker, function, arguments[job])
                 except WorkerDied as died:
-                    results[job] = lost(job, died)
+                    if not self.ending.is_set():
+                        results[job] = lost(job, died)
                 except WorkersFailed:  # the others go on
                     queue.give_back(job)
                     raise
@@ -231,13 +232,14 @@ class Workers:
                 waiting(list(self.at.values()), False)
             _wait(alive)
         finally:
+            stuck = [job for at, job in list(self.at.items()) if self.workers[at].process.is_alive()]
             hanging = [process for process in alive if process.is_alive()]
             for process in hanging:
                 process.kill()
+            if stuck:
+                waiting(stuck, True)
             for process in hanging:
                 process.join(GRACE)
-            if hanging and self.at:
-                waiting(list(self.at.values()), True)
 
     def close(self, at_once: bool) -> None:
         """Ends the workers; at_once: also those that still import or compute."""
