@@ -311,7 +311,7 @@ def _one_sentence():
 
     try:
         yield
-    except ReportError as error:
+    except (ReportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except tracking.MlflowException as error:
         raise click.ClickException(f"The store does not answer ({failure.reason(error)}).") from error

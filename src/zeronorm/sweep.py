@@ -249,8 +249,8 @@ class Sweep:
         parent = self.run.info.run_id
         runs = tracking.children(self.client, self.run)
         done = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
-        own = runs[runs["tags.mlflow.parentRunId"] == parent] if len(runs) else runs
-        states = dict(zip(own["tags.job"], own["status"], strict=True)) if len(own) else {}
+        own = [run for run in runs.to_dict("records") if run.get("tags.mlflow.parentRunId") == parent]
+        states = {run["tags.job"]: run["status"] for run in own}
         lost: dict[str, RunFailed] = {}
         for job, failed in list(self.failed.items()):
             number = self.numbers[job]
@@ -271,16 +271,16 @@ class Sweep:
         """Prints the sweep's table and writes it into its folder."""
         from zeronorm import study
 
-        table = study.runs_table(self.config.study or "sweep", runs)
-        conditions = study.conditions_table(table)
-        study.print_table(conditions, console)
         files = [self.folder / name for name in ("table.md", "table.csv", "runs.csv")]
         try:
+            table = study.runs_table(self.config.study or "sweep", runs)
+            conditions = study.conditions_table(table)
+            study.print_table(conditions, console)
             files[0].write_text(study.markdown(conditions) + "\n")
             conditions.to_csv(files[1], index=False)
             table.to_csv(files[2], index=False)
-        except OSError as error:
-            console.print(f"The tables are not in {self.folder}: {error}", markup=False)
+        except Exception as error:  # the runs' states are still to be told
+            console.print(f"The table cannot be made: {failure.reason(error)}", markup=False)
             return []
         return files
 
