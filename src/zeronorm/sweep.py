@@ -85,9 +85,11 @@ def ending_the_program() -> Iterator[None]:
     user's with its one sentence, anything else with its traceback."""
     try:
         yield
-    except (schema.ConfigError, HydraException) as error:  # Hydra's: a choice or a key that is not there
+    except (schema.ConfigError, HydraException, OSError) as error:  # Hydra's: a choice or a key that is not there
         raise SystemExit(f"zeronorm: {error}") from None
-    except Exception:
+    except Exception as error:
+        if type(error).__module__.startswith("zeronorm."):  # each a sentence
+            raise SystemExit(f"zeronorm: {error}") from None
         traceback.print_exc()
         raise SystemExit(1) from None
 
@@ -262,6 +264,11 @@ class Sweep:
                 node, overrides = self.plan.jobs[job], self.overrides[job]
                 with suppress(RunFailed), tracking.tracked(self.client, node, overrides, parent, number):
                     raise failed
+        for run in own:  # what the launcher has not told
+            number = int(run["tags.job"])
+            if run["status"] == "FAILED" and number in self.numbers:
+                why = RunFailed(str(run.get("tags.error", "no reason is known")))
+                self.failed.setdefault(self.numbers.index(number), why)
         files = self._tables(runs) if done else []
         ended = "FAILED" if status == "FINISHED" and done < self.jobs else status
         tracking.close_sweep(self.client, self.run, ended, files, lost)
