@@ -149,14 +149,22 @@ def test_the_table_in_every_format(checkout):
 @pytest.mark.slow
 def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
     [*_, first] = tracking.sweeps(checkout.client(), "quick_ablation")
-    for file in ("norms.png", "outcome.png", "runs.csv"):
-        (checkout.reported / file).unlink(missing_ok=True)
+    file = checkout.folder / "conf" / "study" / "quick_ablation.yaml"
+    whole = file.read_text()
+    part = checkout("study", "quick_ablation", "--report", "--sweep", first.info.run_id, code=1)
+    assert "47 of its 48 runs are missing" in part.stderr and part.stderr.count("\n") == 1
+    one = dict(word.split("=") for word in ONE)
+    swept = "".join(f"      {key}: {one[key]}\n" for key in ("trainable", "init", "similarity", "numerics"))
+    file.write_text(whole[: whole.index("      trainable:")] + swept)  # the sweep is now the whole of it
+    for figure in ("norms.png", "outcome.png", "runs.csv"):
+        (checkout.reported / figure).unlink(missing_ok=True)
     done = checkout("study", "quick_ablation", "--report", "--sweep", first.info.run_id)
     assert "written:" in done.stderr
     assert {"norms.png", "outcome.png", "runs.csv", "reported.csv", "curves.csv", "provenance.json"} <= {
         path.name for path in checkout.reported.iterdir()
     }
     assert "1 of 1 conditions end in NaN" in (checkout.folder / "README.md").read_text()
+    file.write_text(whole)
     shutil.rmtree(checkout.reported)
     shutil.copytree(ROOT / "experiments" / "quick_ablation", checkout.reported)
 

@@ -9,6 +9,12 @@ class GridsSweeper(BasicSweeper):
     def __init__(self, params=None, grids=None):
         super().__init__(None, params)
 
+    def setup(self, *, hydra_context, task_function, config) -> None:
+        from zeronorm import sweep
+
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.launcher.launch = sweep.quietly(self.launcher.launch)
+
     def split_arguments(self, overrides, max_batch_size):
         from zeronorm import sweep
 

@@ -63,15 +63,17 @@ def _train(command: list[str], overrides: tuple[str, ...]) -> None:
         _require_composable(overrides)
         entry()
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except sweep.RunFailed as failed:  # one job of a sweep, made again by --experimental-rerun
+        raise SystemExit(f"zeronorm: {failed}") from None
+    except BaseException:
+        if sweep.interrupts.came is None:
+            raise
         status = "KILLED"
-        raise SystemExit(128 + signal.SIGINT) from None
-    except SystemExit as ended:
-        if ended.code in INTERRUPTED:
-            status = "KILLED"
-        raise
+        raise SystemExit(128 + sweep.interrupts.came) from None
     finally:
-        sweep.close(status)
+        ended = sweep.close(status)
+    if ended != "FINISHED":
+        raise SystemExit(1)
 
 
 def _require_composable(overrides: tuple[str, ...]) -> None:
@@ -97,19 +99,22 @@ def _require_composable(overrides: tuple[str, ...]) -> None:
 )
 def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None) -> None:
     """Show the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
+    from zeronorm import config as schema
     from zeronorm import report, sweep, tracking
     from zeronorm import study as tables
 
-    for override in overrides:
-        if not override.startswith(("tracking", "home=")):
-            raise click.ClickException(
-                f"{override} does not name a store, as tracking=server and home=FOLDER do: a study's table shows every "
-                "run of its sweep."
-            )
     client, found = _sweep(name, sweep_id, overrides)
-    runs = tracking.children(client, found)
+    with _one_sentence():
+        runs = tracking.children(client, found)
     if not len(runs) or not (runs["status"] == "FINISHED").any():
         raise click.ClickException(f"Sweep {found.info.run_id} of '{name}' has no finished run yet.")
+    if reporting:
+        if not (schema.conf_dir() / "study" / f"{name}.yaml").is_file():
+            raise click.ClickException(
+                f"There is no conf/study/{name}.yaml: a report is of the runs that a study's file names."
+            )
+        with _one_sentence():
+            report.require_complete(name, found, runs, sweep.identities(name))
     conditions = tables.conditions_table(tables.runs_table(name, runs))
     if form:
         click.echo(tables.FORMATS[form](conditions))
@@ -142,6 +147,7 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
     from zeronorm import report, reproduction, sweep, tracking
 
     with _one_sentence():
+        report.require_whole(name)
         reported = report.committed_runs(name)
         edited = report.edited_cells(name)
     sweep.only_missing, sweep.only_planned = only_missing, dry_run
@@ -154,9 +160,9 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
     except SystemExit as ended:
         if sweep.last is None or ended.code in INTERRUPTED:
             raise
-        failed = ended.code or 0  # some run failed: what is there is compared all the same
-    found = tracking.children(sweep.last.client, sweep.last.run)
+        failed = 1 if ended.code else 0  # some run failed: what is there is compared all the same
     with _one_sentence():
+        found = tracking.children(sweep.last.client, sweep.last.run)
         cells = report.compare(name, reported, found, narrowed=bool(overrides))
         reproduction.print_comparison(cells, edited, sweep.console)
         if noise:
@@ -167,18 +173,30 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
 
 
 @main.command()
+@click.argument("overrides", nargs=-1)
 @click.option("--sweep", "sweep_id", help="Judge the runs of this sweep of the study `claims`, not the reported ones.")
-def claims(sweep_id: str | None) -> None:
-    """Print the claims C1 to C13 of the question and its answer, each with a verdict and the runs that show it."""
+def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
+    """Print the claims C1 to C13 of the question and its answer, each with a verdict and the runs
+    that show it.
+
+    OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
+    """
     from zeronorm import claims as judge
     from zeronorm import report, sweep, tracking
 
     with _one_sentence():
         if sweep_id:
-            client, found = _sweep("claims", sweep_id, ())
+            client, found = _sweep("claims", sweep_id, overrides)
             runs = report.as_read(tracking.children(client, found), "claims")
+            missing = {sha[:16] for sha in sweep.identities("claims")} - set(runs["config_sha"])
+            if missing:
+                said = f"sweep {sweep_id} lacks {len(missing)} runs of the study"
+                raise report.ReportError(f"These runs do not decide every claim: {said}.")
             source = f"From sweep {sweep_id} of this store."
+        elif overrides:
+            raise click.ClickException(f"{overrides[0]} goes with --sweep: the reported runs lie in experiments/.")
         else:
+            report.require_whole("claims")
             runs = report.committed_runs("claims")
             source = "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs again, here."
         try:
@@ -189,15 +207,20 @@ def claims(sweep_id: str | None) -> None:
 
 @main.command()
 @click.argument("target")
+@click.argument("overrides", nargs=-1)
 @click.option("--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0.")
 @click.option("--capsule", type=click.Path(dir_okay=False), help="Also write the step to this file, for replay.")
 @click.option("--model", "factory", help="MODULE:FUNCTION that returns your compiled model, for your capsule.")
-def autopsy(target: str, step: int | None, capsule: str | None, factory: str | None) -> None:
+def autopsy(
+    target: str, overrides: tuple[str, ...], step: int | None, capsule: str | None, factory: str | None
+) -> None:
     """Examine the step that killed a run, and what each numerics, similarity and repair makes of it.
 
     TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md (of another step than the run's
     own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or zeronorm.Autopsy(capsule=...) in a
     training of your own. Of a run that nothing killed it examines the first step that touches a zero row.
+
+    OVERRIDES name the store that a run is in, e.g. tracking=server.
     """
     import tempfile
     from pathlib import Path
@@ -213,8 +236,10 @@ def autopsy(target: str, step: int | None, capsule: str | None, factory: str | N
         raise click.ClickException("--step goes with the id of a run: a capsule holds one step.")
     if capsule and not Path(capsule).absolute().parent.is_dir():
         raise click.ClickException(f"--capsule {capsule}: there is no folder {Path(capsule).absolute().parent}.")
+    if not is_run and overrides:
+        raise click.ClickException(f"{overrides[0]} goes with the id of a run: {target} is a file.")
     if is_run:
-        config, client = _connected()
+        config, client = _connected(*overrides)
         try:
             recorded, tags = tracking.config_of(client, target)
         except tracking.TrackingError as error:
@@ -278,31 +303,46 @@ def _made(factory: str | None, target: str):
 
 
 @main.command()
-def reap() -> None:
-    """End runs that a killed process left as running: as KILLED, so that they no longer look alive."""
+@click.argument("overrides", nargs=-1)
+def reap(overrides: tuple[str, ...]) -> None:
+    """End runs that a killed process left as running: as KILLED, so that they no longer look alive.
+
+    OVERRIDES name another store, e.g. tracking=server.
+    """
     from zeronorm import tracking
 
-    _, client = _connected()
-    for run_id in tracking.reap(client):
-        click.echo(f"ended as KILLED: {run_id}")
+    _, client = _connected(*overrides)
+    with _one_sentence():
+        for run_id in tracking.reap(client):
+            click.echo(f"ended as KILLED: {run_id}")
 
 
 @contextmanager
 def _one_sentence():
-    """What goes wrong with a report is said in one sentence."""
+    """What goes wrong with a report, or with the store it is made from, is said in one sentence."""
+    from zeronorm import failure, tracking
     from zeronorm.report import ReportError
 
     try:
         yield
-    except ReportError as error:
+    except (ReportError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    except tracking.MlflowException as error:
+        raise click.ClickException(f"The store does not answer ({failure.reason(error)}).") from error
 
 
 def _connected(*overrides: str):
-    """The config and a client of its store; one sentence if there is none yet."""
+    """The config and a client of its store; one sentence if there is none yet, or an override names
+    something else."""
+    from hydra.errors import HydraException
+
     from zeronorm import config as schema
     from zeronorm import tracking
 
+    for override in overrides:
+        key = override.split("=")[0]
+        if key not in ("tracking", "home") and not key.startswith("tracking."):
+            raise click.ClickException(f"{override} does not name a store, as tracking=server and home=FOLDER do.")
     try:
         schema.require_composable(overrides)
     except schema.ConfigError as error:
@@ -338,14 +378,21 @@ def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
 
 
 @main.command()
+@click.argument("overrides", nargs=-1)
 @click.option("--port", default=5000, show_default=True)
-def ui(port: int) -> None:
-    """Open the MLflow UI on the store (stop it with Ctrl-C)."""
+def ui(overrides: tuple[str, ...], port: int) -> None:
+    """Open the MLflow UI on the store (stop it with Ctrl-C).
+
+    OVERRIDES name another store, e.g. tracking=server.
+    """
     import socket
 
     from zeronorm import tracking
 
-    config, client = _connected()
+    config, client = _connected(*overrides)
+    if tracking.store_uri(config).startswith(("http://", "https://")):
+        click.echo(f"The store is a server, which has its own UI: {tracking.store_uri(config)}")
+        return
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise click.ClickException(f"Port {port} is in use: choose another with --port.")

@@ -4,11 +4,13 @@ A block stands between `<!-- begin KIND STUDY -->` and `<!-- end -->`. `refreshe
 again from the committed files; the tests hold the READMEs against it, so no number in a block can differ from the data.
 """
 
+import csv
 import json
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,23 +47,58 @@ def write(
     seconds: float,
     curves_of: Callable[[str], pd.DataFrame],
 ) -> list[Path]:
-    """Writes experiments/<name>/ from a sweep and refreshes the READMEs; returns the files written.
+    """Writes experiments/<name>/ from a sweep and refreshes the READMEs, whole or not at all.
 
+    Returns the files written.
     children, sweep_id, tags, seconds: of the sweep, from `tracking`. curves_of: run id -> (step, name, value).
     """
     folder = experiments_dir() / name
-    folder.mkdir(exist_ok=True)
-    runs = study.runs_table(name, children)
-    save(runs, folder)
-    first = runs[runs["seed"] == runs["seed"].min()]
-    first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
-    curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
-    curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
-    (folder / "provenance.json").write_text(
-        json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
-    )
-    drawn = draw(name)
-    return [*(folder / file for file in FILES), *drawn, *refresh_readmes()]
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        if folder.exists():
+            shutil.copytree(folder, new)
+        new.mkdir(exist_ok=True)
+        runs = study.runs_table(name, children)
+        save(runs, new)
+        first = runs[runs["seed"] == runs["seed"].min()]
+        first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
+        curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
+        curves.to_csv(new / "curves.csv", index=False, float_format="%.5g")
+        (new / "provenance.json").write_text(
+            json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
+        )
+        drawn = draw(new)
+        try:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+            changed = refresh_readmes()
+        except BaseException:
+            if folder.exists():
+                folder.rename(new)
+            if old.exists():
+                old.rename(folder)
+            raise
+    return [folder / file for file in (*FILES, *drawn)] + changed
+
+
+def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[str]) -> None:
+    """Raises ReportError unless a sweep is the whole of its study and all its runs have finished.
+
+    sweep, children: from `tracking`. wanted: the identities of the study's runs.
+    """
+    who = f"Nothing is written: sweep {sweep.info.run_id} of '{name}'"
+    todo = f"zeronorm train study={name} --only-missing makes what is missing."
+    unfinished = int((children["status"] != "FINISHED").sum())
+    if sweep.info.status != "FINISHED" or unfinished:
+        raise ReportError(f"{who} is {sweep.info.status}, and {unfinished} of its runs have not finished. {todo}")
+    found = set(children["tags.config.sha"])
+    missing, others = len(set(wanted) - found), len(found - set(wanted))
+    if missing or others:
+        raise ReportError(
+            f"{who} is not that study as its file says it: {missing} of its {len(set(wanted))} runs are missing, and "
+            f"{others} have other options or data. {todo}"
+        )
 
 
 def save(runs: pd.DataFrame, folder: Path) -> None:
@@ -70,10 +107,10 @@ def save(runs: pd.DataFrame, folder: Path) -> None:
     study.conditions_table(read_table(folder / "runs.csv")).to_csv(folder / "reported.csv", **CSV)
 
 
-def draw(name: str) -> list[Path]:
-    """The study's figures, from its committed tables."""
-    folder, runs, table = experiments_dir() / name, committed_runs(name), conditions(name)
-    drawn = {"norms.png": lambda path: figures.study_norms(runs, _read(name, "curves.csv"), condition, path)}
+def draw(folder: Path) -> list[str]:
+    """The study's figures, from the tables in `folder`; their names."""
+    runs, table, curves = (read_table(folder / f"{file}.csv") for file in ("runs", "reported", "curves"))
+    drawn = {"norms.png": lambda path: figures.study_norms(runs, curves, condition, path)}
     readable = len(study.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
         drawn["outcome.png"] = lambda path: figures.outcome(table, path)
@@ -85,19 +122,26 @@ def draw(name: str) -> list[Path]:
         drawn["quality.png"] = lambda path: figures.quality(table, path)
     for file, picture in drawn.items():
         picture(folder / file)
-    return [folder / file for file in drawn]
+    return list(drawn)
 
 
 def refresh_readmes() -> list[Path]:
-    """Renders the blocks of every README again; those that have changed."""
-    changed = []
-    for readme in [experiments_dir().parent / "README.md", *sorted(experiments_dir().glob("*/README.md"))]:
-        text = readme.read_text()
-        new = refreshed(text)
-        if new != text:
-            readme.write_text(new)
-            changed.append(readme)
+    """Renders the blocks of every README again; those that have changed. Nothing is written if one
+    cannot be."""
+    readmes = [experiments_dir().parent / "README.md", *sorted(experiments_dir().glob("[!.]*/README.md"))]
+    before = {readme: readme.read_text() for readme in readmes}
+    new = {readme: refreshed(text) for readme, text in before.items()}
+    changed = [readme for readme in readmes if new[readme] != before[readme]]
+    for readme in changed:
+        _put(readme, new[readme])
     return changed
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
@@ -168,9 +212,26 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
     try:
-        return pd.read_csv(file, **options)
-    except (ValueError, OverflowError) as error:  # pandas's own, and a text where a number should stand
+        table = pd.read_csv(file, **options)
+        text = file.read_text() if isinstance(file, Path) else "\n"
+        widths = {len(row) for row in csv.reader(text.splitlines())}
+    except (ValueError, OverflowError, csv.Error) as error:  # also a text where a number should stand
         raise ReportError(f"{file} is no table of a report: {error} Restore the file.") from error
+    if not text.endswith("\n") or len(widths) > 1:  # pandas fills up what is not there
+        raise ReportError(f"{file} is no table of a report: it is cut. Restore the file.")
+    return table
+
+
+def _json(path: Path, kind: type, *needed: str):
+    """What a file of a report holds. Raises ReportError if it is not of this kind, or lacks keys
+    that are needed."""
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ReportError(f"{path} cannot be read: {error}. Restore the file.") from error
+    if not isinstance(found, kind) or not all(key in found for key in needed):
+        raise ReportError(f"{path} is not what a report wrote: restore the file.")
+    return found
 
 
 def conditions(name: str) -> pd.DataFrame:
@@ -187,13 +248,31 @@ def noise(name: str) -> dict:
     """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one config}, and how it
     was measured; empty where it was not."""
     path = experiments_dir() / name / "noise.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return _json(path, dict, "columns", "measurements") if path.exists() else {}
 
 
 def reproductions(name: str) -> list[dict]:
     """experiments/<name>/reproductions.json: one entry per logged reproduction."""
     path = experiments_dir() / name / "reproductions.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    return _json(path, list) if path.exists() else []
+
+
+def require_whole(name: str) -> None:
+    """Raises ReportError unless everything that experiments/<name>/ says can be read and no row of
+    it is missing."""
+    runs, said, counted = committed_runs(name), conditions(name), provenance(name)["runs"]
+    noise(name), reproductions(name)
+    try:
+        follows = study.conditions_table(runs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReportError(f"{name}/runs.csv is no table of runs ({error}): restore the file.") from error
+    for file, rows, wanted, where in (
+        ("runs.csv", len(runs), counted, "provenance.json counts"),
+        ("reported.csv", len(said), len(follows), "runs.csv gives"),
+    ):
+        if rows != wanted:
+            path = experiments_dir() / name / file
+            raise ReportError(f"{path} has {rows} rows, and {where} {wanted}: restore the file.")
 
 
 def as_read(children: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -260,14 +339,14 @@ def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[s
     known = before.get("columns", {})
     largest = {column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]}
     found = {"columns": largest, "measurements": [*before.get("measurements", []), _entry(command, tags)]}
-    (experiments_dir() / name / "noise.json").write_text(json.dumps(found, indent=1) + "\n")
+    _put(experiments_dir() / name / "noise.json", json.dumps(found, indent=1) + "\n")
     refresh_readmes()
 
 
 def log_reproduction(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str], runs: int) -> None:
     """Adds an entry to experiments/<name>/reproductions.json."""
     entries = [*reproductions(name), {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)}]
-    (experiments_dir() / name / "reproductions.json").write_text(json.dumps(entries, indent=1) + "\n")
+    _put(experiments_dir() / name / "reproductions.json", json.dumps(entries, indent=1) + "\n")
     refresh_readmes()
 
 
@@ -286,7 +365,7 @@ def _entry(command: list[str], tags: dict[str, str]) -> dict[str, str]:
 
 def provenance(name: str) -> dict:
     """experiments/<name>/provenance.json: date, command, cost, hardware, versions, commit."""
-    return json.loads(_existing(name, "provenance.json").read_text())
+    return _json(_existing(name, "provenance.json"), dict, "runs")
 
 
 def _provenance_line(name: str) -> str:

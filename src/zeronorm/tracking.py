@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
+from zeronorm import failure
 
 if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
     from zeronorm.experiment import Result
@@ -40,6 +41,8 @@ NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.pa
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
 ADOPTED = "sweep."  # tag, with the id of a later sweep: the run's place in that one
+ERROR, ERROR_LINE = "error", "error.line"  # tags of a failed run: why, and the line of the user's code
+LOCKED = 60.0  # seconds to wait for another process that opens the same store
 
 
 class TrackingError(Exception):
@@ -68,10 +71,17 @@ def connect(config: DictConfig) -> MlflowClient:
             f"{home} cannot be written ({error.strerror}): set ZERONORM_HOME to a folder that can."
         ) from error
     try:
-        # Several processes that open a fresh sqlite store at once can break its migration for good: one at a time.
-        with FileLock(home / "store.lock"):
+        # Several processes that open a fresh sqlite store at once can break its migration for good:
+        # one at a time. A server opens its store itself.
+        alone = FileLock(home / "store.lock", timeout=LOCKED) if uri.startswith("sqlite:") else nullcontext()
+        with alone:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
+    except Timeout as error:
+        raise TrackingError(
+            f"Another process has held {home / 'store.lock'} for {LOCKED:.0f} s: end it, or wait until it has opened "
+            "the store."
+        ) from error
     except Exception as error:  # requests, SQLAlchemy and MLflow each raise their own
         raise TrackingError(
             f"The tracking store {uri} does not answer ({_first_line(error)}): start it, correct MLFLOW_TRACKING_URI, "
@@ -182,19 +192,27 @@ def tracked(
         tags |= {PARENT: parent, JOB: str(number)}
     run_id = client.create_run(experiment_id(client, config), tags=tags).info.run_id
     params = [Param(key, str(value)[:6000]) for key, value in schema.flatten(config).items()]
-    for start in range(0, len(params), 100):  # MLflow takes 100 at a time
-        client.log_batch(run_id, params=params[start : start + 100])
     try:
+        for start in range(0, len(params), 100):  # MLflow takes 100 at a time
+            client.log_batch(run_id, params=params[start : start + 100])
         yield run_id
-    except Exception:
+    except Exception as error:
         with suppress(Exception):  # the store itself may be what failed; the first error is the one to show
-            client.set_terminated(run_id, "FAILED")
+            _end_failed(client, run_id, failure.of(error))
         raise
     except BaseException:  # KeyboardInterrupt, or SystemExit from SIGTERM
-        client.set_tag(run_id, "outcome", "killed")
-        client.set_terminated(run_id, "KILLED")
+        with suppress(Exception):
+            client.set_terminated(run_id, "KILLED")
+            client.set_tag(run_id, "outcome", "killed")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+def _end_failed(client: MlflowClient, run_id: str, failed: failure.RunFailed) -> None:
+    """Ends a run as FAILED, with why as its tags."""
+    client.set_terminated(run_id, "FAILED")
+    said = {ERROR: failed.reason, ERROR_LINE: failed.line}
+    client.log_batch(run_id, tags=[RunTag(key, text[:5000]) for key, text in said.items() if text])
 
 
 def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> None:
@@ -270,15 +288,23 @@ def adopt(client: MlflowClient, sweep: Run, runs: dict[int, str]) -> None:
         client.set_tag(run_id, f"{ADOPTED}{sweep.info.run_id}", str(number))
 
 
-def close_sweep(client: MlflowClient, sweep: Run, status: str, files: list[Path]) -> None:
-    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts. A child that still
-    counts as running has lost its process: it ends as FAILED."""
+def close_sweep(
+    client: MlflowClient, sweep: Run, status: str, files: list[Path], lost: dict[str, failure.RunFailed]
+) -> None:
+    """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts.
+    A child that still counts as running has lost its process: it ends as FAILED, in a KILLED sweep
+    as KILLED. lost: {its place: why}."""
+    for run in _children(client, sweep):
+        if run.info.status != "RUNNING":
+            continue
+        failed = lost.get(run.data.tags.get(JOB))
+        if failed is None and status == "KILLED":
+            client.set_terminated(run.info.run_id, "KILLED")
+        else:
+            _end_failed(client, run.info.run_id, failed or failure.RunFailed("its process is gone"))
+    client.set_terminated(sweep.info.run_id, status)
     for file in files:
         client.log_artifact(sweep.info.run_id, str(file))
-    for run in _children(client, sweep):
-        if run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, "FAILED")
-    client.set_terminated(sweep.info.run_id, status)
 
 
 def reap(client: MlflowClient) -> list[str]:
@@ -326,7 +352,8 @@ def sweeps(client: MlflowClient, study: str) -> list[Run]:
 
 
 def _children(client: MlflowClient, sweep: Run) -> list[Run]:
-    """Its own runs and those it adopted, by their places."""
+    """Its own runs and those it adopted, by their places; of a run that was made again, the
+    finished or newest one."""
     adopted = f"{ADOPTED}{sweep.info.run_id}"
     runs = [
         run
@@ -335,7 +362,12 @@ def _children(client: MlflowClient, sweep: Run) -> list[Run]:
             [sweep.info.experiment_id], which, order_by=["attributes.start_time ASC"], max_results=5000
         )
     ]
-    return sorted(runs, key=lambda run: int(run.data.tags.get(adopted, run.data.tags.get(JOB, 0))))
+    kept: dict[tuple, Run] = {}
+    for run in runs:
+        key = (run.data.tags.get(JOB), run.data.tags.get("config.sha"), adopted in run.data.tags)
+        if key not in kept or run.info.status == "FINISHED" or kept[key].info.status != "FINISHED":
+            kept[key] = run
+    return sorted(kept.values(), key=lambda run: int(run.data.tags.get(adopted, run.data.tags.get(JOB, 0))))
 
 
 def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:

@@ -7,30 +7,49 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 
+import cloudpickle
 import joblib
 import psutil
 
+from zeronorm import failure
 from zeronorm.config import ConfigError
 
 MEMORY = 2.0e9  # bytes allowed for a worker and the compiled graphs it keeps
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
+ORDER = signal.SIGUSR1  # the driver's word to a worker to end; a SIGTERM may come from anyone
+GRACE = 10.0  # seconds that a worker has to end in before it is killed
+TRIES = 3  # starts of one worker that never takes a job
+
+
 class WorkerDied(Exception):
     """A worker process ended in the middle of a job."""
+
+
+class WorkersFailed(ConfigError):
+    """Worker processes cannot be started here: one sentence."""
+
+
+class _NotBegun(Exception):
+    """A worker process ended before it took the job it was given."""
 
 
 def plan(jobs: int, workers: int | None, threads: int | None) -> tuple[int, int]:
     """(workers, threads of each): both as given, or chosen to keep all cores of this machine busy.
 
-    One worker a core is fastest: whatever a run does on one core (tracing, compiling, drawing, logging) then overlaps.
-    Fewer where there are fewer jobs, where memory is short, and on a GPU, which two processes cannot share.
+    One worker a core is fastest: whatever a run does on one core (tracing, compiling, drawing,
+    logging) then overlaps. Fewer where there are fewer jobs, where memory is short, and on a GPU,
+    which two processes cannot share. Never more than there are jobs.
 
     Raises ConfigError if a number given is not positive.
     """
@@ -41,6 +60,7 @@ def plan(jobs: int, workers: int | None, threads: int | None) -> tuple[int, int]
     if workers is None:
         by_memory = int(psutil.virtual_memory().available // MEMORY)
         workers = 1 if Path("/dev/nvidia0").exists() else max(1, min(cores, jobs, by_memory))
+    workers = min(workers, jobs)
     return workers, threads or max(1, cores // workers)
 
 
@@ -50,7 +70,7 @@ class Queue:
 
     def __init__(self, graphs: Sequence[Hashable]):
         """graphs: of each job, in the order of the jobs."""
-        self.lock = threading.Lock()
+        self.lock, self.graphs = threading.Lock(), graphs
         self.waiting: dict[Hashable, deque[int]] = {}
         for job, graph in enumerate(graphs):
             self.waiting.setdefault(graph, deque()).append(job)
@@ -66,6 +86,59 @@ class Queue:
                 self.at[worker], jobs = graph, self.waiting[graph]
             return jobs.popleft() if jobs else None
 
+    def give_back(self, job: int) -> None:
+        """For a worker that cannot do it."""
+        with self.lock:
+            self.waiting[self.graphs[job]].appendleft(job)
+
+
+class Worker:
+    """A worker process, and this end of its pipe.
+
+    A ProcessPoolExecutor would not say whether a job had begun when its process died, nor end one
+    that hangs.
+    """
+
+    def __init__(self, threads: int):
+        context = multiprocessing.get_context("spawn")  # a fork after TensorFlow's threads have started can hang
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, threads))
+        # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born
+        # with it blocked, and ignore it later. The tracker is started before, because it unblocks
+        # the signal on its way.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def call(self, function: Callable, *arguments):
+        """What function(*arguments) returns or raises there. Raises WorkerDied, or _NotBegun if it
+        had not begun."""
+        task = cloudpickle.dumps((function, arguments))
+        begun = False
+        try:
+            self.pipe.send_bytes(task)
+            self._received()
+            begun = True
+            returned, value = cloudpickle.loads(self._received())
+        except (EOFError, OSError):
+            self.process.join(GRACE)
+            how = failure.how_it_ended(self.process.exitcode)
+            raise (WorkerDied if begun else _NotBegun)(how) from None
+        if returned:
+            return value
+        raise value
+
+    def _received(self) -> bytes:
+        # a child that the job had forked may hold the pipe open after the worker's death
+        while not self.pipe.poll(1.0):
+            if not self.process.is_alive() and not self.pipe.poll():
+                raise EOFError
+        return self.pipe.recv_bytes()
+
 
 class Workers:
     """`count` processes with `threads` threads each. They start at once, and import TensorFlow while the caller goes
@@ -73,61 +146,117 @@ class Workers:
 
     def __init__(self, count: int, threads: int):
         self.count, self.threads = count, threads
-        self.executors = [self._start() for _ in range(count)]
-
-    def _start(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # a fork after TensorFlow's threads have started can hang
-        executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self.threads,))
-        # Ctrl-C reaches every process of a terminal, but the parent decides: its children are born ignoring it.
-        main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-        executor.submit(os.getpid)
-        if main:
-            signal.signal(signal.SIGINT, before)
-        return executor
+        self.ending = threading.Event()
+        self.workers = [Worker(threads) for _ in range(count)]
+        self.at: dict[int, int] = {}  # worker: the job it is at
 
     def first(self, function: Callable, *arguments):
-        """What `function` returns or raises in the first worker."""
-        return self.executors[0].submit(function, *arguments).result()
+        """What `function` returns or raises in the first worker. Raises WorkerDied if it ends its
+        process, and WorkersFailed if that cannot be started."""
+        return self._call(0, function, *arguments)
 
-    def map(self, function: Callable, arguments: Sequence, graphs: Sequence[Hashable]) -> list:
-        """function(argument) of each, in order; graphs[i]: what jobs with the same compiled steps have in common.
+    def _call(self, worker: int, function: Callable, *arguments):
+        """In a new process where the worker's has ended."""
+        for _ in range(TRIES):
+            if not self.workers[worker].process.is_alive():
+                self.workers[worker] = Worker(self.threads)
+            try:
+                return self.workers[worker].call(function, *arguments)
+            except _NotBegun as ended:  # at its start, or idle: no job is lost
+                how = str(ended)
+                if self.ending.is_set():
+                    raise WorkerDied(how) from None
+        raise WorkersFailed(
+            f"A worker process ended {TRIES} times before it took a job ({how}): free memory, or take fewer with "
+            "hydra.launcher.workers=1; --only-missing then goes on."
+        )
 
-        A job whose worker died counts as the exception WorkerDied, in its place; a new worker takes the next. An
-        exception raised here (an interruption) is passed on to the workers as SIGTERM, and raised again when they have
-        ended.
+    def map(
+        self,
+        function: Callable,
+        arguments: Sequence,
+        graphs: Sequence[Hashable],
+        lost: Callable[[int, WorkerDied], object] = lambda job, died: died,
+        waiting: Callable[[list[int], bool], None] = lambda jobs, killed: None,
+    ) -> list:
+        """function(argument) of each, in order; graphs[i]: what jobs with the same compiled steps
+        have in common.
+
+        A job whose worker died counts as lost(job, WorkerDied); a new worker takes the next. An
+        exception raised here (an interruption) is passed on to the workers as ORDER, and raised
+        again when they have ended: those that have not after GRACE are killed. waiting: told the
+        jobs that are waited for, and then those that were killed.
+
+        Raises WorkersFailed if jobs are left over because no worker can be started.
         """
-        queue, results, ending = Queue(graphs), [None] * len(arguments), threading.Event()
+        queue, results = Queue(graphs), [None] * len(arguments)
+        self.ending.clear()
 
         def serve(worker: int) -> None:
-            while not ending.is_set() and (job := queue.take(worker)) is not None:
+            while not self.ending.is_set() and (job := queue.take(worker)) is not None:
+                self.at[worker] = job
                 try:
-                    results[job] = self.executors[worker].submit(function, arguments[job]).result()
-                except BrokenProcessPool:
-                    results[job] = WorkerDied("A worker process died in this run, perhaps for want of memory.")
-                    if not ending.is_set():
-                        self.executors[worker] = self._start()
+                    results[job] = self._call(worker, function, arguments[job])
+                except WorkerDied as died:
+                    if not self.ending.is_set():
+                        results[job] = lost(job, died)
+                except WorkersFailed:  # the others go on
+                    queue.give_back(job)
+                    raise
+                finally:
+                    del self.at[worker]
 
         with ThreadPoolExecutor(self.count) as pool:
-            serving: list[Future] = [pool.submit(serve, worker) for worker in range(self.count)]
+            serving = [pool.submit(serve, worker) for worker in range(self.count)]
             try:
                 wait(serving)
             except BaseException:
-                ending.set()
-                for process in multiprocessing.active_children():
-                    process.terminate()
+                self.end(waiting)
                 raise
+        left = queue.take(None) is not None
         for future in serving:
-            future.result()
+            if left or not isinstance(future.exception(), WorkersFailed):
+                future.result()
         return results
+
+    def end(self, waiting: Callable[[list[int], bool], None] = lambda jobs, killed: None) -> None:
+        """Ends the workers: in order within GRACE, else by SIGKILL; at a second interruption by
+        SIGKILL at once."""
+        self.ending.set()
+        alive = [worker.process for worker in self.workers if worker.process.is_alive()]
+        for process in alive:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, ORDER)
+        try:
+            if self.at:
+                waiting(list(self.at.values()), False)
+            _wait(alive)
+        finally:
+            stuck = [job for at, job in list(self.at.items()) if self.workers[at].process.is_alive()]
+            hanging = [process for process in alive if process.is_alive()]
+            for process in hanging:
+                process.kill()
+            if stuck:
+                waiting(stuck, True)
+            for process in hanging:
+                process.join(GRACE)
 
     def close(self, at_once: bool) -> None:
         """Ends the workers; at_once: also those that still import or compute."""
-        if at_once:
-            for process in multiprocessing.active_children():
-                process.terminate()
-        for executor in self.executors:
-            executor.shutdown(cancel_futures=True)
+        if not at_once:
+            for worker in self.workers:
+                worker.pipe.close()  # the end of its tasks
+            _wait([worker.process for worker in self.workers])
+        self.end()
+
+
+def _wait(processes: list) -> None:
+    """Until they have ended, for GRACE at most."""
+    deadline = time.monotonic() + GRACE
+    left = [process for process in processes if process.is_alive()]
+    while left and (seconds := deadline - time.monotonic()) > 0:
+        connection.wait([process.sentinel for process in left], min(seconds, 1.0))
+        left = [process for process in left if process.is_alive()]
 
 
 def _end_with(parent) -> None:
@@ -136,20 +265,57 @@ def _end_with(parent) -> None:
     os._exit(1)
 
 
-def _begin(threads: int) -> None:
-    """In the worker, before its first job."""
+def _work(pipe: connection.Connection, threads: int) -> None:
+    """A worker's life: a task, the word that it has begun, its answer, and the next."""
+    interrupts = _begin(threads)
+    while interrupts.came is None:
+        try:
+            task = pipe.recv_bytes()
+        except EOFError:  # there are no more
+            return
+        interrupts.busy = True
+        pipe.send_bytes(b"begun")
+        answer = _answer(task)
+        interrupts.holding = True  # a signal must not cut the answer
+        pipe.send_bytes(answer)
+        interrupts.busy = interrupts.holding = False
+
+
+def _answer(task: bytes) -> bytes:
+    """(True, what the task returned) or (False, what it raised), pickled; SystemExit and its like
+    as RunFailed, so that they end neither this process nor the driver."""
+    try:
+        function, arguments = cloudpickle.loads(task)
+        return cloudpickle.dumps((True, function(*arguments)))
+    except Exception as error:
+        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+        with suppress(Exception):  # it may hold what cannot be pickled, or need arguments to be made again
+            pickled = cloudpickle.dumps((False, error))
+            cloudpickle.loads(pickled)
+            return pickled
+        return cloudpickle.dumps((False, failure.of(error)))
+    except BaseException as error:
+        return cloudpickle.dumps((False, failure.of(error)))
+
+
+def _begin(threads: int):
+    """In the worker, before its first job. Returns the process's Interrupts."""
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     for name in THREADS:
         os.environ[name] = str(threads)
     from zeronorm import sweep
 
     def end(number: int, frame) -> None:
-        if not sweep.in_job:
+        if not sweep.interrupts.busy:
             os._exit(128 + number)  # nothing to tidy up; an exception here would be printed with its traceback
         sweep.interrupts.receive(number, frame)
 
+    sweep.interrupts.worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in (signal.SIGTERM, ORDER):
+        signal.signal(number, end)
     with sweep.quiet_import():
         import zeronorm.experiment
         import zeronorm.tracking  # noqa: F401 (imported for the jobs to come)
+    return sweep.interrupts
