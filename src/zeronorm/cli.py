@@ -178,17 +178,22 @@ def claims(sweep_id: str | None) -> None:
 @click.option("--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0.")
 @click.option("--capsule", type=click.Path(dir_okay=False), help="Also write the step to this file, for replay.")
 @click.option("--model", "factory", help="MODULE:FUNCTION that returns your compiled model, for your capsule.")
-def autopsy(target: str, step: int | None, capsule: str | None, factory: str | None) -> None:
+@click.option("--trust", "trusted", is_flag=True, help="Call and open whatever the file's or the run's config names.")
+def autopsy(target: str, step: int | None, capsule: str | None, factory: str | None, trusted: bool) -> None:
     """Examine the step that killed a run, and what each numerics, similarity and repair makes of it.
 
     TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md (of another step than the run's
     own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or zeronorm.Autopsy(capsule=...) in a
     training of your own. Of a run that nothing killed it examines the first step that touches a zero row.
+
+    The config inside may name only what this project ships and Keras's optimizers, and no pickle: with --trust, which a
+    run with functions of your own needs, it may name anything.
     """
     import tempfile
     from pathlib import Path
 
-    from zeronorm import sweep, tracking
+    from zeronorm import config as schema
+    from zeronorm import sweep, tracking, trust
 
     is_run = not os.path.isfile(target)
     if is_run and (os.sep in target or target.endswith(".npz")):
@@ -202,22 +207,23 @@ def autopsy(target: str, step: int | None, capsule: str | None, factory: str | N
     if is_run:
         config, client = _connected()
         try:
-            recorded, tags = tracking.config_of(client, target)
-        except tracking.TrackingError as error:
+            text, tags = tracking.config_of(client, target)
+            recorded = trust.config(text, f"The config.yaml of run {target}", trusted)
+        except (tracking.TrackingError, schema.ConfigError) as error:
             raise click.ClickException(str(error)) from error
         recorded.home = config.home
         another = step is not None and str(step) != tags.get("autopsy.step", str(step))
-        step = int(tags["nan.first_step"]) if step is None and "nan.first_step" in tags else step
+        died = tags.get("nan.first_step", "")
+        step = int(died) if step is None and died.isdecimal() else step
     with sweep.console.status("Reaching the step and examining it"), _examining():
         from zeronorm import capsule as capsules
         from zeronorm import run_autopsy, watch
 
+        found = None if is_run else capsules.load(target)
         if is_run:
             moment = run_autopsy.reached(recorded, step)
-        elif capsules.load(target).config:
-            moment = run_autopsy.of_capsule(capsules.load(target))
         else:
-            moment = None
+            moment = run_autopsy.of_capsule(found, trusted) if found.config else None
         report = run_autopsy.examine(moment) if moment else watch.replay(_made(factory, target), target)
     click.echo(str(report))
     if capsule and moment:
@@ -236,8 +242,9 @@ def _examining():
     from zeronorm import sweep
 
     with sweep.quiet_import():
-        from zeronorm import capsule, corpus, experiment, vectors
+        from zeronorm import capsule, config, corpus, experiment, vectors
     known = (capsule.CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
+    known += (config.ConfigError,)
     try:
         yield
     except known as error:

@@ -358,12 +358,14 @@ def seconds(run: Run) -> float:
     return (run.info.end_time - run.info.start_time) / 1000
 
 
-def config_of(client: MlflowClient, run_id: str) -> tuple[DictConfig, dict[str, str]]:
-    """(the config, the tags) of a run. Raises TrackingError if the store has no such run, or it has no config."""
+def config_of(client: MlflowClient, run_id: str) -> tuple[str, dict[str, str]]:
+    """(the config as YAML, which `trust.config` reads; the tags) of a run. Raises TrackingError if the store has no
+    such run, or it has no config."""
     try:
         tags = client.get_run(run_id).data.tags
         with TemporaryDirectory() as folder:
-            return OmegaConf.load(client.download_artifacts(run_id, "config.yaml", folder)), tags
+            file = Path(client.download_artifacts(run_id, "config.yaml", folder))
+            return file.read_text(encoding="utf-8", errors="replace"), tags
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"The store has no run {run_id} with a config.yaml ({_first_line(error)}): give the id of a run of "
