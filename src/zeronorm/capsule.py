@@ -79,7 +79,9 @@ def load(path: str | Path) -> Capsule:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             if isinstance(about, dict) and about.get("format", FORMAT) != FORMAT:
-                raise CapsuleError(f"{path} was written by another version of zeronorm (format {about['format']!r:.40}).")
+                raise CapsuleError(
+                    f"{path} was written by another version of zeronorm (format {about['format']!r:.40})."
+                )
             _check(about)
             state = tuple((name, file[f"state_{number}"]) for number, name in enumerate(about["paths"]))
             leaves = [file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")]

@@ -117,10 +117,19 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
 @click.argument("name")
 @click.argument("overrides", nargs=-1)
 @click.option("--only-missing", is_flag=True, help="Take over finished runs of the same config from earlier sweeps.")
+@click.option("--other-code", is_flag=True, help="With --only-missing: also runs of another commit or other versions.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and stop.")
 @click.option("--log", is_flag=True, help="Enter the result in experiments/NAME's reproduction log.")
 @click.option("--noise", is_flag=True, help="Take the differences as the study's noise (run with other threads).")
-def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run: bool, log: bool, noise: bool) -> None:
+def reproduce(
+    name: str,
+    overrides: tuple[str, ...],
+    only_missing: bool,
+    other_code: bool,
+    dry_run: bool,
+    log: bool,
+    noise: bool,
+) -> None:
     """Run a study again and compare every cell with experiments/NAME/reported.csv; exit status 1 if one fails.
 
     OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
@@ -132,7 +141,8 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
         edited = report.edited_cells(name)
     sweep.only_missing, sweep.only_planned = only_missing, dry_run
     sweep.reported = frozenset(reported["config_sha"] if overrides else ())
-    options = [f"--{option}" for option, chosen in {"only-missing": only_missing, "dry-run": dry_run}.items() if chosen]
+    chosen = {"only-missing": only_missing, "other-code": other_code, "dry-run": dry_run}
+    options = [f"--{option}" for option, given in chosen.items() if given]
     command = ["reproduce", name, *overrides, *options]
     failed = 0
     try:

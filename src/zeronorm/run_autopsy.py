@@ -6,7 +6,6 @@ have made of it.
 """
 
 import logging
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,19 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from zeronorm import autopsy, experiment, harm, numerics, prediction, steptrace, training, treatments, trust, vectors
+from zeronorm import (
+    autopsy,
+    contents,
+    experiment,
+    harm,
+    numerics,
+    prediction,
+    steptrace,
+    training,
+    treatments,
+    trust,
+    vectors,
+)
 from zeronorm import config as schema
 from zeronorm.capsule import Capsule, CapsuleError
 from zeronorm.examples import Batch
@@ -175,7 +186,9 @@ def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
     own = [(tuple(v.shape), tf.as_dtype(v.dtype)) for v in moment.made(config.numerics.name).state]
     given = [(value.shape, tf.as_dtype(value.dtype)) for value in values]
     if own != given:
-        differ = next((n for n, (a, b) in enumerate(zip(own, given, strict=False)) if a != b), min(len(own), len(given)))
+        differ = next(
+            (n for n, (a, b) in enumerate(zip(own, given, strict=False)) if a != b), min(len(own), len(given))
+        )
         raise CapsuleError(
             f"The capsule does not fit its own config: variable {differ} of its {len(given)} is not that of the "
             f"{len(own)} which the model has."
@@ -356,10 +369,14 @@ def _placements(config: DictConfig) -> dict:
     """{name: function bound to its epsilon}: the run's own, and every one in conf/similarity with its own epsilon."""
     files = sorted((schema.conf_dir() / "similarity").glob("*.yaml"))
     nodes = {node.name: node for node in (*map(OmegaConf.load, files), config.similarity)}
-    return {name: _placement(node.function, node.get("epsilon")) for name, node in nodes.items()}
+    return {
+        name: _placement(node.function, node.get("epsilon"), *contents.functions("", node.function).values())
+        for name, node in nodes.items()
+    }
 
 
 @lru_cache(maxsize=64)  # the same object for the same placement: what is compiled for it is found again
-def _placement(function: str, epsilon: float | None):
-    found = pkgutil.resolve_name(function)
+def _placement(function: str, epsilon: float | None, *sources: str):
+    """sources: digests of what the function's name leads to, so that one that has changed is another."""
+    found = contents.resolved(function)
     return found if epsilon is None else partial(found, epsilon=epsilon)

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
 from functools import cache
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import psutil
 from filelock import FileLock
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from zeronorm import config as schema
 
@@ -245,9 +245,13 @@ def thinned(curve: np.ndarray, points: int) -> np.ndarray:
     return kept[~inside]
 
 
-def finished(client: MlflowClient, config: DictConfig) -> dict[str, str]:
-    """{identity: run id} of the newest finished run of each config in the experiment of `config`'s study."""
-    found: dict[str, str] = {}
+WHOLE = {"config.yaml", "audit.json", "nan_events.json", "curves.csv.gz", "metrics.json"}  # of a finished run
+
+
+def finished(client: MlflowClient, config: DictConfig, wanted: Collection[str]) -> dict[str, Run]:
+    """{identity: run} of the newest finished run of each wanted identity in the experiment of `config`'s study; one
+    whose artifacts are gone does not count."""
+    found: dict[str, Run] = {}
     token = None
     while True:
         page = client.search_runs(
@@ -258,10 +262,46 @@ def finished(client: MlflowClient, config: DictConfig) -> dict[str, str]:
             page_token=token,
         )
         for run in page:
-            found.setdefault(run.data.tags["config.sha"], run.info.run_id)
+            sha = run.data.tags.get("config.sha")
+            if sha in wanted and sha not in found and _whole(client, run):
+                found[sha] = run
         token = page.token
         if not token:
             return found
+
+
+def _whole(client: MlflowClient, run: Run) -> bool:
+    try:
+        files = client.list_artifacts(run.info.run_id)
+    except (MlflowException, OSError):
+        return False
+    return {file.path for file in files if file.file_size != 0} >= WHOLE  # None: a store that does not say
+
+
+def otherwise(runs: Collection[Run]) -> str:
+    """How runs that are taken over differ from what would be made now, in a line: of other code or other versions;
+    empty where none does."""
+    now = _code(provenance())
+    others = [_code(run.data.tags) for run in runs]
+    differing = [code for code in others if code != now or code["uncommitted changes"] == "true"]
+    if not differing:
+        return ""
+    said = []
+    for key in dict.fromkeys(key for code in differing for key in (*code, *now)):
+        values = sorted({code.get(key, "none") for code in differing})
+        if values != [now.get(key, "none")] or (key == "uncommitted changes" and values == ["true"]):
+            said.append(f"{key} {' or '.join(values)} (now {now.get(key, 'none')})")
+    return f"{len(differing)} of the {len(runs)} runs taken over are of other code or libraries: {', '.join(said)}."
+
+
+def _code(tags: Mapping[str, str]) -> dict[str, str]:
+    """What besides its options made a run, of its tags: {commit, uncommitted changes, library: version}."""
+    versions = (entry.rpartition(" ") for entry in tags.get("versions", "").split(", "))
+    return {
+        "commit": tags.get("git.commit", "unknown")[:12],
+        "uncommitted changes": tags.get("git.dirty", "unknown"),
+        **{library: number for library, _, number in versions},
+    }
 
 
 def adopt(client: MlflowClient, sweep: Run, runs: dict[int, str]) -> None:

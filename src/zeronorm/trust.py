@@ -1,5 +1,5 @@
-"""A config that comes out of a file (a capsule, a run in a store) is a stranger's. It is held against the schema, and may
-name only what conf/ ships and Keras's own optimizers, because a name in a config is imported and called.
+"""A config that comes out of a file (a capsule, a run in a store) is a stranger's: it is held against the schema, and
+may name only what conf/ ships and Keras's own optimizers, because a name in a config is imported and called.
 
 What a person types may name anything. Nothing here imports TensorFlow or opens what a config names.
 """
@@ -169,7 +169,7 @@ def _strange_call(at: str, node: Any, allowed: set[str], scheduled: tuple[str, .
     for key, value in node.items():
         key = str(key)
         numbers = isinstance(value, list) and all(type(one) in (int, float) for one in value)
-        if key != "_target_" and not key.isidentifier() or (key.startswith("_") and key != "_target_"):
+        if key != "_target_" and (not key.isidentifier() or key.startswith("_")):
             yield f"{at}.{key}", value, "which is no argument of an optimizer"
         elif key in scheduled and isinstance(value, dict):
             yield from _strange_call(f"{at}.{key}", value, SCHEDULES)
