@@ -15,6 +15,7 @@ from zeronorm import config as schema
 from zeronorm.config import ConfigError
 
 LONGEST = 100_000  # characters of a config; a run's own has about 2,000
+DEEPEST = 20  # levels; a run's own has 4
 SCALAR = (str, int, float, bool, type(None))
 
 OPTIMIZERS = {"zeronorm.optimizers.Adam", "zeronorm.optimizers.LazyAdam"} | {
@@ -76,14 +77,22 @@ def _parsed(text: str, source: str) -> DictConfig:
     try:
         if len(text) > LONGEST:
             raise ValueError(f"it has {len(text)} characters")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it holds a YAML alias")  # a few of them are gigabytes
+        _require_plain(text)
         node = OmegaConf.create(text)
         if not isinstance(node, DictConfig):
             raise ValueError("it is a list")
     except Exception as error:  # YAML, OmegaConf and Python each have their own; whichever it is, the text is at fault
         raise ConfigError(f"{source} holds no config of a run ({shown(error) or type(error).__name__}).") from error
     return node
+
+
+def _require_plain(text: str) -> None:
+    """Raises ValueError at what makes a few lines of YAML take gigabytes, or minutes."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError("it holds YAML aliases" if depth <= DEEPEST else f"it is nested over {DEEPEST} deep")
 
 
 def _merged(node: DictConfig, source: str) -> DictConfig:
