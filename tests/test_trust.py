@@ -78,7 +78,10 @@ def evil(folder, monkeypatch):
         "gensim": {"_target_": "gensim.utils.unpickle", "fname": str(bad)},
         "numpy": {"_target_": "numpy.load", "file": str(bad), "allow_pickle": True},
         "vectors": {
-            "_target_": "zeronorm.vectors.keyed_vectors", "corpus": None, "path": str(bad), "format": "gensim",
+            "_target_": "zeronorm.vectors.keyed_vectors",
+            "corpus": None,
+            "path": str(bad),
+            "format": "gensim",
         },
         "module": {"_target_": "evil_module.f"},
         "nested": adam | {"learning_rate": {"_target_": "joblib.load", "filename": str(bad)}},
@@ -214,7 +217,7 @@ def test_an_option_is_what_it_was_typed_as(plain, moment):
         {
             "_target_": "keras.optimizers.SGD",
             "learning_rate": {
-                "_target_": "keras.optimizers.schedules.PiecewiseConstantDecay", "boundaries": [5], "values": [1.0, 0.1],
+                "_target_": "keras.optimizers.schedules.PiecewiseConstantDecay", "boundaries": [5], "values": [1, 0.1],
             },
         },
     ],
@@ -237,7 +240,7 @@ def test_trust_takes_what_would_be_refused(parts, plain, tmp_path, monkeypatch):
 def test_an_optimizer_with_a_wrong_argument_is_said(parts, plain, tmp_path):
     node = {"_target_": "keras.optimizers.SGD", "speed": 1}
     text = yaml.safe_dump(plain | {"optimizer": {"name": "own", "keras": node}})
-    with pytest.raises(experiment.ExperimentError, match="The optimizer cannot be made: .*speed"):
+    with pytest.raises(experiment.ExperimentError, match=r"The optimizer cannot be made: .*speed"):
         run_autopsy.of_capsule(capsule.load(written(parts, tmp_path / "own.npz", config=text)))
 
 

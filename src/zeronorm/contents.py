@@ -5,6 +5,7 @@ plan of a thousand runs costs no import of TensorFlow.
 """
 
 import ast
+import errno
 import glob
 import hashlib
 import importlib.util
@@ -18,12 +19,14 @@ import time
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 LIBRARIES = ("zeronorm", "keras", "tensorflow", "gensim", "numpy", "hydra")  # a run records versions and commit
+MOST = 10_000  # files of a folder that a reader may be given
 SETTLED = 2e9  # nanoseconds after which a file's times tell a change apart from what was read before
 DOTTED = re.compile(r"[^\W\d]\w*([.:][^\W\d]\w*)+")
 LOADED = "__zeronorm_digest__"  # of a module: the digest of the source that it was loaded from
@@ -45,7 +48,8 @@ def files(at: str, node: Any) -> dict[str, str]:
     target = node.get("_target_") if isinstance(node, dict) else None
     if isinstance(target, str) and target.startswith("zeronorm."):
         node = {"path": node.get("path")}  # the rest are numbers and names
-    texts = [(place, value) for place, value in _texts(at, node) if value and os.path.exists(value)]
+    # a text without a letter ("/", ".") separates fields, or the like
+    texts = [(at, value) for at, value in _texts(at, node) if re.search(r"\w", value) and os.path.exists(value)]
     return {place: _all_of(value) for place, value in texts}
 
 
@@ -194,10 +198,18 @@ def _texts(at: str, node: Any) -> Iterator[tuple[str, str]]:
         yield at, node
 
 
+def folder(path: str | Path, pattern: str = "*") -> str:
+    """Digest of the files in a folder and its folders, of their names too. Raises OSError if there are too many."""
+    found = (file for file in Path(path).rglob(pattern) if file.is_file())
+    inside = {file.relative_to(path).as_posix(): str(file) for file in islice(found, MOST + 1)}
+    if len(inside) > MOST:
+        raise OSError(errno.E2BIG, f"it is a folder of more than {MOST} files, so name the files themselves", str(path))
+    return _joined({name: digest(file) for name, file in inside.items()})
+
+
 def _all_of(path: str) -> str:
     if os.path.isdir(path):
-        inside = {file.relative_to(path).as_posix(): str(file) for file in Path(path).rglob("*") if file.is_file()}
-        return _joined({name: digest(file) for name, file in inside.items()})
+        return folder(path)
     if not os.path.isfile(path):  # a pipe has no content before it is read
         return ""
     beside = [file for kind in ("npy", "npz") for file in glob.glob(f"{glob.escape(path)}.*.{kind}")]

@@ -257,9 +257,11 @@ def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Ex
 def load(config: DictConfig) -> Data:
     """The corpus and the matrices of `config`: built once and cached under home, by the content of their sources."""
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    sources = json.dumps(
-        [_sources("corpus.reader", plain["corpus"]["reader"]), _sources("", plain["vectors"]["source"])]
-    )
+    nodes = {"corpus.reader": plain["corpus"]["reader"], "vectors.source": plain["vectors"]["source"]}
+    try:
+        sources = json.dumps([_sources(at, node) for at, node in nodes.items()])
+    except OSError as error:
+        raise ExperimentError(f"{error.filename} cannot be read: {error.strerror}.") from error
     home = str(Path(config.home).resolve())
     return _load(json.dumps(plain["corpus"]), json.dumps(plain["vectors"]), sources, home)
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from zeronorm import config as schema
+from zeronorm import contents
 
 if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
     from zeronorm.experiment import Result
@@ -117,6 +118,7 @@ def provenance() -> dict[str, str]:
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{library} {version(library)}" for library in LIBRARIES)]
         ),
+        "code.sha": contents.folder(Path(__file__).parent, "*.py"),  # also of changes that are not committed
         **commit(),
     }
 
@@ -282,25 +284,25 @@ def otherwise(runs: Collection[Run]) -> str:
     """How runs that are taken over differ from what would be made now, in a line: of other code or other versions;
     empty where none does."""
     now = _code(provenance())
-    others = [_code(run.data.tags) for run in runs]
-    differing = [code for code in others if code != now or code["uncommitted changes"] == "true"]
+    differing = [code for code in (_code(run.data.tags) for run in runs) if code != now]
+    said = []
+    for key in dict.fromkeys(key for code in (*differing, now) for key in code):
+        values = sorted({code.get(key, "none") for code in differing})
+        if values != [now.get(key, "none")]:
+            said.append(f"{key} {' or '.join(values)} (now {now.get(key, 'none')})")
     if not differing:
         return ""
-    said = []
-    for key in dict.fromkeys(key for code in differing for key in (*code, *now)):
-        values = sorted({code.get(key, "none") for code in differing})
-        if values != [now.get(key, "none")] or (key == "uncommitted changes" and values == ["true"]):
-            said.append(f"{key} {' or '.join(values)} (now {now.get(key, 'none')})")
     return f"{len(differing)} of the {len(runs)} runs taken over are of other code or libraries: {', '.join(said)}."
 
 
 def _code(tags: Mapping[str, str]) -> dict[str, str]:
-    """What besides its options made a run, of its tags: {commit, uncommitted changes, library: version}."""
+    """What besides its options made a run, of its tags: {commit, uncommitted changes, source, library: version}."""
     versions = (entry.rpartition(" ") for entry in tags.get("versions", "").split(", "))
     return {
         "commit": tags.get("git.commit", "unknown")[:12],
         "uncommitted changes": tags.get("git.dirty", "unknown"),
-        **{library: number for library, _, number in versions},
+        "source": tags.get("code.sha", "unknown")[:12],
+        **{library: number for library, _, number in versions if library},
     }
 
 

@@ -6,10 +6,11 @@ import io
 import lzma
 import mmap
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -26,7 +27,7 @@ OTHERS = {  # what a file may be by mistake: its first bytes
     "a NumPy array, which has no words: write words and rows as word2vec text": rb"\x93NUMPY",
     "a zip archive (.npz among them): unpack it, and name the file inside": rb"PK[\x03\x05]",
     "a Git LFS pointer, not the file itself: run `git lfs pull`": rb"version https://git-lfs",
-    "UTF-16 or UTF-32 text: write it as UTF-8": rb"\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|.\x00.\x00|\x00.\x00.",
+    "UTF-16 or UTF-32 text: write it as UTF-8": rb"\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|([!-~]\x00){4}|(\x00[!-~]){4}",
     "an HTML or XML page, not the file itself: download it again": rb"(?i:\s*<(!doctype|html|head|body|\?xml))",
     "an HDF5 file": rb"\x89HDF",
     "a Parquet file": rb"PAR1",
@@ -102,7 +103,7 @@ def detected(path: str) -> str:
     if _numbers(fields[max(1, len(fields) - 2) :]) and (len(lines) > 1 or len(head) < HEAD):
         return "glove"
     for name, mark in (("tabs", b"\t"), ("commas", b","), ("semicolons", b";")):
-        if mark in lines[0]:
+        if _numbers(lines[0].rstrip().split(mark)[1:]):
             raise _FaultError(f"has {name} between its fields: write words and numbers with spaces between")
     raise _FaultError(
         "is of no format that is known by its bytes: vectors are read from word2vec text or binary, GloVe text and "
@@ -176,7 +177,8 @@ def _text(path: str, headed: bool):
             if _numbers([word.rpartition(b" ")[2]]) and b" " in word.strip(b" "):
                 raise _FaultError(f"line {number} has more than {dim} numbers")
             words.append(_word(word, f"the word in line {number}"))
-            rows.append(np.array(values, np.float32))
+            with np.errstate(over="ignore"):  # what float32 has no room for is inf, and is refused by its name later
+                rows.append(np.array(values, np.float32))
     if count not in (None, len(words)):
         raise _FaultError(f"its header says {count} words, and it has {len(words)}: cut, or the header wrong")
     if not words:
@@ -215,11 +217,13 @@ def _binary(path: str):
 def _fasttext(path: str):
     from gensim.models.fasttext import load_facebook_vectors
 
-    with open(path, "rb") as file:
-        packed = any(file.read(8).startswith(magic) for magic, _ in PACKED)
-    if packed and Path(path).suffix not in (".gz", ".bz2", ".xz"):
-        raise _FaultError("it is packed: unpack it, or give it the ending .gz, .bz2 or .xz")
-    return load_facebook_vectors(path)
+    with _opened(path) as file:
+        if isinstance(file, io.BufferedReader):
+            return load_facebook_vectors(path)
+        with tempfile.NamedTemporaryFile(suffix=".bin") as unpacked:  # gensim unpacks by the name, and not every kind
+            shutil.copyfileobj(file, unpacked)
+            unpacked.flush()
+            return load_facebook_vectors(unpacked.name)
 
 
 def _pickle(path: str):
