@@ -161,7 +161,7 @@ def planned(config: DictConfig) -> Plan:
         from zeronorm import tracking
 
         try:
-            found = tracking.finished(tracking.connect(jobs[0]), jobs[0], identities)
+            found = tracking.finished(tracking.connect(jobs[0]), jobs[0], set(identities))
         except tracking.TrackingError as error:
             raise schema.ConfigError(str(error)) from error
         _compare_code(tracking.otherwise(found.values()))
