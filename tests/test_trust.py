@@ -150,6 +150,18 @@ def test_no_capsule_runs_what_its_config_names(parts, plain, tmp_path, monkeypat
     assert "learning_rate=${oc.env:HOME}, an interpolation" in said["optimizer resolver"]
 
 
+@pytest.mark.parametrize(
+    "what", ["_call", "joblib", "pandas", "gensim", "numpy", "vectors", "module", "nested", "deeper", "list"]
+)
+def test_the_same_runs_once_it_is_trusted(parts, plain, tmp_path, monkeypatch, what):
+    """So the files of the tests around are what they are meant to be."""
+    changes = evil(tmp_path, monkeypatch)[f"optimizer {what}"]
+    text = yaml.safe_dump(replaced(plain, changes))
+    with pytest.raises(Exception):  # noqa: B017 (what follows the program is of no interest)
+        run_autopsy.of_capsule(capsule.load(written(parts, tmp_path / "evil.npz", config=text)), trusted=True)
+    assert (tmp_path / "marker").exists()
+
+
 def test_no_run_of_a_store_runs_what_its_config_names(plain, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 

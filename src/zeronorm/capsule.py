@@ -91,8 +91,7 @@ def load(path: str | Path) -> Capsule:
     except Exception as error:  # a file of any other kind fails in a way of its own: zip, zlib, JSON, NumPy, TensorFlow
         why = f": {error}" if isinstance(error, MalformedError) else ""
         raise CapsuleError(
-            f"{path} is no capsule{why}: give a file that zeronorm.Autopsy(capsule=...) or zeronorm autopsy --capsule "
-            "wrote."
+            f"{path} is no capsule{why}: give a file that zeronorm.Autopsy(capsule=...) wrote."
         ) from error
     names = {weight: [_printable(name) for name in names] for weight, names in about["names"].items()}
     return Capsule(about["step"], about["jit_compile"], state, batch, about["config"], names)

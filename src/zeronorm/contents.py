@@ -88,7 +88,8 @@ def refresh(node: Any) -> None:
 
 def sources(name: str) -> dict[str, str]:
     """{module: its file} of the module that a dotted name lies in and of all that it imports, imports first, as far as
-    they are a user's own: no standard library, no installed package but the name's own. {} if it is none or shipped."""
+    they are a user's own: no standard library, and of an installed package only the name's own modules. {} if it is no
+    such name, or of LIBRARIES."""
     if not DOTTED.fullmatch(name):
         return {}
     found: dict[str, str] = {}
@@ -106,11 +107,13 @@ def _collect(name: str, root: str, found: dict[str, str], met: set[str]) -> None
         spec = _spec(module)
         if spec is None or not spec.origin or not os.path.isfile(spec.origin):
             continue
-        if _of_python(spec.origin) or (parts[0] != root and _installed(spec.origin)):
+        installed = _installed(spec.origin)
+        if _of_python(spec.origin) or (parts[0] != root and installed):
             continue
-        package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
-        for imported in _imports(spec.origin, digest(spec.origin), package):
-            _collect(imported, root, found, met)
+        if not installed:  # a package's insides go with its version
+            package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
+            for imported in _imports(spec.origin, digest(spec.origin), package):
+                _collect(imported, root, found, met)
         found[module] = spec.origin
 
 
