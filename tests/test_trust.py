@@ -113,6 +113,7 @@ def evil(folder, monkeypatch):
         "descriptor": {"corpus": {"reader": {"_target_": "zeronorm.corpus.pairs", "path": 0}}},
         "source": {"vectors": {"source": load}},
         "pickle": {"vectors": {"source": optimizers["vectors"] | {}}},
+        "control characters": {"similarity": {"name": "x\x1b]0;title\x07"}},
         "interpolated": {"home": "${oc.env:PATH}"},
         "numerics": {"numerics": {"name": "evil_module"}},
         "unknown key": {"callbacks": {"x": load}},

@@ -47,6 +47,8 @@ def config(text: str, source: str, trusted: bool = False, opens: bool = True) ->
         for key, value in _leaves(OmegaConf.to_container(node, resolve=False)):
             if "${" in f"{key}{value}":
                 raise _refused(source, key, value, "an interpolation, which a finished run has none of")
+            if not f"{key}{value}".isprintable():
+                raise _refused(source, key, value, "a text that would steer a terminal")
     found = _merged(node, source)
     if not trusted:
         for key, value, why in _strange(OmegaConf.to_container(found, enum_to_str=True)):
