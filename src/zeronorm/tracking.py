@@ -40,6 +40,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
+MOST_OF_A_CONFIG = 1_000_000  # characters: more than `trust.config` takes
 ADOPTED = "sweep."  # tag, with the id of a later sweep: the run's place in that one
 
 
@@ -406,8 +407,9 @@ def config_of(client: MlflowClient, run_id: str) -> tuple[str, dict[str, str]]:
     try:
         tags = client.get_run(run_id).data.tags
         with TemporaryDirectory() as folder:
-            file = Path(client.download_artifacts(run_id, "config.yaml", folder))
-            return file.read_text(encoding="utf-8", errors="replace"), tags
+            downloaded = client.download_artifacts(run_id, "config.yaml", folder)
+            with open(downloaded, encoding="utf-8", errors="replace") as file:
+                return file.read(MOST_OF_A_CONFIG), tags
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"The store has no run {run_id} with a config.yaml ({_first_line(error)}): give the id of a run of "
