@@ -53,6 +53,7 @@ def test_files_of_a_run(died):
     audit = json.loads((died.folder / "audit.json").read_text())
     assert set(titles[titles["step"] == 0]["name"]) <= set(audit["zero_titles"])
     assert audit["titles"]["zero_rows"] == len(audit["zero_titles"]) == 57
+    assert audit["sha256"] == {name: died.tags[f"matrix.{name}"] for name in ("words", "titles")}
     curves = pd.read_csv(died.folder / "curves.csv.gz")
     assert np.isfinite(curves["value"]).all()
     assert (died.folder / "norms.png").stat().st_size > 10_000
@@ -172,7 +173,8 @@ def test_vectors_with_nan_are_refused_by_name(composed, tmp_path):
     values[1, 2] = np.nan
     vectors.add_vectors(["anarchism", "alien"], values)
     vectors.save(str(tmp_path / "vectors"))
-    config = composed("vectors=keyed_vectors", f"vectors.source.path={tmp_path / 'vectors'}")
+    source = (f"vectors.source.path={tmp_path / 'vectors'}", "vectors.source.format=gensim")
+    config = composed("vectors=keyed_vectors", *source)
     with pytest.raises(experiment.ExperimentError, match="non-finite values in 1 word rows, the first that of 'alien'"):
         experiment.check(config)
 

@@ -80,6 +80,33 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
 
 
 @pytest.mark.slow
+def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(checkout):
+    client = checkout.client()
+    experiment = client.get_experiment_by_name("quick_ablation").experiment_id
+    [run] = client.search_runs([experiment], "tags.kind = 'run' and attributes.status = 'FINISHED'")
+    arguments = ("reproduce", "quick_ablation", *ONE, "--only-missing", "--dry-run")
+    client.set_tag(run.info.run_id, "git.commit", "f" * 40)
+    try:
+        refused = checkout(*arguments, code=1)
+        taken = checkout(*arguments, "--other-code")
+        trained = checkout("train", "study=quick_ablation", *ONE, "--only-missing")
+    finally:
+        client.delete_tag(run.info.run_id, "git.commit")
+    line = "1 of the 1 runs taken over are of other code or libraries: commit ffffffffffff (now unknown)."
+    assert line in refused.stderr and "--other-code" in refused.stderr and refused.stderr.count("\n") == 1
+    for done in (taken, trained):
+        assert line in " ".join(done.stdout.split())
+    assert "1 finished ones to take over" in taken.stdout and "1 of 1 runs finished" in trained.stdout
+    [audit] = (checkout.folder / "home" / "artifacts").glob(f"*/{run.info.run_id}/artifacts/audit.json")
+    kept = audit.read_text()
+    audit.write_text("")
+    try:
+        assert "1 runs to make, 0 finished ones" in checkout(*arguments).stdout
+    finally:
+        audit.write_text(kept)
+
+
+@pytest.mark.slow
 def test_a_changed_cell_makes_it_fail(checkout):
     kept = (checkout.reported / "reported.csv").read_text()
     table = pd.read_csv(checkout.reported / "reported.csv", dtype=str, keep_default_na=False)

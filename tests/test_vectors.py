@@ -128,6 +128,14 @@ def test_keyed_vectors_says_what_is_wrong(tmp_path, format):
         vectors.keyed_vectors(None, str(file), format)
 
 
+def test_the_digest_is_of_what_the_model_starts_from():
+    rows = np.random.default_rng(0).standard_normal((4, 3))
+    assert vectors.digest(rows) == vectors.digest(rows.astype(np.float32)) == vectors.digest(np.asfortranarray(rows))
+    nearly = rows.astype(np.float32)
+    nearly[2, 1] = np.nextafter(nearly[2, 1], np.float32(9))
+    assert len({vectors.digest(other) for other in (rows, nearly, rows.reshape(3, 4), rows * 1e50)}) == 4
+
+
 def test_min_count_above_every_word(tiny):
     with pytest.raises(vectors.VectorsError, match=r"as frequent as vectors\.source\.min_count=10000: lower it"):
         vectors.word2vec(tiny[0], dim=8, min_count=10000, window=5, epochs=1, seed=1)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow as tf
@@ -67,23 +66,59 @@ class Capsule:
                     "Build and compile the model as it was trained."
                 )
             found.append(values.pop(0))
-        for (_, variable), value in zip(variables, found, strict=True):
-            variable.assign(tf.cast(value, variable.dtype))
+        for (path, variable), value in zip(variables, found, strict=True):
+            try:
+                variable.assign(tf.cast(value, variable.dtype))
+            except (TypeError, ValueError, tf.errors.OpError) as error:  # texts, objects
+                raise CapsuleError(f"The capsule holds {value.dtype} where '{path}' is {variable.dtype}.") from error
 
 
 def load(path: str | Path) -> Capsule:
-    """Reads what `Capsule.save` wrote. Raises CapsuleError if it is no such file."""
+    """Reads what `Capsule.save` wrote; nothing in it is called. Raises CapsuleError if it is no such file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
+            if isinstance(about, dict) and about.get("format", FORMAT) != FORMAT:
+                raise CapsuleError(
+                    f"{path} was written by another version of zeronorm (format {about['format']!r:.40})."
+                )
+            _check(about)
             state = tuple((name, file[f"state_{number}"]) for number, name in enumerate(about["paths"]))
             leaves = [file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise CapsuleError(f"{path} is no capsule: give a file that zeronorm.Autopsy(capsule=...) wrote.") from error
-    if about["format"] != FORMAT:
-        raise CapsuleError(f"{path} was written by another version of zeronorm (format {about['format']}).")
-    batch = _filled(about["batch"], iter(leaves))
-    return Capsule(about["step"], about["jit_compile"], state, batch, about["config"], about["names"])
+        batch = _filled(about["batch"], iter(leaves))
+    except CapsuleError:
+        raise
+    except Exception as error:  # a file of any other kind fails in a way of its own: zip, zlib, JSON, NumPy, TensorFlow
+        why = f": {error}" if isinstance(error, MalformedError) else ""
+        raise CapsuleError(
+            f"{path} is no capsule{why}: give a file that zeronorm.Autopsy(capsule=...) wrote."
+        ) from error
+    names = {weight: [_printable(name) for name in names] for weight, names in about["names"].items()}
+    return Capsule(about["step"], about["jit_compile"], state, batch, about["config"], names)
+
+
+class MalformedError(ValueError):
+    """What a capsule's description lacks, in a few words."""
+
+
+def _check(about) -> None:
+    """Raises MalformedError unless a capsule's description has every part, each of its type."""
+    if not isinstance(about, dict):
+        raise MalformedError("its description is no dict")
+    kinds = {"format": int, "step": int, "jit_compile": bool, "paths": list, "config": str, "names": dict}
+    for key, kind in kinds.items():
+        if type(about.get(key)) is not kind:
+            raise MalformedError(f"its {key} is {'missing' if key not in about else f'no {kind.__name__}'}")
+    if "batch" not in about or about["step"] < 0:
+        raise MalformedError("it has no batch" if "batch" not in about else "its step is negative")
+    for listed in (about["paths"], *about["names"].values()):
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise MalformedError("its paths and names are no texts")
+
+
+def _printable(name: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _unnumbered(path: str) -> str:

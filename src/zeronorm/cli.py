@@ -136,10 +136,19 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
 @click.argument("name")
 @click.argument("overrides", nargs=-1)
 @click.option("--only-missing", is_flag=True, help="Take over finished runs of the same config from earlier sweeps.")
+@click.option("--other-code", is_flag=True, help="With --only-missing: also runs of another commit or other versions.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and stop.")
 @click.option("--log", is_flag=True, help="Enter the result in experiments/NAME's reproduction log.")
 @click.option("--noise", is_flag=True, help="Take the differences as the study's noise (run with other threads).")
-def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run: bool, log: bool, noise: bool) -> None:
+def reproduce(
+    name: str,
+    overrides: tuple[str, ...],
+    only_missing: bool,
+    other_code: bool,
+    dry_run: bool,
+    log: bool,
+    noise: bool,
+) -> None:
     """Run a study again and compare every cell with experiments/NAME/reported.csv; exit status 1 if one fails.
 
     OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
@@ -152,7 +161,8 @@ def reproduce(name: str, overrides: tuple[str, ...], only_missing: bool, dry_run
         edited = report.edited_cells(name)
     sweep.only_missing, sweep.only_planned = only_missing, dry_run
     sweep.reported = frozenset(reported["config_sha"] if overrides else ())
-    options = [f"--{option}" for option, chosen in {"only-missing": only_missing, "dry-run": dry_run}.items() if chosen]
+    chosen = {"only-missing": only_missing, "other-code": other_code, "dry-run": dry_run}
+    options = [f"--{option}" for option, given in chosen.items() if given]
     command = ["reproduce", name, *overrides, *options]
     failed = 0
     try:
@@ -211,8 +221,14 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
 @click.option("--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0.")
 @click.option("--capsule", type=click.Path(dir_okay=False), help="Also write the step to this file, for replay.")
 @click.option("--model", "factory", help="MODULE:FUNCTION that returns your compiled model, for your capsule.")
+@click.option("--trust", "trusted", is_flag=True, help="Call and open whatever the file's or the run's config names.")
 def autopsy(
-    target: str, overrides: tuple[str, ...], step: int | None, capsule: str | None, factory: str | None
+    target: str,
+    overrides: tuple[str, ...],
+    step: int | None,
+    capsule: str | None,
+    factory: str | None,
+    trusted: bool,
 ) -> None:
     """Examine the step that killed a run, and what each numerics, similarity and repair makes of it.
 
@@ -220,12 +236,16 @@ def autopsy(
     own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or zeronorm.Autopsy(capsule=...) in a
     training of your own. Of a run that nothing killed it examines the first step that touches a zero row.
 
+    The config inside may name only what this project ships and Keras's optimizers, and no pickle: with --trust, which a
+    run with functions of your own needs, it may name anything.
+
     OVERRIDES name the store that a run is in, e.g. tracking=server.
     """
     import tempfile
     from pathlib import Path
 
-    from zeronorm import sweep, tracking
+    from zeronorm import config as schema
+    from zeronorm import sweep, tracking, trust
 
     is_run = not os.path.isfile(target)
     if is_run and (os.sep in target or target.endswith(".npz")):
@@ -241,22 +261,23 @@ def autopsy(
     if is_run:
         config, client = _connected(*overrides)
         try:
-            recorded, tags = tracking.config_of(client, target)
-        except tracking.TrackingError as error:
+            text, tags = tracking.config_of(client, target)
+            recorded = trust.config(text, f"The config.yaml of run {target}", trusted)
+        except (tracking.TrackingError, schema.ConfigError) as error:
             raise click.ClickException(str(error)) from error
         recorded.home = config.home
         another = step is not None and str(step) != tags.get("autopsy.step", str(step))
-        step = int(tags["nan.first_step"]) if step is None and "nan.first_step" in tags else step
+        died = tags.get("nan.first_step", "")
+        step = int(died) if step is None and died.isdecimal() else step
     with sweep.console.status("Reaching the step and examining it"), _examining():
         from zeronorm import capsule as capsules
         from zeronorm import run_autopsy, watch
 
+        found = None if is_run else capsules.load(target)
         if is_run:
             moment = run_autopsy.reached(recorded, step)
-        elif capsules.load(target).config:
-            moment = run_autopsy.of_capsule(capsules.load(target))
         else:
-            moment = None
+            moment = run_autopsy.of_capsule(found, trusted) if found.config else None
         report = run_autopsy.examine(moment) if moment else watch.replay(_made(factory, target), target)
     click.echo(str(report))
     if capsule and moment:
@@ -275,8 +296,9 @@ def _examining():
     from zeronorm import sweep
 
     with sweep.quiet_import():
-        from zeronorm import capsule, corpus, experiment, vectors
+        from zeronorm import capsule, config, corpus, experiment, vectors
     known = (capsule.CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
+    known += (config.ConfigError,)
     try:
         yield
     except known as error:
@@ -334,7 +356,6 @@ def _one_sentence():
 def _connected(*overrides: str):
     """The config and a client of its store; one sentence if there is none yet, or an override names
     something else."""
-    from hydra.errors import HydraException
 
     from zeronorm import config as schema
     from zeronorm import tracking

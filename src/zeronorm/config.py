@@ -22,6 +22,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zeronorm import contents
 from zeronorm.ranges import RANGES, Range
 
 
@@ -426,15 +427,21 @@ def flatten(config: DictConfig) -> dict[str, Any]:
 
 
 def identity(config: DictConfig) -> str:
-    """A run's identity: the SHA-256 of everything that can change its result, seed included.
+    """A run's identity: the SHA-256 of everything that can change its result, seed included, and the contents of the
+    files and of the functions of a user's own that its options name.
 
     Left out: where it is stored, which study asked for it, documentation fields, and options that are not set, so that
-    a new option does not change the identity of the runs before it.
+    a new option does not change the identity of the runs before it. Raises ConfigError if a file cannot be read.
     """
     ignored = ("tracking.", "similarity.shipped_by", "similarity.bounds", "similarity.least_norm", "home", "study")
     ignored += ("autopsy",)  # it comes after the training
     flat = flatten(config).items()
     kept = {key: value for key, value in flat if value is not None and not key.startswith(ignored)}
+    try:
+        found = contents.named(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    kept |= {f"contents of {place}": digest for place, digest in found.items()}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,26 +1,27 @@
 """One run's story: audit the vectors, predict, train, evaluate, and say in words what happened. No MLflow here."""
 
-import hashlib
 import inspect
 import json
 import logging
 import os
-import pkgutil
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
 
 import hydra
-import joblib
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import (
+    baseline,
+    cache,
     callables,
+    contents,
     examples,
     figures,
     model,
@@ -31,11 +32,11 @@ from zeronorm import (
     recorder,
     singularity,
     training,
+    vectorfiles,
     vectors,
 )
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
-from zeronorm.baseline import tfidf_centroid
 
 FREE_SPACE = 200e6  # bytes a run may need for its outputs
 TEXTS = 4  # of the first batch, with which rows of unusual norm are tried
@@ -120,6 +121,7 @@ def run(config: DictConfig, result: Result, tell: Callable[[Progress], None] = l
             for name in vectors.CLASSES
         },
         "texts_of_zero_rows_only": int(vectors.zero_rows(words)[drawn.text].all(axis=1).sum()),
+        "sha256": {"words": vectors.digest(words), "titles": vectors.digest(titles)},
     }
     _write(result.folder / "audit.json", result.audit)
     result.touch, result.predicted = foretold.touch, foretold.predicted
@@ -223,7 +225,7 @@ class Prepared:
 
         lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
         rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()))
-        reaches = _reaches(_optimizer_json(self.config), used.jit_compile)
+        reaches = _reaches(_optimizer_json(self.config), used.jit_compile, _optimizer_sources(self.config))
         predicted = prediction.predict(self.order(), fates, look, reaches, rows, program.trained, budget.margin)
         deadly = fates.deadly | lost
         singular = deadly | vectors.zero_rows(self.titles)
@@ -243,9 +245,12 @@ class Foretold:
 
 
 @lru_cache(maxsize=64)
-def _reaches(optimizer: str, jit_compile: bool) -> optimizers.Reaches:
-    """Of the optimizer that a config node, as JSON, makes. Raises ExperimentError if it cannot update an embedding."""
-    made = hydra.utils.instantiate(json.loads(optimizer))
+def _reaches(optimizer: str, jit_compile: bool, sources: tuple) -> optimizers.Reaches:
+    """Of the optimizer that a config node, as JSON, makes. Raises ExperimentError if it cannot update an embedding.
+
+    sources: as `_compiled` takes them.
+    """
+    made = _made(optimizer)
     try:
         return optimizers.reaches(made, jit_compile)
     except Exception as error:  # the optimizer's own, of any kind
@@ -255,8 +260,22 @@ def _reaches(optimizer: str, jit_compile: bool) -> optimizers.Reaches:
         ) from error
 
 
+def _made(optimizer: str):
+    """The Keras optimizer that a config node, as JSON, makes."""
+    contents.refresh(json.loads(optimizer))
+    try:
+        return hydra.utils.instantiate(json.loads(optimizer))
+    except Exception as error:
+        raise ExperimentError(f"The optimizer cannot be made: {' '.join(str(error).split())}") from error
+
+
 def _optimizer_json(config: DictConfig) -> str:
     return json.dumps(OmegaConf.to_container(config.optimizer.keras, resolve=True))
+
+
+def _optimizer_sources(config: DictConfig) -> tuple:
+    """What the optimizer's code is known by, so that a changed one is made anew."""
+    return tuple(contents.functions("optimizer", json.loads(_optimizer_json(config))).items())
 
 
 def prepare(config: DictConfig) -> Prepared:
@@ -314,13 +333,14 @@ def _check_optimizer(config: DictConfig) -> None:
         raise ExperimentError(
             f"optimizer={optimizer.name}: {optimizer.keras._target_} makes a {type(made).__name__}, no Keras optimizer."
         )
-    _reaches(_optimizer_json(config), numerics.named(config.numerics.name).jit_compile)
+    used = numerics.named(config.numerics.name)
+    _reaches(_optimizer_json(config), used.jit_compile, _optimizer_sources(config))
 
 
 def _check_similarity(placement: DictConfig) -> None:
     """Tries the placement on two texts and three titles, as the model will call it."""
     try:
-        function = pkgutil.resolve_name(placement.function)
+        function = contents.resolved(placement.function)
     except Exception as error:
         raise ExperimentError(
             f"similarity={placement.name}: {placement.function} cannot be imported; correct the path in its YAML file, "
@@ -360,21 +380,27 @@ def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Ex
 def load(config: DictConfig) -> Data:
     """The corpus and the matrices of `config`: built once and cached under home, by the content of their sources."""
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    return _load(json.dumps(plain["corpus"]), json.dumps(plain["vectors"]), str(Path(config.home).resolve()))
+    nodes = {"corpus.reader": plain["corpus"]["reader"], "vectors.source": plain["vectors"]["source"]}
+    try:
+        sources = json.dumps([_sources(at, node) for at, node in nodes.items()])
+    except OSError as error:
+        raise ExperimentError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    home = str(Path(config.home).resolve())
+    return _load(json.dumps(plain["corpus"]), json.dumps(plain["vectors"]), sources, home)
 
 
 @lru_cache(maxsize=2)
-def _load(corpus_json: str, vectors_json: str, home: str) -> Data:
+def _load(corpus_json: str, vectors_json: str, sources: str, home: str) -> Data:
     corpus_options, vector_options = json.loads(corpus_json), json.loads(vectors_json)
-    memory = joblib.Memory(Path(home) / "cache", verbose=0)
+    folder, source = Path(home) / "cache", vector_options["source"]
     del corpus_options["name"]
-    digests = tuple(_digest(options.get("path")) for options in (corpus_options["reader"], vector_options["source"]))
-    corpus = memory.cache(_build_corpus)(corpus_options, digests[0])
-    build_vectors = memory.cache(_build_vectors, ignore=["corpus"])
-    source = build_vectors(corpus, corpus_options, vector_options["source"], digests)
+    of_corpus, of_vectors = json.loads(sources)
+    read = [corpus_options, of_corpus]
+    corpus = cache.kept(folder, "corpus", read, partial(_build_corpus, corpus_options))
+    found = cache.kept(folder, "vectors", [*read, source, of_vectors], partial(_call, source, corpus=corpus))
     dtype = vector_options["dtype"]
-    words = vectors.matrix(source, corpus.vocabulary, dtype)
-    titles = vectors.matrix(source, corpus.titles, dtype)
+    words = vectors.matrix(found, corpus.vocabulary, dtype)
+    titles = vectors.matrix(found, corpus.titles, dtype)
     for rows, names, what in ((words, corpus.vocabulary, "word"), (titles, corpus.titles, "title")):
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
@@ -389,38 +415,33 @@ def _load(corpus_json: str, vectors_json: str, home: str) -> Data:
         titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
     if vector_options["zero_word_share"] is not None:
         words = vectors.with_zero_words(words, vector_options["zero_word_share"], np.random.default_rng(0))
-    build_baseline = memory.cache(_build_baseline, ignore=["corpus"])
-    return Data(corpus, words, titles, build_baseline(corpus, corpus_options, digests[0]))
+    without = cache.kept(folder, "baseline", read, partial(_build_baseline, corpus))
+    return Data(corpus, words, titles, without)
 
 
-def _digest(path: str | None) -> str:
-    """SHA-256 of a source file, so that a changed file is read again; of a packaged source, its version."""
-    if path is None:
-        from importlib.metadata import version
+def _sources(at: str, node: dict) -> dict[str, str]:
+    """Digests of what a reader's or a source's node reads and calls, and of the code here that does it; so that what is
+    cached under another is not taken for it."""
+    modules = (cache, corpora, vectors, vectorfiles, baseline)
+    own = {module.__name__: contents.digest(module.__file__) for module in modules}
+    found = contents.files(at, node) | contents.functions(at, node) | own
+    return found | {library: version(library) for library in ("gensim", "numpy", "scikit-learn")}
 
-        return "gensim " + version("gensim")
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-def _build_corpus(options: dict, digest: str) -> corpora.Corpus:
+def _build_corpus(options: dict) -> corpora.Corpus:
     bad_lines: list[corpora.BadLine] = []
     articles = _call(options["reader"], bad_lines=bad_lines)
     return corpora.build(articles, bad_lines, **{k: v for k, v in options.items() if k != "reader"})
 
 
-def _build_vectors(corpus: corpora.Corpus, corpus_options: dict, source: dict, digests: tuple):
-    return _call(source, corpus=corpus)
-
-
-def _build_baseline(corpus: corpora.Corpus, corpus_options: dict, digest: str) -> dict[str, dict[str, float]]:
+def _build_baseline(corpus: corpora.Corpus) -> dict[str, dict[str, float]]:
     splits = {"test": corpus.test, "validation": corpus.validation}
-    return {name: tfidf_centroid(corpus, positions) for name, positions in splits.items() if len(positions)}
+    return {name: baseline.tfidf_centroid(corpus, positions) for name, positions in splits.items() if len(positions)}
 
 
 def _call(node: dict, **more):
     """Calls a config node's _target_. hydra.utils.instantiate would copy the arguments that are lists."""
-    return pkgutil.resolve_name(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
+    return contents.resolved(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
 
 
 def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -455,18 +476,23 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
         "masks_titles": config.training.zero_titles == schema.ZeroTitles.masked,
     }
     optimizer = _optimizer_json(config)
-    return _compiled(tuple(graph.items()), placement.function, placement.epsilon, config.numerics.name, optimizer)
+    called = (placement.function, placement.epsilon, config.numerics.name, optimizer)
+    sources = contents.functions("similarity", placement.function).items()
+    return _compiled(tuple(graph.items()), *called, (*sources, *_optimizer_sources(config)))
 
 
 @lru_cache(maxsize=16)  # the ablation's runs come back to a graph after 12 others
-def _compiled(graph: tuple, function: str, epsilon: float | None, name: str, optimizer: str) -> training.Program:
+def _compiled(
+    graph: tuple, function: str, epsilon: float | None, name: str, optimizer: str, sources: tuple
+) -> training.Program:
+    """sources: digests of what `function` and `optimizer` name, so that what has changed is compiled anew."""
     import keras
 
     keras.backend.clear_session()  # else the layers' names count up from run to run
-    placement = pkgutil.resolve_name(function)
+    placement = contents.resolved(function)
     if epsilon is not None:
         placement = partial(placement, epsilon=epsilon)
-    made = hydra.utils.instantiate(json.loads(optimizer))
+    made = _made(optimizer)
     ranker = model.build(
         **dict(graph), similarity=placement, numerics=numerics.named(name), rows_only=optimizers.rows_only(made)
     )
@@ -506,6 +532,7 @@ def _tags(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, 
         "loss.nonfinite_steps": int((~np.isfinite(loss)).sum()),
         "titles": result.audit["titles"]["rows"],
         "deadly_titles": ", ".join(_deadly(result, vectors.CLASSES)),
+        **{f"matrix.{name}": digest for name, digest in result.audit["sha256"].items()},
         "zero_texts": result.audit["texts_of_zero_rows_only"],
         "nan.first_step": first and first.step,
         "nan.first_tensor": first and first.tensor,

@@ -6,7 +6,6 @@ have made of it.
 """
 
 import logging
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,20 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from zeronorm import autopsy, experiment, harm, numerics, steptrace, training, treatments, vectors
+from zeronorm import (
+    autopsy,
+    contents,
+    experiment,
+    harm,
+    numerics,
+    steptrace,
+    training,
+    treatments,
+    trust,
+    vectors,
+)
 from zeronorm import config as schema
-from zeronorm.capsule import Capsule
+from zeronorm.capsule import Capsule, CapsuleError
 from zeronorm.examples import Batch
 
 LINES = 12  # of the text that a terminal shows after a run
@@ -119,11 +129,15 @@ class Moment:
     titles: Sequence[str]
     history: tuple[dict, ...] = ()
 
-    def program(self, name: str) -> training.Program:
-        """The run's steps under a numerics, from this moment."""
+    def made(self, name: str) -> training.Program:
+        """The run's steps under a numerics, from whatever state they are in."""
         config = OmegaConf.merge(self.config, {"numerics": {"name": name}})
         words = next(value for value in self.state if value.shape[:1] == (len(self.vocabulary),))
-        made = experiment.compiled(config, len(self.vocabulary), len(self.titles), words.shape[1])
+        return experiment.compiled(config, len(self.vocabulary), len(self.titles), words.shape[1])
+
+    def program(self, name: str) -> training.Program:
+        """The run's steps under a numerics, from this moment."""
+        made = self.made(name)
         for variable, value in zip(made.state, self.state, strict=True):
             variable.assign(value)
         return made
@@ -156,13 +170,54 @@ def reached(config: DictConfig, step: int | None = None) -> Moment:
     return Moment(config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording))
 
 
-def of_capsule(capsule: Capsule) -> Moment:
-    """The moment that `Moment.capsule` made one of."""
-    parts = (np.asarray(part) for part in capsule.batch)
+def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
+    """The moment that `Moment.capsule` made one of. trusted: its config may name what it likes, as `trust.config` says.
+
+    Raises ConfigError if its config cannot be used, CapsuleError if the rest does not fit it.
+    """
+    config = trust.config(capsule.config, "The capsule", trusted, opens=False)
+    fault = _misfit(config, capsule)
+    if fault:
+        raise CapsuleError(f"The capsule does not fit its own config: {fault}.")
     values = tuple(value for _, value in capsule.state)
-    names = capsule.names
-    batch = Batch(capsule.step, 0, 0, *parts)
-    return Moment(OmegaConf.create(capsule.config), capsule.step, values, batch, names["words"], names["titles"])
+    batch = Batch(capsule.step, 0, 0, *(np.asarray(part) for part in capsule.batch))
+    moment = Moment(config, capsule.step, values, batch, capsule.names["words"], capsule.names["titles"])
+    own = [(tuple(v.shape), tf.as_dtype(v.dtype)) for v in moment.made(config.numerics.name).state]
+    given = [(value.shape, tf.as_dtype(value.dtype)) for value in values]
+    if own != given:
+        differ = next(
+            (n for n, (a, b) in enumerate(zip(own, given, strict=False)) if a != b), min(len(own), len(given))
+        )
+        raise CapsuleError(
+            f"The capsule does not fit its own config: variable {differ} of its {len(given)} is not that of the "
+            f"{len(own)} which the model has."
+        )
+    return moment
+
+
+def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
+    """What of a capsule is not as its config says, before anything is built: what is built is then no larger than what
+    the file holds."""
+    if not {"words", "titles"} <= set(capsule.names):
+        return "it has no names of words and titles"
+    n_words, n_titles = (len(capsule.names[name]) for name in ("words", "titles"))
+    shapes = [value.shape for _, value in capsule.state]
+    words = next((shape for shape in shapes if len(shape) == 2 and shape[0] == n_words), None)
+    if words is None or (n_titles, words[1]) not in shapes:
+        return "it has no two embeddings with a row for each of its names"
+    if (config.model.width, words[1], config.model.filters) not in shapes:
+        return f"it has no kernel of {config.model.filters} filters, {config.model.width} wide"
+    batch = capsule.batch
+    if not isinstance(batch, (tuple, list)) or len(batch) != 3 or not all(isinstance(x, tf.Tensor) for x in batch):
+        return "its batch is not text, right titles and negatives"
+    size = batch[0].shape[0] if batch[0].shape.rank else 0
+    wide = (config.corpus.window, 1, config.training.negatives)
+    for part, width, rows in zip(batch, wide, (n_words, n_titles, n_titles), strict=True):
+        if part.dtype != tf.int32 or tuple(part.shape) != (size, width) or not size:
+            return f"a part of its batch is {part.dtype.name} of shape {tuple(part.shape)}"
+        if tf.reduce_min(part) < 0 or tf.reduce_max(part) >= rows:
+            return "its batch names rows that its embeddings do not have"
+    return None
 
 
 def _of_interest(prepared: experiment.Prepared) -> int:
@@ -312,10 +367,14 @@ def _placements(config: DictConfig) -> dict:
     """{name: function bound to its epsilon}: the run's own, and every one in conf/similarity with its own epsilon."""
     files = sorted((schema.conf_dir() / "similarity").glob("*.yaml"))
     nodes = {node.name: node for node in (*map(OmegaConf.load, files), config.similarity)}
-    return {name: _placement(node.function, node.get("epsilon")) for name, node in nodes.items()}
+    return {
+        name: _placement(node.function, node.get("epsilon"), *contents.functions("", node.function).values())
+        for name, node in nodes.items()
+    }
 
 
 @lru_cache(maxsize=64)  # the same object for the same placement: what is compiled for it is found again
-def _placement(function: str, epsilon: float | None):
-    found = pkgutil.resolve_name(function)
+def _placement(function: str, epsilon: float | None, *sources: str):
+    """sources: digests of what the function's name leads to, so that one that has changed is another."""
+    found = contents.resolved(function)
     return found if epsilon is None else partial(found, epsilon=epsilon)

@@ -178,13 +178,23 @@ def planned(config: DictConfig) -> Plan:
         from zeronorm import tracking
 
         try:
-            found = tracking.finished(tracking.connect(jobs[0]), jobs[0])
+            found = tracking.finished(tracking.connect(jobs[0]), jobs[0], set(identities))
         except tracking.TrackingError as error:
             raise schema.ConfigError(str(error)) from error
-        finished = {number: found[sha] for number, sha in enumerate(identities) if sha in found}
+        _compare_code(tracking.otherwise(found.values()))
+        finished = {number: found[sha].info.run_id for number, sha in enumerate(identities) if sha in found}
     missing = [number for number in range(len(jobs)) if number not in finished]
     kept = ([items[number] for number in missing] for items in (jobs, configs, overrides))
     return Plan(jobs[0], *kept, missing, finished)
+
+
+def _compare_code(said: str) -> None:
+    """Says how the code of the runs that are taken over differs from this; a reproduction of it is refused unless it is
+    asked for."""
+    if said and command[:1] == ["reproduce"] and "--other-code" not in command:
+        raise schema.ConfigError(f"{said} To reproduce is to run this code: drop --only-missing, or add --other-code.")
+    if said:
+        console.print(said)
 
 
 class Sweep:

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from functools import cache
@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 import psutil
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from zeronorm import config as schema
-from zeronorm import failure
+from zeronorm import contents, failure
 
 if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
     from zeronorm.experiment import Result
@@ -40,6 +40,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
+MOST_OF_A_CONFIG = 1_000_000  # characters: more than `trust.config` takes
 ADOPTED = "sweep."  # tag, with the id of a later sweep: the run's place in that one
 ERROR, ERROR_LINE = "error", "error.line"  # tags of a failed run: why, and the line of the user's code
 LOCKED = 60.0  # seconds to wait for another process that opens the same store
@@ -127,6 +128,7 @@ def provenance() -> dict[str, str]:
         "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{library} {version(library)}" for library in LIBRARIES)]
         ),
+        "code.sha": contents.folder(Path(__file__).parent, "*.py"),  # also of changes that are not committed
         **commit(),
     }
 
@@ -263,9 +265,13 @@ def thinned(curve: np.ndarray, points: int) -> np.ndarray:
     return kept[~inside]
 
 
-def finished(client: MlflowClient, config: DictConfig) -> dict[str, str]:
-    """{identity: run id} of the newest finished run of each config in the experiment of `config`'s study."""
-    found: dict[str, str] = {}
+WHOLE = {"config.yaml", "audit.json", "nan_events.json", "curves.csv.gz", "metrics.json"}  # of a finished run
+
+
+def finished(client: MlflowClient, config: DictConfig, wanted: Collection[str]) -> dict[str, Run]:
+    """{identity: run} of the newest finished run of each wanted identity in the experiment of `config`'s study; one
+    whose artifacts are gone does not count."""
+    found: dict[str, Run] = {}
     token = None
     while True:
         page = client.search_runs(
@@ -276,10 +282,46 @@ def finished(client: MlflowClient, config: DictConfig) -> dict[str, str]:
             page_token=token,
         )
         for run in page:
-            found.setdefault(run.data.tags["config.sha"], run.info.run_id)
+            sha = run.data.tags.get("config.sha")
+            if sha in wanted and sha not in found and _whole(client, run):
+                found[sha] = run
         token = page.token
         if not token:
             return found
+
+
+def _whole(client: MlflowClient, run: Run) -> bool:
+    try:
+        files = client.list_artifacts(run.info.run_id)
+    except (MlflowException, OSError):
+        return False
+    return {file.path for file in files if file.file_size != 0} >= WHOLE  # None: a store that does not say
+
+
+def otherwise(runs: Collection[Run]) -> str:
+    """How runs that are taken over differ from what would be made now, in a line: of other code or other versions;
+    empty where none does."""
+    now = _code(provenance())
+    differing = [code for code in (_code(run.data.tags) for run in runs) if code != now]
+    said = []
+    for key in dict.fromkeys(key for code in (*differing, now) for key in code):
+        values = sorted({code.get(key, "none") for code in differing})
+        if values != [now.get(key, "none")]:
+            said.append(f"{key} {' or '.join(values)} (now {now.get(key, 'none')})")
+    if not differing:
+        return ""
+    return f"{len(differing)} of the {len(runs)} runs taken over are of other code or libraries: {', '.join(said)}."
+
+
+def _code(tags: Mapping[str, str]) -> dict[str, str]:
+    """What besides its options made a run, of its tags: {commit, uncommitted changes, source, library: version}."""
+    versions = (entry.rpartition(" ") for entry in tags.get("versions", "").split(", "))
+    return {
+        "commit": tags.get("git.commit", "unknown")[:12],
+        "uncommitted changes": tags.get("git.dirty", "unknown"),
+        "source": tags.get("code.sha", "unknown")[:12],
+        **{library: number for library, _, number in versions if library},
+    }
 
 
 def adopt(client: MlflowClient, sweep: Run, runs: dict[int, str]) -> None:
@@ -390,12 +432,15 @@ def seconds(run: Run) -> float:
     return (run.info.end_time - run.info.start_time) / 1000
 
 
-def config_of(client: MlflowClient, run_id: str) -> tuple[DictConfig, dict[str, str]]:
-    """(the config, the tags) of a run. Raises TrackingError if the store has no such run, or it has no config."""
+def config_of(client: MlflowClient, run_id: str) -> tuple[str, dict[str, str]]:
+    """(the config as YAML, which `trust.config` reads; the tags) of a run. Raises TrackingError if the store has no
+    such run, or it has no config."""
     try:
         tags = client.get_run(run_id).data.tags
         with TemporaryDirectory() as folder:
-            return OmegaConf.load(client.download_artifacts(run_id, "config.yaml", folder)), tags
+            downloaded = client.download_artifacts(run_id, "config.yaml", folder)
+            with open(downloaded, encoding="utf-8", errors="replace") as file:
+                return file.read(MOST_OF_A_CONFIG), tags
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"The store has no run {run_id} with a config.yaml ({_first_line(error)}): give the id of a run of "

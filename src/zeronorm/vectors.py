@@ -1,6 +1,6 @@
 """gensim vectors -> the two embedding matrices as people build them: zeros, filled where gensim has the word."""
 
-from collections.abc import Callable
+import hashlib
 
 import numpy as np
 
@@ -31,35 +31,16 @@ def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int,
     return model.wv
 
 
-def keyed_vectors(corpus: Corpus, path: str, format: str):
+def keyed_vectors(corpus: Corpus, path: str, format: str | None = None):
     """gensim KeyedVectors read from a file.
 
-    format: gensim (KeyedVectors.save), word2vec (text), word2vec_binary, glove (text without a header) or fasttext
-    (Facebook's .bin, without its subword vectors).
+    format: null (found from the file's bytes), word2vec (text), word2vec_binary, glove (text without a header),
+    fasttext (Facebook's .bin, without its subword vectors), any of them compressed by gzip, bzip2 or xz; or gensim
+    (KeyedVectors.save), a pickle, which is opened only when it is asked for by name.
     """
-    from gensim.models import KeyedVectors
-    from gensim.models.fasttext import load_facebook_vectors
+    from zeronorm import vectorfiles
 
-    readers: dict[str, Callable] = {
-        "gensim": KeyedVectors.load,
-        "word2vec": KeyedVectors.load_word2vec_format,
-        "word2vec_binary": lambda name: KeyedVectors.load_word2vec_format(name, binary=True),
-        "glove": lambda name: KeyedVectors.load_word2vec_format(name, no_header=True),
-        "fasttext": load_facebook_vectors,
-    }
-    if format not in readers:
-        raise VectorsError(f"vectors.source.format={format} is unknown: use one of {', '.join(readers)}.")
-    try:
-        found = readers[format](path)
-    except Exception as error:  # each format fails in its own way (pickle, struct, ValueError, ...)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        others = ", ".join(name for name in readers if name != format)
-        raise VectorsError(
-            f"{path} cannot be read as vectors.source.format={format} ({reason}); the other formats: {others}."
-        ) from error
-    if not isinstance(found, KeyedVectors):
-        raise VectorsError(f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv instead.")
-    return found
+    return vectorfiles.read(path, format)
 
 
 def matrix(vectors, names: list[str], dtype: str) -> np.ndarray:
@@ -79,6 +60,13 @@ def matrix(vectors, names: list[str], dtype: str) -> np.ndarray:
 def zero_rows(rows: np.ndarray) -> np.ndarray:
     """bool [n]: which rows of [n, d] are exactly zero."""
     return ~rows.any(axis=1)
+
+
+def digest(rows: np.ndarray) -> str:
+    """SHA-256 of a matrix [n, d] as a model starts from it, in float32: two runs with the same one had the same."""
+    with np.errstate(over="ignore"):  # float64 rows that float32 has no room for are inf there
+        cast = np.ascontiguousarray(rows, dtype="<f4")
+    return hashlib.sha256(str(cast.shape).encode() + cast.tobytes()).hexdigest()
 
 
 def normalised(rows: np.ndarray) -> np.ndarray:

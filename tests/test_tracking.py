@@ -1,0 +1,81 @@
+"""Which runs of a store are taken over as finished, and what is said of them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from zeronorm import tracking
+
+NOW = {"git.commit": "a" * 40, "git.dirty": "false", "code.sha": "c" * 64}
+NOW["versions"] = "Python 3.11.7, numpy 2.4.6, hydra-core 1.3.8"
+
+
+class Page(list):
+    token = None
+
+
+def run(sha, run_id, **tags):
+    return SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=SimpleNamespace(tags={"config.sha": sha, **tags}))
+
+
+class Store:
+    """Answers as an MLflow client: {run id: {artifact: size}}, newest first."""
+
+    def __init__(self, runs, artifacts):
+        self.runs, self.artifacts = runs, artifacts
+
+    def search_runs(self, *_, **__):
+        return Page(self.runs)
+
+    def list_artifacts(self, run_id):
+        if run_id not in self.artifacts:
+            raise OSError("gone")
+        return [SimpleNamespace(path=path, file_size=size) for path, size in self.artifacts[run_id].items()]
+
+
+def test_a_run_without_its_artifacts_is_not_finished(monkeypatch):
+    monkeypatch.setattr(tracking, "experiment_id", lambda client, config: "1")
+    whole = dict.fromkeys(tracking.WHOLE, 10)
+    artifacts = {
+        "whole": whole | {"autopsy.md": 1}, "older": whole, "empty": whole | {"metrics.json": 0},
+        "lacks": {"config.yaml": 10}, "unsaid": dict.fromkeys(tracking.WHOLE),
+    }  # fmt: skip
+    runs = [
+        run("a", "empty"), run("a", "whole"), run("a", "older"), run("b", "lacks"), run("c", "gone"),
+        run("d", "unsaid"), run("e", "whole"),
+    ]  # fmt: skip
+    found = tracking.finished(Store(runs, artifacts), None, ["a", "b", "c", "d"])
+    assert {sha: of.info.run_id for sha, of in found.items()} == {"a": "whole", "d": "unsaid"}
+
+
+SAID = {
+    "the same": ({}, ""),
+    "commit": ({"git.commit": "b" * 40}, "commit bbbbbbbbbbbb (now aaaaaaaaaaaa)"),
+    "dirty": ({"git.dirty": "true"}, "uncommitted changes true (now false)"),
+    "version": ({"versions": "Python 3.11.7, numpy 2.4.5, hydra-core 1.3.8"}, "numpy 2.4.5 (now 2.4.6)"),
+    "library": ({"versions": "Python 3.11.7, numpy 2.4.6"}, "hydra-core none (now 1.3.8)"),
+    "nothing known": ({"versions": ""}, "Python none (now 3.11.7), numpy none (now 2.4.6), hydra-core none"),
+    "edited": ({"git.dirty": "true", "code.sha": "d" * 64}, "changes true (now false), source dddddddddddd (now cccc"),
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_other_code_is_said(monkeypatch, what):
+    monkeypatch.setattr(tracking, "provenance", lambda: NOW)
+    tags, said = SAID[what]
+    line = tracking.otherwise([run("a", "1", **NOW), run("b", "2", **NOW | tags), run("c", "3", **NOW | tags)])
+    assert said in line and line.startswith("2 of the 3 runs taken over are of other code" if said else "")
+
+
+def test_uncommitted_changes_are_told_apart_by_the_source(monkeypatch):
+    dirty = NOW | {"git.dirty": "true"}
+    monkeypatch.setattr(tracking, "provenance", lambda: dirty)
+    assert tracking.otherwise([run("a", "1", **dirty)]) == ""
+    assert "source dddddddddddd" in tracking.otherwise([run("a", "1", **dirty | {"code.sha": "d" * 64})])
+
+
+def test_the_source_is_among_what_a_run_says(monkeypatch):
+    assert (
+        len(tracking.provenance()["code.sha"]) == 64
+        and tracking.otherwise([run("a", "1", **tracking.provenance())]) == ""
+    )
