@@ -23,8 +23,9 @@ class Report:
     optimizer, data, weights or divergence; "" where nothing is non-finite, or nothing could be followed. harmful:
     whether a weight was poisoned as it was trained. guilty: most likely first; of a step that only the other compiler
     poisons, those of that one. kernels, xla: whether the step fails under each; None where it cannot be computed so.
-    refused: {"kernels" or "xla": why it does not compute the step}. losses: {"kernels" or "xla": what the loss is that
-    is differentiated: "NaN", "infinite", or "" where it is finite}, of each that computed the step.
+    refused: {"kernels" or "xla": why it does not compute the step}. losses: {"kernels" or "xla": what
+    the loss is that is differentiated: "NaN", "infinite", or "" where it is finite}, of each that
+    computed the step.
     jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed:
     operations that got a NaN and gave something finite. cures: what makes the step finite, and what does not. history:
     [{step, loss, norm/WEIGHT}, ...] of the steps before, the loss as Keras shows it. positions: of the first guilty
@@ -50,8 +51,8 @@ class Report:
 
     @property
     def examined_under(self) -> str:
-        """Who computed the values and the cures: as trained, or, where that is finite or refuses the step, the other.
-        """
+        """Who computed the values and the cures: as trained, or, where that is finite or refuses the
+        step, the other."""
         fails = {False: self.kernels, True: self.xla}
         return "XLA" if _examined(self.jit_compile, fails, self.losses) else "the kernels"
 
@@ -99,8 +100,9 @@ NAMES = {jit: f"the step under {who}" for jit, who in WHO.items()}
 
 
 def _examined(trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[str, str]) -> bool:
-    """Whether it is XLA under which a step is examined. That is as it was trained (`trained`), or the other one, where
-    that alone computes the step, loses weights, or loses the loss. fails, losses: as in `Report`."""
+    """Whether it is XLA under which a step is examined. That is as it was trained (`trained`), or the
+    other one, where that alone computes the step, loses weights, or loses the loss. fails, losses: as in
+    `Report`."""
     other = not trained
     if fails[trained] or fails[other] is None:
         return trained
@@ -131,14 +133,15 @@ def report(
     if outcomes is None:
         outcomes = {jit: doing(NAMES[jit], trial) for jit, trial in trials.items()}
     fails = {jit: None if outcome is None else bool(outcome) for jit, outcome in outcomes.items()}
-    refused = {FIELDS[jit]: trial.refused for jit, trial in trials.items() if fails[jit] is None and trial.refused}
+    refusing = {jit: trial.refused for jit, trial in trials.items() if fails[jit] is None}
+    refused = {FIELDS[jit]: why for jit, why in refusing.items() if why}
     losses = {FIELDS[jit]: trial.loss for jit, trial in trials.items() if trial.loss is not None}
     trained = subject.jit_compile
     examined = _examined(trained, fails, losses)
     subject = replace(subject, jit_compile=examined)
     if FIELDS[examined] in refused:  # by both: there is nothing to look into
-        left_out = tuple(doing.left_out)
-        return Report(step, "", False, (), None, None, trained, {}, left_out=left_out, refused=refused, **more)
+        more |= {"left_out": tuple(doing.left_out), "refused": refused}
+        return Report(step, "", False, (), None, None, trained, {}, **more)
     traced = traced or doing(
         "the step as a graph (none of it may read values in Python, as .numpy() does)",
         steptrace.trace,
@@ -277,7 +280,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"and {more} more operation{'s' if more > 1 else ''}"
     yield ""
     for name, fails, trained in report.verdicts():
-        yield from _wrapped(f"{name}: {_verdict(report, name, fails)}{' (as trained)' if trained else ''}")
+        as_trained = " (as trained)" if trained else ""
+        yield from _wrapped(f"{name}: {_verdict(report, name, fails)}{as_trained}")
     if report.swallowed:
         yield from _wrapped(f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}.")
     if report.cures:
@@ -299,7 +303,8 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _opening(report: Report) -> str:
-    """What became of the step, as it was trained and, where that is finite or refused, under the other compiler."""
+    """What became of the step, as it was trained and, where that is finite or refused, under the other
+    compiler."""
     weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
     weights += f" and {len(report.lost) - SHOWN} more" if len(report.lost) > SHOWN else ""
     trained, other = report.jit_compile, not report.jit_compile
@@ -311,13 +316,15 @@ def _opening(report: Report) -> str:
         return f"{step} made values of these variables non-finite: {weights}."
     if fails[trained] is None:
         why = report.refused.get(FIELDS[trained])
-        said = f"{_refuses(trained)} this step: {why}" if why else f"{step} could not be computed as it was trained."
+        said = f"{step} could not be computed as it was trained."
+        said = f"{_refuses(trained)} this step: {why}" if why else said
         return f"{said} {_elsewhere(report, other, 'makes', weights)}".strip()
+    elsewhere = _elsewhere(report, other, "would make", weights)
     if loss or (loss is None and report.guilty and not report.disagreement):
         said = f"{step} has a non-finite loss, and poisons no weight."
-        return f"{said} {_elsewhere(report, other, 'would make', weights)}" if fails[other] else said
+        return f"{said} {elsewhere}" if fails[other] else said
     if fails[other] or report.losses.get(FIELDS[other]):
-        return f"{step} is finite as it was trained. {_elsewhere(report, other, 'would make', weights)}"
+        return f"{step} is finite as it was trained. {elsewhere}"
     return f"{step} is finite."
 
 
@@ -328,9 +335,11 @@ def _elsewhere(report: Report, other: bool, makes: str, weights: str) -> str:
         why = report.refused.get(FIELDS[other])
         return f"{_refuses(other)} it too: {why}" if why else ""
     if fails:
-        of_loss = f"; the loss is {loss}" if loss else ""
-        return f"Under {WHO[other]} it {makes} values of these variables non-finite: {weights}{of_loss}."
-    return f"Under {WHO[other]} it poisons no weight, but the loss is {loss}." if loss else f"Under {WHO[other]} it is finite."
+        said = f"it {makes} values of these variables non-finite: {weights}"
+        said += f"; the loss is {loss}" if loss else ""
+    else:
+        said = f"it poisons no weight, but the loss is {loss}" if loss else "it is finite"
+    return f"Under {WHO[other]} {said}."
 
 
 def _refuses(jit_compile: bool) -> str:

@@ -5,7 +5,6 @@ and for its gradient alike, and running the step as the user runs it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,10 +21,11 @@ SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
 
 @dataclass(frozen=True)
 class Cure:
-    """name: what to do. write: as code, where it is code. finite: whether the step with it loses no weight and not the
-    loss; None: not tried. folk: whether it is what people try first, and not a rule for the guilty operation.
-    elsewhere: as finite, under the other of TensorFlow's kernels and XLA, of a rule that is put into the graph. leaves:
-    in words, what is wrong with it where no weight is lost: what becomes of the loss, or why it was not tried."""
+    """name: what to do. write: as code, where it is code. finite: whether the step with it loses no
+    weight and not the loss; None: not tried. folk: whether it is what people try first, and not a rule
+    for the guilty operation. elsewhere: as finite, under the other of TensorFlow's kernels and XLA, of a
+    rule that is put into the graph. leaves: in words, what is wrong with it where no weight is lost: what
+    becomes of the loss, or why it was not tried."""
 
     name: str
     write: str
@@ -56,7 +56,8 @@ def _clipped(function: str, edge: float = 1 - 1e-6) -> Rule:
 
 def _both_bounded(function: str) -> Rule:
     write = f"{function}(tf.clip_by_value(x, -80.0, 80.0))"
-    return Rule("arguments kept from overflowing on either side", write, ((0, "Minimum", 80.0), (0, "Maximum", -80.0)))
+    changes = ((0, "Minimum", 80.0), (0, "Maximum", -80.0))
+    return Rule("arguments kept from overflowing on either side", write, changes)
 
 
 def _bounded(function: str) -> Rule:
@@ -105,24 +106,25 @@ RULES = {
 }
 
 
-def _kept_above_zero(write: str, position: int = 0) -> Rule:
-    return Rule("the argument kept above zero", write.format(f"{SMALL:g}"), ((position, "Maximum", SMALL),))
+def _kept_above_zero(write: str, position: int = 0, what: str = "argument") -> Rule:
+    write = write.format(f"{SMALL:g}")
+    return Rule(f"the {what} kept above zero", write, ((position, "Maximum", SMALL),))
 
 
-STRONGER = {  # where the rule is not enough: an argument that is not at the edge of the domain but beyond it
+STRONGER = {  # where the rule is not enough: arguments that lie beyond the edge of the domain
     "Sqrt": _kept_above_zero("tf.sqrt(tf.maximum(x, {}))"),
     "Rsqrt": _kept_above_zero("tf.math.rsqrt(tf.maximum(x, {}))"),
     "Log": _kept_above_zero("tf.math.log(tf.maximum(x, {}))"),
     "Xlogy": _kept_above_zero("tf.math.xlogy(x, tf.maximum(y, {}))", 1),
-    "Pow": replace(_kept_above_zero("tf.pow(tf.maximum(x, {}), y)"), name="the base kept above zero"),
+    "Pow": _kept_above_zero("tf.pow(tf.maximum(x, {}), y)", what="base"),
     "Sinh": _both_bounded("tf.sinh"),
     "Cosh": _both_bounded("tf.cosh"),
 }
 
 
 def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
-    """The cures for the guilty operations and the folk remedies, most specific first. step: traced from
-    the subject. trial: of the subject, as the user trains."""
+    """The cures for the guilty operations and the folk remedies, most specific first. step: traced
+    from the subject. trial: of the subject, as the user trains."""
     becomes, cures = "becomes" if found.loss_is_finite else "stays", []
     groups = _specific(subject, step, found.guilty, trial), _folk(subject, step, found, trial)
     for group in groups:
@@ -142,8 +144,8 @@ def _could_not(error: Exception) -> str:
 
 
 def _cure(name: str, write: str, outcome: Callable[[], Mapping], folk: bool = False) -> Cure:
-    """A cure that is tried. outcome: gives what the trial says of Cure's finite, elsewhere and leaves. Where it raises
-    the cure is one that was not tried: the others are not lost by it."""
+    """A cure that is tried. outcome: gives what the trial says of Cure's finite, elsewhere and leaves.
+    Where it raises the cure is one that was not tried: the others are not lost by it."""
     try:
         return Cure(name, write, folk=folk, **outcome())
     except Exception as error:
@@ -189,8 +191,8 @@ def _replaced(subject: Subject) -> dict:
 
 
 def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[Cure]:
-    """The rule of each kind of operation among the guilty, tried at all that are of it, and a stronger one where that is
-    not enough; where none is enough, all."""
+    """The rule of each kind of operation among the guilty, tried at all that are of it, and a stronger
+    one where that is not enough; of several kinds, also all together."""
     kinds: dict[str, list[Guilty]] = {}
     for one in guilty:
         kinds.setdefault(one.forward_op_type, []).append(one)
@@ -198,18 +200,19 @@ def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[C
     changes: dict[str, Rule] = {}
 
     def attempt(name: str, write: str, rules: Mapping[str, Rule]) -> Cure:
-        return _cure(name, write, lambda: _verdicts(subject, step, rules) if rules else {"finite": None})
+        untried = {"finite": None}
+        return _cure(name, write, lambda: _verdicts(subject, step, rules) if rules else untried)
 
     for kind, those in kinds.items():
         rule = RULES[kind]
         inside = [one.forward_operation for one in those if one.forward_operation in known]
         if kind in QUOTIENTS:  # an epsilon after a root leaves the root's own gradient singular
             roots = {root.name: root.type for name in inside for root in _root_below(step, name)}
-            for rules in (RULES, STRONGER) if roots else ():
-                write = next(rules[of].write for of in roots.values())
-                at_roots = {name: rules[of] for name, of in roots.items()}
-                below = "epsilon inside the root" if rules is RULES else "the argument kept above zero in the root"
-                cure = attempt(f"{below} below the quotient", write, at_roots)
+            below = {"epsilon inside the root": RULES, "the root's argument kept above zero": STRONGER}
+            for name, rules in below.items() if roots else ():
+                at_roots = {root: rules[of] for root, of in roots.items()}
+                write = next(iter(at_roots.values())).write
+                cure = attempt(f"{name} below the quotient", write, at_roots)
                 yield cure
                 if cure.finite is not False:
                     break
@@ -288,7 +291,7 @@ def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterat
 
 
 def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
-    """Whether the step is finite with the rules, also under the other compiler: as `Cure` has them."""
+    """Whether the step is finite with the rules, also under the other compiler: as `Cure` has it."""
     own, other = (_substituted(subject, step, rules, jit) for jit in (subject.jit_compile, not subject.jit_compile))
     loops = any(operation.type.endswith("While") for operation in step.graph.get_operations())
     if other[0] is None and loops:  # XLA takes no loop that was traced for the kernels
@@ -299,8 +302,9 @@ def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
 
 
 def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_compile: bool) -> tuple[bool | None, str]:
-    """Whether the step is finite with each rule's changes before its forward operation and the gradient of that, None
-    where it cannot be computed so; and what the loss is (NaN, infinite) where it is that alone which is lost."""
+    """Whether the step is finite with each rule's changes before its forward operation and the gradient
+    of that, None where it cannot be computed so; and what the loss is (NaN, infinite) where it is that
+    alone which is lost."""
     if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see harm.Trial
         return None, ""
     held, before = Held(subject.state), lost(subject.weights)
@@ -320,15 +324,16 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_co
 
 
 def _look(graph_def, step: Step, loss: str, kind: str) -> str:
-    """Puts into the graph whether any element of a loss is NaN or infinite (`kind`), a bool of rank 0, and names it: no
-    value of a size that only the data decides, which XLA returns wrongly."""
+    """Puts into the graph whether any element of a loss is NaN or infinite (`kind`), a bool of rank 0,
+    and names it: no value of a size that only the data decides, which XLA returns wrongly."""
     dtype = step.graph.get_tensor_by_name(loss).dtype.as_datatype_enum
     name = f"{loss.replace(':', '_')}/cure_{kind}"
     for part, value in (("flat", [-1]), ("axis", [0])):
         constant = graph_def.node.add(name=f"{name}/{part}", op="Const")
         constant.attr["dtype"].type = tf.int32.as_datatype_enum
         constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.int32))
-    flat = graph_def.node.add(name=f"{name}/row", op="Reshape", input=[_canonical(loss), f"{name}/flat"])
+    given = [_canonical(loss), f"{name}/flat"]
+    flat = graph_def.node.add(name=f"{name}/row", op="Reshape", input=given)
     flat.attr["T"].type = dtype
     flat.attr["Tshape"].type = tf.int32.as_datatype_enum
     graph_def.node.add(name=f"{name}/each", op=kind, input=[flat.name]).attr["T"].type = dtype

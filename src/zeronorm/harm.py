@@ -155,15 +155,16 @@ class Trial:
     def __init__(self, subject: Subject, jit_compile: bool):
         self.subject, self._before = subject, lost(subject.weights)
         self.refused = ""  # why the last step could not be computed, where it could not
-        self.loss: str | None = None  # of the last step that was computed: NaN, infinite, or "" where it is finite
+        self.loss: str | None = None  # of the last step: NaN, infinite, "" where finite; None: none
         settings = ("clipnorm", "global_clipnorm", "clipvalue", "epsilon")
-        optimizers = [each for o in subject.optimizers for each in (o, getattr(o, "inner_optimizer", o))]
+        pairs = ((o, getattr(o, "inner_optimizer", o)) for o in subject.optimizers)
+        optimizers = [optimizer for pair in pairs for optimizer in pair]
         key = (jit_compile, *(getattr(o, name, None) for o in optimizers for name in settings))
         if subject.eager and not jit_compile:
             self._step = steptrace.judged(subject.step)
         else:
             step = steptrace.judged(subject.step)
-            made = tf.function(step, jit_compile=jit_compile, autograph=False)  # traced when it is called
+            made = tf.function(step, jit_compile=jit_compile, autograph=False)  # traced when called
             self._step = subject.compiled.setdefault(key, made)
         # XLA ends the whole process over a text (TensorFlow 2.21: tensor.cc, DataTypeCanUseMemcpy)
         self._impossible = jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors)

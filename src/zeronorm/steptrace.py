@@ -138,8 +138,9 @@ def trace(
 
 @contextmanager
 def replaced(owner, name: str, value) -> Iterator[None]:
-    """Gives an object or a class another attribute until the block ends. Then it has the very object of before again,
-    or no attribute of its own where it had none. Past `__setattr__`, by which Keras keeps track of what is set."""
+    """Gives an object or a class another attribute until the block ends. Then it has the very object of
+    before again, or no attribute of its own where it had none. Past `__setattr__`, by which Keras keeps
+    track of what is set."""
     own = vars(owner)
     had, before = name in own, own.get(name)
     _put(owner, name, value)
@@ -162,8 +163,9 @@ def _put(owner, name: str, value) -> None:
 
 
 def judged(step: Callable) -> Callable:
-    """The step, returning of the losses that it differentiates whether one is NaN and whether one is infinite: bool
-    [2]. Those that are differentiated inside of a branch, a loop or a function are not seen."""
+    """The step, returning of the losses that it differentiates whether one is NaN and whether one is
+    infinite: bool [2]. Those that are differentiated inside of a branch, a loop or a function are not
+    seen."""
 
     def taken(data):
         losses, gradient, graph = [], tf.GradientTape.gradient, tf.compat.v1.get_default_graph()
@@ -350,7 +352,7 @@ class _Observer:
             with self._noting(self.gradient):
                 found = tape_gradient(tape, target, *args, **kwargs)
             targets = [tensor for tensor in tf.nest.flatten(target) if _symbolic(tensor)]
-            self.losses += [tensor.name for tensor in targets if tensor.graph is whole]  # none inside of a body
+            self.losses += [tensor.name for tensor in targets if tensor.graph is whole]  # of no body
             return found
 
         def differentiated(kind, attributes, number, inputs, outputs, out_grads, skipped, scope):
@@ -375,9 +377,8 @@ class _Observer:
             until.callback(pywrap_tfe.TFE_Py_RegisterGradientFunction, rule)
             pywrap_tfe.TFE_Py_RegisterGradientFunction(differentiated)
             until.enter_context(replaced(tf.GradientTape, "gradient", gradient))
-            of_keras = keras.optimizers.Optimizer
-            applies = [(of_keras, of_keras.apply), *((optimizer, optimizer.apply) for optimizer in optimizers)]
-            for owner, apply in applies:
+            owners = [keras.optimizers.Optimizer, *optimizers]
+            for owner, apply in [(owner, owner.apply) for owner in owners]:
                 until.enter_context(replaced(owner, "apply", noted(apply)))
             yield
 

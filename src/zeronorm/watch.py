@@ -29,14 +29,14 @@ LARGE_EVERY = 10
 UNREPEATABLE = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial", "PyFunc", "EagerPyFunc")
 NUMBERS = 64  # variables of one element that are noted before each step
 INSTEAD = (
-    "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the loop's own step, or "
-    "zeronorm.examine(model, x, y) before a step; both take a compiled model"
+    "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the loop's own "
+    "step, or zeronorm.examine(model, x, y) before a step; both take a compiled model"
 )
 NO_FIT = f"zeronorm.Autopsy watches model.fit, and no fit of this model is under way: {INSTEAD}."
-UNWATCHED = f"zeronorm.Autopsy sees nothing of this training, whose steps are not those of model.fit: {INSTEAD}."
+UNWATCHED = f"zeronorm.Autopsy did not see these training steps, which are not model.fit's own: {INSTEAD}."
 NO_TRAINING = (
-    "zeronorm.Autopsy watches model.fit, and does nothing in {}, which changes no weight: leave it out here, or ask "
-    "zeronorm.examine(model, x, y) about a training step."
+    "zeronorm.Autopsy watches model.fit, and does nothing in {}, which changes no weight: leave it out "
+    "here, or ask zeronorm.examine(model, x, y) about a training step."
 )
 
 
@@ -50,10 +50,9 @@ class Autopsy(keras.callbacks.Callback):
     `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
     one that did not. After a weight was poisoned nothing is watched any more.
 
-    Raises ValueError where Keras does not run on TensorFlow; at the start of a training that is not
-    `fit` of a Keras model, is distributed over several devices or has two of these; and where `names`
-    are not the rows of a weight of the model, if it is built. Warns where steps are taken that it
-    cannot see.
+    Raises ValueError where Keras does not run on TensorFlow; at the start of a training that is not `fit`
+    of a Keras model, is distributed over several devices or has two of these; and where `names` are not
+    the rows of a weight of the model, if it is built. Warns where steps are taken that it cannot see.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Autopsy(keras.callbacks.Callback):
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.report: autopsy.Report | None = None
         self._steps: _Steps | None = None
-        self._over: bool | None = None  # whether there is nothing more to watch for; None outside of a fit
+        self._over: bool | None = None  # whether all is seen that is watched for; None: in no fit
         self._warned = False
 
     def set_model(self, model) -> None:
@@ -91,7 +90,7 @@ class Autopsy(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None, *others, **more) -> None:
         model = self.model
-        if not isinstance(model, keras.Model) or not _fitting(model):  # another host, a loop by hand
+        if not isinstance(model, keras.Model) or not _fitting(model):
             raise ValueError(NO_FIT)
         _check_one_device(model, "zeronorm.Autopsy")
         if model.built:
@@ -148,8 +147,8 @@ class Autopsy(keras.callbacks.Callback):
         self._warned = True
 
     def _take_hold(self) -> None:
-        """Puts itself before the model's train_function: also before one that is made, or made anew, by a callback or
-        an own `make_train_function` after the fit has begun."""
+        """Puts itself before the model's train_function: also before one that is made, or made anew,
+        by a callback or an own `make_train_function` after the fit has begun."""
         now = self.model.train_function
         if now is not None and getattr(now, "__self__", None) is not self:
             self._train, self.model.train_function = now, self._watched
@@ -170,7 +169,7 @@ class Autopsy(keras.callbacks.Callback):
     def _watched(self, iterator):
         """As the model's own train_function: some steps, and their logs."""
         self._fresh = False
-        of_fit = hasattr(iterator, "element_spec")  # else of train_on_batch, which a callback may call
+        of_fit = hasattr(iterator, "element_spec")  # not of train_on_batch, which callbacks may call
         if not self._begun:  # another fit than the one that was watched, which was interrupted
             self._let_go()
         if self._over or not (self._begun and of_fit):
@@ -333,14 +332,14 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
 
 def _check_backend(who: str) -> None:
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"{who} needs Keras on TensorFlow; this is {keras.backend.backend()}: set KERAS_BACKEND=tensorflow."
-        )
+        now, then = keras.backend.backend(), "set KERAS_BACKEND=tensorflow"
+        raise ValueError(f"{who} needs Keras on TensorFlow; this is {now}: {then}.")
 
 
 def _check_one_device(model: keras.Model, who: str) -> None:
     if model.distribute_strategy.num_replicas_in_sync > 1:
-        raise ValueError(f"{who} takes a model on one device; this one is distributed over several.")
+        which = "this one is distributed over several"
+        raise ValueError(f"{who} takes a model on one device; {which}.")
 
 
 def _check_model(model, who: str) -> None:
@@ -587,7 +586,8 @@ def _fits() -> Iterator[dict]:
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "fit":
-            yield {**frame.f_locals, "": frame.f_locals.get(next(iter(frame.f_code.co_varnames), None))}
+            first = next(iter(frame.f_code.co_varnames), None)
+            yield {**frame.f_locals, "": frame.f_locals.get(first)}
         frame = frame.f_back
 
 
@@ -598,7 +598,8 @@ def _fitting(model) -> bool:
 
 def _in_keras_fit() -> dict | None:
     """The arguments of Keras's `fit`, where it is under way. A callback is not told them."""
-    return next((found for found in _fits() if {"x", "shuffle", "validation_split"} <= found.keys()), None)
+    arguments = {"x", "shuffle", "validation_split"}
+    return next((found for found in _fits() if arguments <= found.keys()), None)
 
 
 def _in_order() -> bool:
@@ -606,7 +607,8 @@ def _in_order() -> bool:
     given = _in_keras_fit()
     if given is None:
         return False
-    return not given["shuffle"] and all(isinstance(x, (np.ndarray, tf.Tensor)) for x in tf.nest.flatten(given["x"]))
+    arrays = tf.nest.flatten(given["x"])
+    return not given["shuffle"] and all(isinstance(x, (np.ndarray, tf.Tensor)) for x in arrays)
 
 
 def _unique(items):
