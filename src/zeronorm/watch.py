@@ -305,9 +305,12 @@ def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> au
         raise ValueError("zeronorm.examine takes a training step, and this model's loss needs y: examine(model, x, y).")
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
-    if not model.built:
-        model(data[0])
     optimizer = model.optimizer
+    with model.distribute_strategy.scope():  # in which variables are made
+        if not model.built:
+            model(data[0])
+        if isinstance(optimizer, keras.optimizers.Optimizer) and tf.distribute.has_strategy():
+            optimizer.build(model.trainable_variables)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
     return autopsy.report(subject_of(model, data, names), step)
 
