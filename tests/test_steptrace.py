@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import backprop
 
+import zeronorm
 from zeronorm import lineage, steptrace
 
 
@@ -52,6 +53,99 @@ def test_tracing_changes_nothing_and_leaves_nothing_behind(step):
     steptrace.trace(one, batch, [optimizer])
     assert (optimizer.apply, tf.GradientTape.gradient, backprop._gradient_function) == (apply, gradient, rule)
     np.testing.assert_array_equal(weight, [1, 2])
+
+
+class Own(keras.optimizers.SGD):
+    def apply(self, grads, trainable_variables=None):
+        return super().apply(grads, trainable_variables)
+
+
+def given_an_apply():
+    """An optimizer whose user has put an `apply` of their own on it."""
+    made = keras.optimizers.SGD(0.5)
+    apply = made.apply
+    made.apply = lambda *arguments, **more: apply(*arguments, **more)
+    return made
+
+
+OPTIMIZERS = {
+    "plain": lambda: [keras.optimizers.SGD(0.5)],
+    "own_class": lambda: [Own(0.5)],
+    "own_attribute": lambda: [given_an_apply()],
+    "scaled": lambda: [keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())],
+    "scaled_own_attribute": lambda: [keras.optimizers.LossScaleOptimizer(given_an_apply())],
+    "two": lambda: [given_an_apply(), keras.optimizers.Adam()],
+    "twice": lambda: [given_an_apply()] * 2,
+}
+
+
+def attributes(optimizers) -> list[dict]:
+    """What everything that is patched holds, object by object: strong references, so that no id comes again."""
+    inner = [each.inner_optimizer for each in optimizers if hasattr(each, "inner_optimizer")]
+    classes = [cls for each in (*optimizers, *inner) for cls in type(each).__mro__]
+    return [dict(vars(owner)) for owner in (*optimizers, *inner, *classes, tf.GradientTape, backprop)]
+
+
+def same(before: list[dict], after: list[dict]) -> bool:
+    pairs = list(zip(before, after, strict=True))
+    return all(was.keys() == now.keys() and all(was[name] is now[name] for name in was) for was, now in pairs)
+
+
+@pytest.mark.parametrize("raises", [None, "before", "after"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_everything_patched_is_the_very_object_again(name, raises):
+    """Also where tracing raises, before or after the optimizers were called."""
+    weight, optimizers = keras.Variable(np.float32([1, 2])), OPTIMIZERS[name]()
+    for optimizer in optimizers:
+        optimizer.build([weight])
+
+    def one(points):
+        if raises == "before":
+            raise RuntimeError("before")
+        for optimizer in optimizers:
+            with tf.GradientTape() as tape:
+                loss = optimizer.scale_loss(tf.reduce_mean(distance(points, weight.value)))
+            optimizer.apply(tape.gradient(loss, [weight.value]), [weight])
+        if raises:
+            raise RuntimeError("after")
+
+    batch = tf.constant([[4.0, 6.0]])
+    if not raises:  # TensorFlow keeps some things of the first call
+        tf.function(one, autograph=False).get_concrete_function(batch)
+    before = attributes(optimizers)
+    traced = [lambda: steptrace.trace(one, batch, optimizers)]
+    traced += [lambda: tf.function(steptrace.judged(one), autograph=False)(batch)]
+    for of in traced:
+        if raises:
+            with pytest.raises(RuntimeError, match=raises):
+                of()
+        else:
+            of()
+        assert same(before, attributes(optimizers))
+
+
+def test_cures_and_verdicts_leave_model_and_optimizer_as_they_were():
+    """An optimizer in two models, with an `apply` and a clipnorm of the user's own, whose step loses a weight."""
+    optimizer = given_an_apply()
+    own = optimizer.apply
+    models = [keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]) for _ in range(2)]
+    optimizer.build([variable for model in models for variable in model.trainable_variables])
+    for model in models:
+        model.compile(optimizer, lambda y, p: tf.sqrt(tf.reduce_mean(tf.square(p - p), -1)))
+        model.make_train_function()
+    x = np.ones((2, 1), np.float32)
+    zeronorm.examine(models[0], x, x)  # Keras builds metrics and losses in the first step
+    owners = [*optimizers_and_models(optimizer, models)]
+    before, weights = [dict(vars(owner)) for owner in owners], [m.get_weights() for m in models]
+    found = zeronorm.examine(models[0], x, x)
+    assert found.harmful and {cure.write for cure in found.cures} >= {"clipnorm=1.0", "clipvalue=1.0"}
+    assert same(before, [dict(vars(owner)) for owner in owners]) and optimizer.apply is own
+    for was, model in zip(weights, models, strict=True):
+        np.testing.assert_array_equal(was, model.get_weights())
+
+
+def optimizers_and_models(optimizer, models):
+    return optimizer, *models, *(layer for model in models for layer in model.layers), type(optimizer)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -1,6 +1,11 @@
 """The callback harms nothing: not a healthy training, not one that dies, not one in which it fails itself."""
 
 import json
+import subprocess
+import sys
+import types
+import warnings
+from functools import partial
 
 import keras
 import numpy as np
@@ -212,3 +217,218 @@ def test_a_batch_of_texts_is_not_given_to_xla():
     model.fit(words, y, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
     assert (watch.report.step, watch.report.birth, watch.report.xla) == (1, "data", None)
     assert watch.report.guilty[0].operation == "y" and watch.report.guilty[0].examples == (5,)
+
+
+def with_tape(model, x, y):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(x) - y))
+    optimizer = keras.optimizers.SGD()
+    optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+
+def on_batch(model, x, y):
+    model.train_on_batch(x, y)
+
+
+def whole(hooks, step):
+    """A loop by hand with all hooks, of which it ends after two steps."""
+    hooks.on_train_begin()
+    hooks.on_epoch_begin(0)
+    batches_alone(hooks, step)
+    hooks.on_epoch_end(0)
+    hooks.on_train_end()
+
+
+def batches_alone(hooks, step):
+    for batch in range(2):
+        hooks.on_train_batch_begin(batch)
+        step()
+        hooks.on_train_batch_end(batch)
+
+
+def begin_alone(hooks, step):
+    hooks.on_train_begin()
+    step()
+
+
+def epochs_alone(hooks, step):
+    hooks.on_epoch_begin(0)
+    step()
+    hooks.on_epoch_end(0)
+
+
+def ends_of_batches_alone(hooks, step):
+    step()
+    hooks.on_train_batch_end(0)
+
+
+LOOPS = [whole, batches_alone, begin_alone, epochs_alone, ends_of_batches_alone]
+
+
+def made(compiled: bool = True, built: bool = True, fitted: bool = False):
+    """(model, x, y of which a step makes NaN)."""
+    x, y = np.ones((8, 3), np.float32), np.ones((8, 1), np.float32)
+    model = keras.Sequential([*([keras.Input((3,))] if built else []), keras.layers.Dense(1)])
+    if compiled:
+        model.compile("sgd", "mse", run_eagerly=True)  # which is quick
+    if fitted:
+        model.fit(x, y, verbose=0)
+    return model, x, y * np.nan
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["list", "alone"])
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+def test_a_loop_by_hand_is_told_what_watches_it_before_it_takes_a_step(loop, listed):
+    """Whatever hooks it calls, however the model is made, whatever its step is: never silence, never a
+    TypeError."""
+    kinds = [(on_batch, True, built, fitted) for built in (True, False) for fitted in (True, False)]
+    kinds += [(with_tape, compiled, True, compiled) for compiled in (True, False)]
+    for step, *kind in kinds:
+        model, x, y = made(*kind)
+        watch = Autopsy(verbose=0)
+        if listed:
+            hooks = keras.callbacks.CallbackList([watch], model=model)
+        else:
+            hooks = watch
+            watch.set_model(model)
+        said = r"^zeronorm.Autopsy watches model.fit.*model\.fit\(x, y.*zeronorm\.examine"
+        with pytest.raises(ValueError, match=said):
+            loop(hooks, partial(step, model, x, y))
+        assert not hasattr(model.train_function, "__self__") and watch.report is None
+
+
+def test_hooks_without_a_model_or_after_a_fit_are_told_too():
+    with pytest.raises(ValueError, match="no fit of this model is under way"):
+        Autopsy().on_train_begin()
+    model, x, y = made()
+    watch = Autopsy(verbose=0)
+    model.fit(x, x[:, :1], verbose=0, callbacks=[watch])
+    with pytest.raises(ValueError, match="no fit of this model is under way"):
+        batches_alone(watch, lambda: on_batch(model, x, y))
+    with pytest.warns(UserWarning, match="did not see these training steps"):
+        watch.on_train_end()
+
+
+class OwnFit(keras.Sequential):
+    """A model whose fit is a loop of its own, around a step of its own."""
+
+    step, hooks = staticmethod(on_batch), staticmethod(whole)
+
+    def fit(self, x, y, callbacks):
+        self.hooks(keras.callbacks.CallbackList(callbacks, model=self), lambda: self.step(self, x, y))
+
+
+@pytest.mark.parametrize("step", [on_batch, with_tape], ids=lambda step: step.__name__)
+def test_a_fit_of_the_models_own_whose_steps_are_not_seen_warns(step):
+    def ends(hooks, step):
+        hooks.on_train_begin()
+        step()
+        hooks.on_train_end()
+
+    _, x, y = made()
+    for hooks in (whole, ends):
+        model = OwnFit([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.step, model.hooks = step, hooks
+        with pytest.warns(UserWarning, match="did not see these training steps") as said:
+            model.fit(x, y, callbacks=[Autopsy(verbose=0)])
+        assert len(said) == 1  # once
+
+
+def test_a_train_function_that_is_made_late_or_anew_is_watched():
+    class Late(keras.Sequential):
+        def make_train_function(self, force=False):
+            if force:
+                super().make_train_function(force=True)
+
+    class Makes(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.make_train_function(force=True)
+
+    _, x, y = made()
+    for kind in (Late, keras.Sequential):
+        for order in (1, -1):
+            model = kind([keras.Input((3,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse", run_eagerly=True)
+            watch = Autopsy(verbose=0)
+            good = np.concatenate([x, x]), np.concatenate([x[:, :1], y])
+            model.fit(*good, batch_size=8, shuffle=False, verbose=0, callbacks=[watch, Makes()][::order])
+            assert (watch.report.step, watch.report.birth) == (1, "data")
+            assert not hasattr(model.train_function, "__self__")
+
+
+def test_train_on_batch_within_a_watched_fit_does_not_end_the_watch():
+    """A callback's own step, between those of fit, at either hook."""
+
+    class Replays(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.train_on_batch(X, X[:, :1])
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.train_on_batch(X, X[:, :1])
+
+    X = np.ones((8, 3), np.float32)
+    y = np.ones((24, 1), np.float32)
+    y[17] = np.nan
+    for order in (1, -1):
+        model, _, _ = made()
+        watch = Autopsy(verbose=0)
+        callbacks = [watch, Replays()][::order]
+        model.fit(np.ones((24, 3)), y, batch_size=8, shuffle=False, verbose=0, callbacks=callbacks)
+        assert watch.report is not None and watch.report.harmful
+
+
+def test_evaluate_and_predict_say_that_nothing_is_watched_and_validation_does_not():
+    model, x, y = made()
+    watch = Autopsy(verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(x, x[:, :1], verbose=0, callbacks=[watch], validation_data=(x, y))
+    assert watch.report is None
+    with pytest.warns(UserWarning, match="watches model.fit, and does nothing in evaluate"):
+        model.evaluate(x, y, verbose=0, callbacks=[watch])
+    with pytest.warns(UserWarning, match="watches model.fit, and does nothing in predict"):
+        model.predict(x, verbose=0, callbacks=[watch])
+
+
+def test_another_host_than_keras_is_named():
+    class Trainer:
+        pass
+
+    with pytest.raises(ValueError, match=r"a callback of fit of a Keras 3\.\S+ model, not of .*Trainer\.$"):
+        keras.callbacks.CallbackList([Autopsy()], model=Trainer())
+    with pytest.raises(ValueError, match="no fit of this model is under way"):
+        Autopsy().on_train_begin({}, types.SimpleNamespace(), object(), model=Trainer())
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_than_tensorflow_is_said(backend, monkeypatch):
+    model, x, y = made()
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    sentence = rf"^zeronorm\.\w+ needs Keras on TensorFlow; this is {backend}: set KERAS_BACKEND=tensorflow\.$"
+    for asks in (
+        Autopsy,
+        lambda: zeronorm.examine(model, x, y),
+        lambda: zeronorm.examine(object(), x, y),
+        lambda: zeronorm.replay(model, "step.npz"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            asks()
+    assert subprocess.run([sys.executable, "-c", "import zeronorm"], env={"KERAS_BACKEND": backend}).returncode == 0
+
+
+def test_two_devices_are_refused_by_all():
+    model, x, y = made()
+    model._distribute_strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    for asks in (lambda: zeronorm.examine(model, x, y), lambda: zeronorm.replay(model, "step.npz")):
+        with pytest.raises(ValueError, match="takes a model on one device; this one is distributed over several"):
+            asks()
+
+
+def test_a_capsule_leaves_the_models_compiler_as_it_was(tmp_path):
+    model, arguments = DYING.make()
+    model.fit(
+        **arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[Autopsy(capsule=tmp_path / "a.npz", verbose=0)]
+    )
+    model.jit_compile = True
+    assert not zeronorm.replay(model, tmp_path / "a.npz").jit_compile and model.jit_compile is True

@@ -6,10 +6,12 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+
+import tensorflow as tf
 
 from zeronorm import cures as remedies
-from zeronorm import harm, steptrace
+from zeronorm import harm, refusal, steptrace
 from zeronorm.harm import Guilty, Subject
 
 
@@ -21,6 +23,9 @@ class Report:
     optimizer, data, weights or divergence; "" where nothing is non-finite, or nothing could be followed. harmful:
     whether a weight was poisoned as it was trained. guilty: most likely first; of a step that only the other compiler
     poisons, those of that one. kernels, xla: whether the step fails under each; None where it cannot be computed so.
+    refused: {"kernels" or "xla": why it does not compute the step}. losses: {"kernels" or "xla": what
+    the loss is that is differentiated: "NaN", "infinite", or "" where it is finite}, of each that
+    computed the step.
     jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed:
     operations that got a NaN and gave something finite. cures: what makes the step finite, and what does not. history:
     [{step, loss, norm/WEIGHT}, ...] of the steps before, the loss as Keras shows it. positions: of the first guilty
@@ -41,12 +46,15 @@ class Report:
     history: tuple[dict, ...] = ()
     positions: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    losses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def examined_under(self) -> str:
-        """Who computed the values and the cures: as trained, or, where that is finite, the one that fails."""
-        xla = self.jit_compile != (self.disagreement and not self.harmful)
-        return "XLA" if xla else "the kernels"
+        """Who computed the values and the cures: as trained, or, where that is finite or refuses the
+        step, the other."""
+        fails = {False: self.kernels, True: self.xla}
+        return "XLA" if _examined(self.jit_compile, fails, self.losses) else "the kernels"
 
     @property
     def disagreement(self) -> bool:
@@ -59,8 +67,8 @@ class Report:
 
     def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
         """(who computes, whether the step fails, whether it was trained so) of each numerics it was tried under."""
-        yield "TensorFlow's kernels", self.kernels, not self.jit_compile
-        yield "XLA", self.xla, self.jit_compile
+        yield WHO[False], self.kernels, not self.jit_compile
+        yield WHO[True], self.xla, self.jit_compile
 
     def about(self, number: int) -> Iterator[str]:
         """Lines on the examples and rows of a guilty operation, by its place in `guilty`."""
@@ -86,7 +94,20 @@ class Report:
         return f"```text\n{self}\n```"
 
 
-NAMES = {False: "the step under TensorFlow's kernels", True: "the step under XLA"}
+WHO = {False: "TensorFlow's kernels", True: "XLA"}
+FIELDS = {False: "kernels", True: "xla"}  # of Report
+NAMES = {jit: f"the step under {who}" for jit, who in WHO.items()}
+
+
+def _examined(trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[str, str]) -> bool:
+    """Whether it is XLA under which a step is examined. That is as it was trained (`trained`), or the
+    other one, where that alone computes the step, loses weights, or loses the loss. fails, losses: as in
+    `Report`."""
+    other = not trained
+    if fails[trained] or fails[other] is None:
+        return trained
+    worse = losses.get(FIELDS[other]) and not losses.get(FIELDS[trained])
+    return other if fails[trained] is None or fails[other] or worse else trained
 
 
 @steptrace.quiet()
@@ -111,10 +132,16 @@ def report(
     trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
     if outcomes is None:
         outcomes = {jit: doing(NAMES[jit], trial) for jit, trial in trials.items()}
+    fails = {jit: None if outcome is None else bool(outcome) for jit, outcome in outcomes.items()}
+    refusing = {jit: trial.refused for jit, trial in trials.items() if fails[jit] is None}
+    refused = {FIELDS[jit]: why for jit, why in refusing.items() if why}
+    losses = {FIELDS[jit]: trial.loss for jit, trial in trials.items() if trial.loss is not None}
     trained = subject.jit_compile
-    if not outcomes[trained] and outcomes[not trained]:
-        subject = replace(subject, jit_compile=not trained)
-    examined = subject.jit_compile
+    examined = _examined(trained, fails, losses)
+    subject = replace(subject, jit_compile=examined)
+    if FIELDS[examined] in refused:  # by both: there is nothing to look into
+        more |= {"left_out": tuple(doing.left_out), "refused": refused}
+        return Report(step, "", False, (), None, None, trained, {}, **more)
     traced = traced or doing(
         "the step as a graph (none of it may read values in Python, as .numpy() does)",
         steptrace.trace,
@@ -131,7 +158,8 @@ def report(
     guilty = tuple(known_as(one, traced) for one in found.guilty)
     guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
     found = replace(found, guilty=guilty)
-    if loss_is_finite and not found.loss_is_finite:
+    own_loss = losses.get(FIELDS[examined])
+    if (loss_is_finite or own_loss == "") and not found.loss_is_finite:
         hidden = "a fused kernel: the loss that was trained on is finite"
         found = replace(found, loss_is_finite=True, swallowed=(*found.swallowed, hidden))
     unknown = set(subject.names).difference(subject.weights)
@@ -142,23 +170,23 @@ def report(
         )
     if outcomes[examined] and not guilty and not doing.left_out:
         doing.left_out.append("the operation: the way back from the weights ends in what cannot be looked into")
-    doing.left_out += [
-        f"{NAMES[jit]}: {trial.refused}" for jit, trial in trials.items() if outcomes[jit] is None and trial.refused
-    ]
     cures = ()
-    if found.guilty and outcomes[examined]:
+    if found.guilty and (outcomes[examined] or own_loss):
         cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
     return Report(
         step=step,
         birth=found.guilty[0].birth if found.guilty else "",
         harmful=bool(outcomes[trained]),
         guilty=found.guilty,
-        **{name: None if outcomes[jit] is None else bool(outcomes[jit]) for name, jit in (("kernels", 0), ("xla", 1))},
+        kernels=fails[False],
+        xla=fails[True],
         jit_compile=trained,
         lost=_weights_first(outcomes[examined] or {}, subject.optimizers),
         swallowed=found.swallowed,
         cures=cures,
         left_out=tuple(doing.left_out),
+        refused=refused,
+        losses=losses,
         **more,
     )
 
@@ -197,6 +225,7 @@ class _Attempts:
             return function(*arguments)
         except Exception as error:
             said = str(error).splitlines()[0][:160] if str(error) else ""
+            said = refusal.sentence(error.message) if isinstance(error, tf.errors.OpError) else said
             self.left_out.append(f"{doing} could not be had ({type(error).__name__}: {said})")
             return None
 
@@ -233,22 +262,7 @@ SHOWN = 5  # examples and rows that the text lists
 
 
 def _lines(report: Report) -> Iterator[str]:
-    weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
-    weights += f" and {len(report.lost) - SHOWN} more" if len(report.lost) > SHOWN else ""
-    if report.harmful and report.kernels is None and report.xla is None:
-        yield from _wrapped(f"After step {report.step} values of these variables are non-finite: {weights}.")
-    elif report.harmful:
-        yield from _wrapped(f"Step {report.step} made values of these variables non-finite: {weights}.")
-    elif report.disagreement:
-        other = "TensorFlow's kernels" if report.jit_compile else "XLA"
-        yield from _wrapped(
-            f"Step {report.step} is finite as it was trained. Under {other} it would make values of these variables "
-            f"non-finite: {weights}."
-        )
-    elif report.guilty:
-        yield from _wrapped(f"Step {report.step} has a non-finite loss, and poisons no weight.")
-    else:
-        yield from _wrapped(f"Step {report.step} is finite.")
+    yield from _wrapped(_opening(report))
     if report.lost or report.guilty:
         yield f"Born {BORN[report.birth]}."
     for reason in report.left_out:
@@ -266,7 +280,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"and {more} more operation{'s' if more > 1 else ''}"
     yield ""
     for name, fails, trained in report.verdicts():
-        yield f"{name}: {VERDICTS[fails]}{' (as trained)' if trained else ''}"
+        as_trained = " (as trained)" if trained else ""
+        yield from _wrapped(f"{name}: {_verdict(report, name, fails)}{as_trained}")
     if report.swallowed:
         yield from _wrapped(f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}.")
     if report.cures:
@@ -276,17 +291,71 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Tried on this step, under {under}:"
         for cure in report.cures:
             verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
+            left = f"; {cure.leaves}" if cure.leaves else ""
             there = {True: f"; finite under {other}", False: f"; fails under {other}", None: ""}[cure.elsewhere]
             if cure.write and not cure.folk:
-                yield from _wrapped(f"  {verdict:9}  {cure.name}{there}", indent=13)
+                yield from _wrapped(f"  {verdict:9}  {cure.name}{left}{there}", indent=13)
                 yield f"{'':13}{cure.write}"
             else:
                 said = f": {cure.write}" if cure.write else ""
-                yield from _wrapped(f"  {verdict:9}  {cure.name}{said}", indent=13)
+                yield from _wrapped(f"  {verdict:9}  {cure.name}{said}{left}", indent=13)
     yield from report.endings()
 
 
-VERDICTS = {True: "fails", False: "finite", None: "cannot be computed"}
+def _opening(report: Report) -> str:
+    """What became of the step, as it was trained and, where that is finite or refused, under the other
+    compiler."""
+    weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
+    weights += f" and {len(report.lost) - SHOWN} more" if len(report.lost) > SHOWN else ""
+    trained, other = report.jit_compile, not report.jit_compile
+    fails = {False: report.kernels, True: report.xla}
+    loss, step = report.losses.get(FIELDS[trained]), f"Step {report.step}"
+    if report.harmful and report.kernels is None and report.xla is None:
+        return f"After step {report.step} values of these variables are non-finite: {weights}."
+    if report.harmful:
+        return f"{step} made values of these variables non-finite: {weights}."
+    if fails[trained] is None:
+        why = report.refused.get(FIELDS[trained])
+        said = f"{step} could not be computed as it was trained."
+        said = f"{_refuses(trained)} this step: {why}" if why else said
+        return f"{said} {_elsewhere(report, other, 'makes', weights)}".strip()
+    elsewhere = _elsewhere(report, other, "would make", weights)
+    if loss or (loss is None and report.guilty and not report.disagreement):
+        said = f"{step} has a non-finite loss, and poisons no weight."
+        return f"{said} {elsewhere}" if fails[other] else said
+    if fails[other] or report.losses.get(FIELDS[other]):
+        return f"{step} is finite as it was trained. {elsewhere}"
+    return f"{step} is finite."
+
+
+def _elsewhere(report: Report, other: bool, makes: str, weights: str) -> str:
+    """What became of the step under the compiler that it was not trained with."""
+    fails, loss = (report.kernels, report.xla)[other], report.losses.get(FIELDS[other])
+    if fails is None:
+        why = report.refused.get(FIELDS[other])
+        return f"{_refuses(other)} it too: {why}" if why else ""
+    if fails:
+        said = f"it {makes} values of these variables non-finite: {weights}"
+        said += f"; the loss is {loss}" if loss else ""
+    else:
+        said = f"it poisons no weight, but the loss is {loss}" if loss else "it is finite"
+    return f"Under {WHO[other]} {said}."
+
+
+def _refuses(jit_compile: bool) -> str:
+    return f"{WHO[jit_compile]} refuse{'s' if jit_compile else ''}"
+
+
+def _verdict(report: Report, name: str, fails: bool | None) -> str:
+    """What one of the compilers makes of the step."""
+    of = next((FIELDS[jit] for jit, who in WHO.items() if who == name), None)
+    if fails is False and report.losses.get(of):
+        return f"the weights stay finite, the loss is {report.losses[of]}"
+    if fails is None and of in report.refused:
+        own = FIELDS[report.jit_compile] in report.refused  # then the report begins with it
+        said = _refuses(name == WHO[True]).removeprefix(f"{name} ")
+        return f"{said} the step" + ("" if own else f": {report.refused[of].removesuffix('.')}")
+    return {True: "fails", False: "finite", None: "cannot be computed"}[fails]
 
 
 def _guilty_lines(guilty: Guilty) -> Iterator[str]:

@@ -4,9 +4,9 @@ A rule belongs to a kind of operation. It is tried by changing what the operatio
 and for its gradient alike, and running the step as the user runs it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -21,15 +21,18 @@ SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
 
 @dataclass(frozen=True)
 class Cure:
-    """name: what to do. write: as code, where it is code. finite: whether the step is with it; None: not tried. folk:
-    whether it is what people try first, and not a rule for the guilty operation. elsewhere: as finite, under the other
-    of TensorFlow's kernels and XLA, of a rule that is put into the graph."""
+    """name: what to do. write: as code, where it is code. finite: whether the step with it loses no
+    weight and not the loss; None: not tried. folk: whether it is what people try first, and not a rule
+    for the guilty operation. elsewhere: as finite, under the other of TensorFlow's kernels and XLA, of a
+    rule that is put into the graph. leaves: in words, what is wrong with it where no weight is lost: what
+    becomes of the loss, or why it was not tried."""
 
     name: str
     write: str
     finite: bool | None
     folk: bool = False
     elsewhere: bool | None = None
+    leaves: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ def _inside(function: str) -> Rule:
 def _clipped(function: str, edge: float = 1 - 1e-6) -> Rule:
     write = f"{function}(tf.clip_by_value(x, {-edge:g}, {edge:g}))"
     return Rule("arguments kept inside the domain", write, ((0, "Minimum", edge), (0, "Maximum", -edge)))
+
+
+def _both_bounded(function: str) -> Rule:
+    write = f"{function}(tf.clip_by_value(x, -80.0, 80.0))"
+    changes = ((0, "Minimum", 80.0), (0, "Maximum", -80.0))
+    return Rule("arguments kept from overflowing on either side", write, changes)
 
 
 def _bounded(function: str) -> Rule:
@@ -97,66 +106,127 @@ RULES = {
 }
 
 
-STRONGER = {  # where the rule is not enough
-    "Pow": Rule("the base kept above zero", f"tf.pow(tf.maximum(x, {SMALL:g}), y)", ((0, "Maximum", SMALL),)),
+def _kept_above_zero(write: str, position: int = 0, what: str = "argument") -> Rule:
+    write = write.format(f"{SMALL:g}")
+    return Rule(f"the {what} kept above zero", write, ((position, "Maximum", SMALL),))
+
+
+STRONGER = {  # where the rule is not enough: arguments that lie beyond the edge of the domain
+    "Sqrt": _kept_above_zero("tf.sqrt(tf.maximum(x, {}))"),
+    "Rsqrt": _kept_above_zero("tf.math.rsqrt(tf.maximum(x, {}))"),
+    "Log": _kept_above_zero("tf.math.log(tf.maximum(x, {}))"),
+    "Xlogy": _kept_above_zero("tf.math.xlogy(x, tf.maximum(y, {}))", 1),
+    "Pow": _kept_above_zero("tf.pow(tf.maximum(x, {}), y)", what="base"),
+    "Sinh": _both_bounded("tf.sinh"),
+    "Cosh": _both_bounded("tf.cosh"),
 }
 
 
 def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
-    """The cures for the guilty operations and the folk remedies, most specific first. step: traced from the subject.
-    trial: of the subject, as the user trains."""
-    return (*_specific(subject, step, found.guilty, trial), *_folk(subject, step, found, trial))
+    """The cures for the guilty operations and the folk remedies, most specific first. step: traced
+    from the subject. trial: of the subject, as the user trains."""
+    becomes, cures = "becomes" if found.loss_is_finite else "stays", []
+    groups = _specific(subject, step, found.guilty, trial), _folk(subject, step, found, trial)
+    for group in groups:
+        try:
+            for cure in group:
+                of_loss = cure.leaves in ("NaN", "infinite")
+                left = f"the loss {becomes} {cure.leaves}" if of_loss else cure.leaves
+                cures.append(replace(cure, leaves=left))
+        except Exception as error:  # what was tried before it stands
+            cures.append(Cure("further ones", "", None, leaves=_could_not(error)))
+    return tuple(cures)
+
+
+def _could_not(error: Exception) -> str:
+    said = str(error).splitlines()[0][:80] if str(error) else ""
+    return f"it could not be ({type(error).__name__}: {said})"
+
+
+def _cure(name: str, write: str, outcome: Callable[[], Mapping], folk: bool = False) -> Cure:
+    """A cure that is tried. outcome: gives what the trial says of Cure's finite, elsewhere and leaves.
+    Where it raises the cure is one that was not tried: the others are not lost by it."""
+    try:
+        return Cure(name, write, folk=folk, **outcome())
+    except Exception as error:
+        return Cure(name, write, None, folk, leaves=_could_not(error))
+
+
+def _outcome(trial: Trial, data=None) -> dict:
+    """What a trial's step, on `data`, else its own, says of a cure."""
+    lost = trial(data)
+    if lost is None:
+        return {"finite": None, "leaves": f"refused: {trial.refused}"}
+    return {"finite": not lost and not trial.loss, "leaves": "" if lost else trial.loss}
 
 
 def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Trial) -> Iterator[Cure]:
-    birth, examples = guilty[0].birth, set(guilty[0].examples)
-    if birth in ("forward", "gradient") or (birth == "optimizer" and guilty[0].file):
-        yield from _rules(subject, step, [one for one in guilty if one.forward_op_type in RULES])
-    elif birth == "optimizer":
+    birth = guilty[0].birth
+    kept = [example for example in range(subject.batch or 0) if example not in guilty[0].examples]
+    ruled = [one for one in guilty if one.forward_op_type in RULES]
+    inside = birth in ("forward", "gradient") or (birth == "optimizer" and guilty[0].file)
+    if inside and ruled:
+        yield from _rules(subject, step, ruled)
+    elif birth == "optimizer" and not inside:
         for optimizer in subject.optimizers:
             if getattr(optimizer, "epsilon", None) is not None:
-                with _set(optimizer, "epsilon", SMALL):
-                    yield Cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", _finite(subject))
-    elif birth == "data" and examples:
-        kept = [example for example in range(subject.batch) if example not in examples]
-        if kept:
-            yield Cure("these examples left out", "", not trial(subject.only(kept).data))
+                outcome = partial(_with, subject, optimizer, "epsilon", SMALL)
+                yield _cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", outcome)
+    elif (inside or birth == "data") and guilty[0].examples and kept:
+        yield _cure("these examples left out", "", lambda: _outcome(trial, subject.only(kept).data))
     elif birth == "weights" and len(guilty[0].shape):  # a number, a learning rate say, is not mended by a zero
-        held = Held(subject.weights.values())
+        name = "the non-finite values of the weights replaced"
+        yield _cure(name, "np.nan_to_num(weights)", lambda: _replaced(subject))
+
+
+def _replaced(subject: Subject) -> dict:
+    """What comes of the step where zeros stand for the weights' non-finite values."""
+    held = Held(subject.weights.values())
+    try:
         for variable, value in held.values:
             variable.assign(tf.where(tf.math.is_finite(value), value, tf.zeros_like(value)))
-        yield Cure("the non-finite values of the weights replaced", "np.nan_to_num(weights)", _finite(subject))
+        return _outcome(Trial(subject, subject.jit_compile))
+    finally:
         held.restore()
 
 
 def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[Cure]:
-    """The rule of each kind of operation among the guilty, tried at all that are of it; where none is enough, all."""
+    """The rule of each kind of operation among the guilty, tried at all that are of it, and a stronger
+    one where that is not enough; of several kinds, also all together."""
     kinds: dict[str, list[Guilty]] = {}
     for one in guilty:
         kinds.setdefault(one.forward_op_type, []).append(one)
     known = {operation.name for operation in step.graph.get_operations()}  # others are inside a branch or loop
     changes: dict[str, Rule] = {}
+
+    def attempt(name: str, write: str, rules: Mapping[str, Rule]) -> Cure:
+        untried = {"finite": None}
+        return _cure(name, write, lambda: _verdicts(subject, step, rules) if rules else untried)
+
     for kind, those in kinds.items():
         rule = RULES[kind]
         inside = [one.forward_operation for one in those if one.forward_operation in known]
         if kind in QUOTIENTS:  # an epsilon after a root leaves the root's own gradient singular
-            roots = {root.name: RULES[root.type] for name in inside for root in _root_below(step, name)}
-            if roots:
-                write = next(iter(roots.values())).write
-                yield Cure("epsilon inside the root below the quotient", write, *_verdicts(subject, step, roots))
+            roots = {root.name: root.type for name in inside for root in _root_below(step, name)}
+            below = {"epsilon inside the root": RULES, "the root's argument kept above zero": STRONGER}
+            for name, rules in below.items() if roots else ():
+                at_roots = {root: rules[of] for root, of in roots.items()}
+                write = next(iter(at_roots.values())).write
+                cure = attempt(f"{name} below the quotient", write, at_roots)
+                yield cure
+                if cure.finite is not False:
+                    break
         own = dict.fromkeys(inside, rule) if rule.changes else {}
-        changes |= own
-        write, elsewhere = _written(rule, step, inside), "" if inside else ", inside a loop, branch or function"
-        verdicts = _verdicts(subject, step, own) if own else (None,)
-        yield Cure(rule.name + elsewhere, write, *verdicts)
-        if verdicts[0] is False and kind in STRONGER:
+        elsewhere = "" if inside else ", inside a loop, branch or function"
+        cure = attempt(rule.name + elsewhere, _written(rule, step, inside), own)
+        yield cure
+        if cure.finite is False and kind in STRONGER:
             own = dict.fromkeys(inside, STRONGER[kind])
-            changes |= own
-            write = _written(STRONGER[kind], step, inside)
-            yield Cure(STRONGER[kind].name, write, *_verdicts(subject, step, own))
+            yield attempt(STRONGER[kind].name, _written(STRONGER[kind], step, inside), own)
+        changes |= own
     if len(kinds) > 1 and changes:
         names = dict.fromkeys(rule.name for rule in changes.values())
-        yield Cure("these together: " + "; ".join(names), "", *_verdicts(subject, step, changes))
+        yield attempt("these together: " + "; ".join(names), "", changes)
 
 
 QUOTIENTS = {"RealDiv": 1, "Div": 1, "DivNoNan": 1, "Reciprocal": 0}  # {kind: which input is the denominator}
@@ -181,9 +251,20 @@ def _written(rule: Rule, step: Step, operations: Sequence[str]) -> str:
     return text
 
 
-def _finite(subject: Subject) -> bool:
-    """Whether the step, with what has been set, poisons no weight."""
-    return not Trial(subject, subject.jit_compile)()
+def _with(subject: Subject, optimizer, attribute: str, value) -> dict:
+    """What comes of the step where an optimizer has another setting."""
+    with steptrace.replaced(optimizer, attribute, value):
+        return _outcome(Trial(subject, subject.jit_compile))
+
+
+def _slower(trial: Trial, rate: keras.Variable, value: float) -> dict:
+    """What comes of the step with another learning rate."""
+    held = Held([rate.value])
+    try:
+        rate.assign(value)
+        return _outcome(trial)
+    finally:
+        held.restore()
 
 
 def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterator[Cure]:
@@ -192,59 +273,73 @@ def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterat
         return
     handles = {id(tensor) for tensor in step.captured.values()}
     used = [o for o in subject.optimizers if any(id(v.value.handle) in handles for v in o.variables)]
-    for optimizer in used:
+    for optimizer in used or subject.optimizers:
         of = f" ({optimizer.name})" if len(used) > 1 else ""
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # it is the one that clips
         if isinstance(optimizer.learning_rate, keras.Variable):
-            rate = float(optimizer.learning_rate)
+            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
             if np.isfinite(rate):
-                with _set(optimizer, "learning_rate", rate / 100):
-                    finite = not trial()
-                write = f"learning_rate={rate / 100:g}"
-                yield Cure(f"a learning rate a hundred times smaller{of}", write, finite, folk=True)
+                slower = partial(_slower, trial, optimizer.learning_rate, rate / 100)
+                name = f"a learning rate a hundred times smaller{of}"
+                yield _cure(name, f"learning_rate={rate / 100:g}", slower, folk=True)
         if optimizer.clipnorm is None and optimizer.global_clipnorm is None and optimizer.clipvalue is None:
             for option in ("clipnorm", "clipvalue"):
-                with _set(optimizer, option, 1.0):
-                    finite = _finite(subject)
-                yield Cure(f"gradients clipped{of}", f"{option}=1.0", finite, folk=True)
+                clipped = partial(_with, subject, optimizer, option, 1.0)
+                yield _cure(f"gradients clipped{of}", f"{option}=1.0", clipped, folk=True)
     without = "steps left out whose loss is not finite" + ("" if found.loss_is_finite else ": this one teaches nothing")
     yield Cure(without, "", not found.loss_is_finite, folk=True)
 
 
-@contextmanager
-def _set(thing, attribute: str, value) -> Iterator[None]:
-    before = getattr(thing, attribute)
-    before = float(before) if isinstance(before, keras.Variable) else before
-    setattr(thing, attribute, value)
-    try:
-        yield
-    finally:
-        setattr(thing, attribute, before)
-
-
-def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> tuple[bool | None, bool, bool | None]:
-    """(whether the step is finite with the rules, False, whether under the other compiler): as `Cure` has them."""
+def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
+    """Whether the step is finite with the rules, also under the other compiler: as `Cure` has it."""
     own, other = (_substituted(subject, step, rules, jit) for jit in (subject.jit_compile, not subject.jit_compile))
     loops = any(operation.type.endswith("While") for operation in step.graph.get_operations())
-    if other is None and loops:  # XLA takes no loop that was traced for the kernels
+    if other[0] is None and loops:  # XLA takes no loop that was traced for the kernels
         anew = steptrace.trace(subject.step, subject.data, subject.optimizers, not subject.jit_compile)
         if rules.keys() <= {operation.name for operation in anew.graph.get_operations()}:
             other = _substituted(subject, anew, rules, not subject.jit_compile)
-    return own, False, other
+    return {"finite": own[0], "elsewhere": other[0], "leaves": own[1]}
 
 
-def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_compile: bool) -> bool | None:
-    """Whether the step is finite with each rule's changes before its forward operation and the gradient of that; None
-    where it cannot be computed so."""
+def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_compile: bool) -> tuple[bool | None, str]:
+    """Whether the step is finite with each rule's changes before its forward operation and the gradient
+    of that, None where it cannot be computed so; and what the loss is (NaN, infinite) where it is that
+    alone which is lost."""
     if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see harm.Trial
-        return None
+        return None, ""
     held, before = Held(subject.state), lost(subject.weights)
+    edited = changed(step, rules)
+    losses = [name for name in step.losses if step.graph.get_tensor_by_name(name).dtype.is_floating]
+    looks = [_look(edited, step, loss, kind) for kind in ("IsNan", "IsInf") for loss in losses]
     try:
-        steptrace.runner(step, [], jit_compile, changed(step, rules))(*subject.tensors)
-        return not newly(lost(subject.weights), before)
+        found = steptrace.runner(step, looks, jit_compile, edited)(*subject.tensors)
+        nan, infinite = (any(bool(each) for each in some) for some in np.array_split(found, 2))
+        gone = newly(lost(subject.weights), before)
+        loss = "NaN" if nan else "infinite" if infinite else ""
+        return not gone and not loss, "" if gone else loss
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-        return None
+        return None, ""
     finally:
         held.restore()
+
+
+def _look(graph_def, step: Step, loss: str, kind: str) -> str:
+    """Puts into the graph whether any element of a loss is NaN or infinite (`kind`), a bool of rank 0,
+    and names it: no value of a size that only the data decides, which XLA returns wrongly."""
+    dtype = step.graph.get_tensor_by_name(loss).dtype.as_datatype_enum
+    name = f"{loss.replace(':', '_')}/cure_{kind}"
+    for part, value in (("flat", [-1]), ("axis", [0])):
+        constant = graph_def.node.add(name=f"{name}/{part}", op="Const")
+        constant.attr["dtype"].type = tf.int32.as_datatype_enum
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, tf.int32))
+    given = [_canonical(loss), f"{name}/flat"]
+    flat = graph_def.node.add(name=f"{name}/row", op="Reshape", input=given)
+    flat.attr["T"].type = dtype
+    flat.attr["Tshape"].type = tf.int32.as_datatype_enum
+    graph_def.node.add(name=f"{name}/each", op=kind, input=[flat.name]).attr["T"].type = dtype
+    some = graph_def.node.add(name=name, op="Any", input=[f"{name}/each", f"{name}/axis"])
+    some.attr["Tidx"].type = tf.int32.as_datatype_enum
+    return f"{name}:0"
 
 
 def changed(step: Step, rules: Mapping[str, Rule]):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import lineage, steptrace
+from zeronorm import lineage, refusal, steptrace
 from zeronorm.steptrace import Step
 
 LITERALS = ("Const", "Fill", "ZerosLike", "OnesLike", "BroadcastTo")  # an infinity that comes from here is meant
@@ -154,13 +154,17 @@ class Trial:
 
     def __init__(self, subject: Subject, jit_compile: bool):
         self.subject, self._before = subject, lost(subject.weights)
-        self.refused = ""  # why the step could not be computed, where it could not
+        self.refused = ""  # why the last step could not be computed, where it could not
+        self.loss: str | None = None  # of the last step: NaN, infinite, "" where finite; None: none
         settings = ("clipnorm", "global_clipnorm", "clipvalue", "epsilon")
-        key = (jit_compile, *(getattr(o, name, None) for o in subject.optimizers for name in settings))
+        pairs = ((o, getattr(o, "inner_optimizer", o)) for o in subject.optimizers)
+        optimizers = [optimizer for pair in pairs for optimizer in pair]
+        key = (jit_compile, *(getattr(o, name, None) for o in optimizers for name in settings))
         if subject.eager and not jit_compile:
-            self._step = subject.step
+            self._step = steptrace.judged(subject.step)
         else:
-            made = tf.function(subject.step, jit_compile=jit_compile, autograph=False)  # traced when it is called
+            step = steptrace.judged(subject.step)
+            made = tf.function(step, jit_compile=jit_compile, autograph=False)  # traced when called
             self._step = subject.compiled.setdefault(key, made)
         # XLA ends the whole process over a text (TensorFlow 2.21: tensor.cc, DataTypeCanUseMemcpy)
         self._impossible = jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors)
@@ -170,14 +174,15 @@ class Trial:
         state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
         may refuse its input."""
         if self._impossible:
-            self.refused = "it takes no texts"
+            self.refused = "it takes no texts."
             return None
-        held = Held(self.subject.state)
+        held, self.refused, self.loss = Held(self.subject.state), "", None
         try:
-            self._step(self.subject.data if data is None else data)
+            nan, infinite = self._step(self.subject.data if data is None else data).numpy()
+            self.loss = "NaN" if nan else "infinite" if infinite else ""
             return newly(lost(self.subject.weights), self._before)
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            self.refused = error.message.splitlines()[0][:160]
+        except tf.errors.OpError as error:
+            self.refused = refusal.sentence(error.message)
             return None
         finally:
             held.restore()

@@ -10,7 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import keras
@@ -134,6 +134,55 @@ def trace(
         losses=tuple(dict.fromkeys(observer.losses)),
         bodies=tuple(_bodies(graph)),
     )
+
+
+@contextmanager
+def replaced(owner, name: str, value) -> Iterator[None]:
+    """Gives an object or a class another attribute until the block ends. Then it has the very object of
+    before again, or no attribute of its own where it had none. Past `__setattr__`, by which Keras keeps
+    track of what is set."""
+    own = vars(owner)
+    had, before = name in own, own.get(name)
+    _put(owner, name, value)
+    try:
+        yield
+    finally:
+        if had:
+            _put(owner, name, before)
+        elif isinstance(owner, type):
+            delattr(owner, name)
+        else:
+            vars(owner).pop(name, None)
+
+
+def _put(owner, name: str, value) -> None:
+    if isinstance(owner, type):
+        setattr(owner, name, value)
+    else:
+        vars(owner)[name] = value
+
+
+def judged(step: Callable) -> Callable:
+    """The step, returning of the losses that it differentiates whether one is NaN and whether one is
+    infinite: bool [2]. Those that are differentiated inside of a branch, a loop or a function are not
+    seen."""
+
+    def taken(data):
+        losses, gradient, graph = [], tf.GradientTape.gradient, tf.compat.v1.get_default_graph()
+
+        def noted(tape, target, *args, **kwargs):
+            losses.extend(tf.nest.flatten(target, expand_composites=True))
+            return gradient(tape, target, *args, **kwargs)
+
+        with replaced(tf.GradientTape, "gradient", noted):
+            step(data)
+        seen = [loss for loss in losses if isinstance(loss, tf.Tensor) and loss.dtype.is_floating]
+        seen = [loss for loss in seen if not _symbolic(loss) or loss.graph is graph]
+        looks = (tf.math.is_nan, tf.math.is_inf)
+        found = [[tf.reduce_any(look(loss)) for look in looks] for loss in seen]
+        return tf.reduce_any(tf.stack(found), axis=0) if found else tf.zeros([2], tf.bool)
+
+    return taken
 
 
 def is_number(dtype: tf.DType) -> bool:
@@ -297,12 +346,13 @@ class _Observer:
         every operation it differentiates, and that one is replaced here (tests/test_steptrace.py fails if it changes).
         """
         tape_gradient, rule = tf.GradientTape.gradient, backprop._gradient_function
-        apply_of_keras = keras.optimizers.Optimizer.apply
+        whole = tf.compat.v1.get_default_graph()
 
         def gradient(tape, target, *args, **kwargs):
             with self._noting(self.gradient):
                 found = tape_gradient(tape, target, *args, **kwargs)
-            self.losses += [tensor.name for tensor in tf.nest.flatten(target) if _symbolic(tensor)]
+            targets = [tensor for tensor in tf.nest.flatten(target) if _symbolic(tensor)]
+            self.losses += [tensor.name for tensor in targets if tensor.graph is whole]  # of no body
             return found
 
         def differentiated(kind, attributes, number, inputs, outputs, out_grads, skipped, scope):
@@ -323,19 +373,14 @@ class _Observer:
 
             return wrapped
 
-        tf.GradientTape.gradient = gradient
-        keras.optimizers.Optimizer.apply = noted(apply_of_keras)
-        pywrap_tfe.TFE_Py_RegisterGradientFunction(differentiated)
-        for optimizer in optimizers:
-            optimizer.apply = noted(optimizer.apply)
-        try:
+        with ExitStack() as until:
+            until.callback(pywrap_tfe.TFE_Py_RegisterGradientFunction, rule)
+            pywrap_tfe.TFE_Py_RegisterGradientFunction(differentiated)
+            until.enter_context(replaced(tf.GradientTape, "gradient", gradient))
+            owners = [keras.optimizers.Optimizer, *optimizers]
+            for owner, apply in [(owner, owner.apply) for owner in owners]:
+                until.enter_context(replaced(owner, "apply", noted(apply)))
             yield
-        finally:
-            tf.GradientTape.gradient = tape_gradient
-            keras.optimizers.Optimizer.apply = apply_of_keras
-            pywrap_tfe.TFE_Py_RegisterGradientFunction(rule)
-            for optimizer in optimizers:
-                del optimizer.apply
 
     @contextmanager
     def _noting(self, names: set[str]) -> Iterator[None]:

@@ -28,6 +28,16 @@ LARGE = 250_000  # elements of a variable that is looked at in every LARGE_EVERY
 LARGE_EVERY = 10
 UNREPEATABLE = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial", "PyFunc", "EagerPyFunc")
 NUMBERS = 64  # variables of one element that are noted before each step
+INSTEAD = (
+    "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the loop's own "
+    "step, or zeronorm.examine(model, x, y) before a step; both take a compiled model"
+)
+NO_FIT = f"zeronorm.Autopsy watches model.fit, and no fit of this model is under way: {INSTEAD}."
+UNWATCHED = f"zeronorm.Autopsy did not see these training steps, which are not model.fit's own: {INSTEAD}."
+NO_TRAINING = (
+    "zeronorm.Autopsy watches model.fit, and does nothing in {}, which changes no weight: leave it out "
+    "here, or ask zeronorm.examine(model, x, y) about a training step."
+)
 
 
 class Autopsy(keras.callbacks.Callback):
@@ -40,8 +50,9 @@ class Autopsy(keras.callbacks.Callback):
     `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
     one that did not. After a weight was poisoned nothing is watched any more.
 
-    Raises ValueError at the start of a training that is distributed over several devices or has two of these, and where
-    `names` are not the rows of a weight of the model, if it is built.
+    Raises ValueError where Keras does not run on TensorFlow; at the start of a training that is not `fit`
+    of a Keras model, is distributed over several devices or has two of these; and where `names` are not
+    the rows of a weight of the model, if it is built. Warns where steps are taken that it cannot see.
     """
 
     def __init__(
@@ -52,6 +63,7 @@ class Autopsy(keras.callbacks.Callback):
         verbose: int = 1,
     ):
         super().__init__()
+        _check_backend("zeronorm.Autopsy")
         if then not in ("stop", "go_on"):
             raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
         if not isinstance(names or {}, Mapping):
@@ -65,11 +77,22 @@ class Autopsy(keras.callbacks.Callback):
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.report: autopsy.Report | None = None
         self._steps: _Steps | None = None
+        self._over: bool | None = None  # whether all is seen that is watched for; None: in no fit
+        self._warned = False
 
-    def on_train_begin(self, logs=None) -> None:
+    def set_model(self, model) -> None:
+        if model is not None and not isinstance(model, keras.Model):
+            raise ValueError(
+                f"zeronorm.Autopsy is a callback of fit of a Keras {keras.__version__} model, not of "
+                f"{type(model).__module__}.{type(model).__qualname__}."
+            )
+        super().set_model(model)
+
+    def on_train_begin(self, logs=None, *others, **more) -> None:
         model = self.model
-        if model.distribute_strategy.num_replicas_in_sync > 1:
-            raise ValueError("zeronorm.Autopsy watches a model on one device; this one is distributed over several.")
+        if not isinstance(model, keras.Model) or not _fitting(model):
+            raise ValueError(NO_FIT)
+        _check_one_device(model, "zeronorm.Autopsy")
         if model.built:
             _check_names(self.names, {variable.path: variable.shape for variable in model.variables})
         other = getattr(model.train_function, "__self__", None)
@@ -79,35 +102,79 @@ class Autopsy(keras.callbacks.Callback):
             other._release()  # of a fit that was interrupted
         self.report, self._over = None, False
         self._fresh = self._begun = True
-        self._train = model.train_function
-        model.train_function = self._watched
         self._step, self._seen, self._batches, self._held, self._lost = 0, 0, deque(), None, None
         self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)  # (step, loss), not read before it is needed
-        self._in_order = _in_order()
+        self._in_order, self._called, self._warned = _in_order(), False, False
+        self._take_hold()
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
+        self._check_begun()
         self._held, self._seen = None, 0
 
     def on_train_batch_begin(self, batch, logs=None) -> None:
-        self._begun = True
+        self._check_begun()
+        self._begun, self._called = True, False
+        if not self._over:
+            self._take_hold()
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        self._check_begun()
+        if not (self._over or self._called):
+            self._warn(UNWATCHED)
 
     def on_train_end(self, logs=None) -> None:
+        if self._over is None or not (self._over or self._step or _in_keras_fit()):
+            self._warn(UNWATCHED)
         self._release()
+        self._over = None
 
-    def _release(self) -> None:
+    def on_test_begin(self, logs=None) -> None:
+        if not _fitting(self.model):
+            warnings.warn(NO_TRAINING.format("evaluate"), stacklevel=2)
+
+    def on_predict_begin(self, logs=None) -> None:
+        if not _fitting(self.model):
+            warnings.warn(NO_TRAINING.format("predict"), stacklevel=2)
+
+    def _check_begun(self) -> None:
+        if self._over is None:
+            raise ValueError(NO_FIT)
+
+    def _warn(self, sentence: str) -> None:
+        """Once a training."""
+        if not self._warned:
+            warnings.warn(sentence, stacklevel=3)
+        self._warned = True
+
+    def _take_hold(self) -> None:
+        """Puts itself before the model's train_function: also before one that is made, or made anew,
+        by a callback or an own `make_train_function` after the fit has begun."""
+        now = self.model.train_function
+        if now is not None and getattr(now, "__self__", None) is not self:
+            self._train, self.model.train_function = now, self._watched
+            self._held = None  # the variables may be others
+
+    def _let_go(self) -> None:
         """Leaves the model as it was before it was watched."""
         if getattr(self.model.train_function, "__self__", None) is self:
             self.model.train_function = self._train
-        self._over, self._held, self._batches = True, None, deque()
+        self._held, self._batches = None, deque()
+
+    def _release(self) -> None:
+        """Lets go of the model for the rest of the training."""
+        if isinstance(self.model, keras.Model):
+            self._let_go()
+        self._over = True
 
     def _watched(self, iterator):
         """As the model's own train_function: some steps, and their logs."""
         self._fresh = False
+        of_fit = hasattr(iterator, "element_spec")  # not of train_on_batch, which callbacks may call
         if not self._begun:  # another fit than the one that was watched, which was interrupted
-            self._release()
-        self._begun = False
-        if self._over:
+            self._let_go()
+        if self._over or not (self._begun and of_fit):
             return self._train(iterator)
+        self._begun, self._called = False, True
         try:
             return self._several(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):  # the end of the data
@@ -117,7 +184,7 @@ class Autopsy(keras.callbacks.Callback):
             raise
 
     def _several(self, iterator):
-        if self._lost is None:
+        if self._lost is None or self._steps.train is not self._train:
             try:
                 if self._steps is None or self._steps.train is not self._train:
                     with steptrace.quiet():
@@ -129,7 +196,8 @@ class Autopsy(keras.callbacks.Callback):
                     f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).", stacklevel=2
                 )
                 return logs
-            self._lost = harm.lost(self._steps.weights())  # before the training; what is lost from the start is no news
+            if self._lost is None:  # before the training; what is lost from the start is no news
+                self._lost = harm.lost(self._steps.weights())
         logs = None
         for _ in range(self.model.steps_per_execution):
             try:
@@ -237,9 +305,13 @@ def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> au
         raise ValueError("zeronorm.examine takes a training step, and this model's loss needs y: examine(model, x, y).")
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
-    if not model.built:
-        model(data[0])
-    step = int(model.optimizer.iterations) if model.optimizer is not None else 0
+    optimizer = model.optimizer
+    with model.distribute_strategy.scope():  # in which variables are made
+        if not model.built:
+            model(data[0])
+        if isinstance(optimizer, keras.optimizers.Optimizer) and tf.distribute.has_strategy():
+            optimizer.build(model.trainable_variables)
+    step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
     return autopsy.report(subject_of(model, data, names), step)
 
 
@@ -252,9 +324,8 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
     """
     _check_model(model, "zeronorm.replay")
     found = capsules.load(path)
-    model.jit_compile = found.jit_compile
     try:
-        subject = subject_of(model, found.batch, names)
+        subject = replace(subject_of(model, found.batch, names), jit_compile=found.jit_compile)
     except Exception as error:
         said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[0]  # Keras writes in colours
         raise capsules.CapsuleError(f"The capsule is of another model: its batch does not fit ({said}).") from error
@@ -262,11 +333,25 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
     return autopsy.report(subject, found.step)
 
 
+def _check_backend(who: str) -> None:
+    if keras.backend.backend() != "tensorflow":
+        now, then = keras.backend.backend(), "set KERAS_BACKEND=tensorflow"
+        raise ValueError(f"{who} needs Keras on TensorFlow; this is {now}: {then}.")
+
+
+def _check_one_device(model: keras.Model, who: str) -> None:
+    if model.distribute_strategy.num_replicas_in_sync > 1:
+        which = "this one is distributed over several"
+        raise ValueError(f"{who} takes a model on one device; {which}.")
+
+
 def _check_model(model, who: str) -> None:
+    _check_backend(who)
     if not isinstance(model, keras.Model):
         raise ValueError(f"{who} takes a Keras model first, not {type(model).__name__}.")
     if not model.compiled:
         raise ValueError(f"{who} takes a training step of a compiled model: call model.compile first.")
+    _check_one_device(model, who)
 
 
 def _check_names(names: Mapping, shapes: Mapping[str, Sequence]) -> None:
@@ -499,16 +584,34 @@ def _size(batch) -> int:
     return next((int(t.shape[0]) for t in tf.nest.flatten(batch) if t is not None and t.shape.rank), 0)
 
 
-def _in_order() -> bool:
-    """Whether the `fit` that is under way was given arrays and shuffle=False. A callback is not told, so this reads the
-    arguments where fit has them."""
+def _fits() -> Iterator[dict]:
+    """The variables of every function named fit that is under way, the innermost first."""
     frame = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_name == "fit" and {"x", "shuffle", "validation_split"} <= frame.f_locals.keys():
-            arrays = tf.nest.flatten(frame.f_locals["x"])
-            return not frame.f_locals["shuffle"] and all(isinstance(x, (np.ndarray, tf.Tensor)) for x in arrays)
+        if frame.f_code.co_name == "fit":
+            first = next(iter(frame.f_code.co_varnames), None)
+            yield {**frame.f_locals, "": frame.f_locals.get(first)}
         frame = frame.f_back
-    return False
+
+
+def _fitting(model) -> bool:
+    """Whether a `fit` of this model is under way: Keras's, or one that the model has of its own."""
+    return any(found[""] is model for found in _fits())
+
+
+def _in_keras_fit() -> dict | None:
+    """The arguments of Keras's `fit`, where it is under way. A callback is not told them."""
+    arguments = {"x", "shuffle", "validation_split"}
+    return next((found for found in _fits() if arguments <= found.keys()), None)
+
+
+def _in_order() -> bool:
+    """Whether the `fit` that is under way was given arrays and shuffle=False."""
+    given = _in_keras_fit()
+    if given is None:
+        return False
+    arrays = tf.nest.flatten(given["x"])
+    return not given["shuffle"] and all(isinstance(x, (np.ndarray, tf.Tensor)) for x in arrays)
 
 
 def _unique(items):
