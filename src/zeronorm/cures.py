@@ -102,10 +102,11 @@ STRONGER = {  # where the rule is not enough
 }
 
 
-def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
+def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterator[Cure]:
     """The cures for the guilty operations and the folk remedies, most specific first. step: traced from the subject.
     trial: of the subject, as the user trains."""
-    return (*_specific(subject, step, found.guilty, trial), *_folk(subject, step, found, trial))
+    yield from _specific(subject, step, found.guilty, trial)
+    yield from _folk(subject, step, found, trial)
 
 
 def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Trial) -> Iterator[Cure]:
@@ -116,17 +117,21 @@ def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Tri
         for optimizer in subject.optimizers:
             if getattr(optimizer, "epsilon", None) is not None:
                 with _set(optimizer, "epsilon", SMALL):
-                    yield Cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", _finite(subject))
+                    finite = _finite(subject)
+                yield Cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", finite)
     elif birth == "data" and examples:
         kept = [example for example in range(subject.batch) if example not in examples]
         if kept:
             yield Cure("these examples left out", "", not trial(subject.only(kept).data))
     elif birth == "weights" and len(guilty[0].shape):  # a number, a learning rate say, is not mended by a zero
         held = Held(subject.weights.values())
-        for variable, value in held.values:
-            variable.assign(tf.where(tf.math.is_finite(value), value, tf.zeros_like(value)))
-        yield Cure("the non-finite values of the weights replaced", "np.nan_to_num(weights)", _finite(subject))
-        held.restore()
+        try:
+            for variable, value in held.values:
+                variable.assign(tf.where(tf.math.is_finite(value), value, tf.zeros_like(value)))
+            finite = _finite(subject)
+        finally:
+            held.restore()
+        yield Cure("the non-finite values of the weights replaced", "np.nan_to_num(weights)", finite)
 
 
 def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[Cure]:
@@ -237,14 +242,13 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_co
     where it cannot be computed so."""
     if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see harm.Trial
         return None
-    held, before = Held(subject.state), lost(subject.weights)
+    before = lost(subject.weights)
     try:
-        steptrace.runner(step, [], jit_compile, changed(step, rules))(*subject.tensors)
-        return not newly(lost(subject.weights), before)
+        run = steptrace.runner(step, [], jit_compile, changed(step, rules))
+        _, after = subject.run(run, subject.tensors, jit_compile)
+        return not newly(after, before)
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
         return None
-    finally:
-        held.restore()
 
 
 def changed(step: Step, rules: Mapping[str, Rule]):
