@@ -34,10 +34,6 @@ IDLE_BYTES = 5e8  # a process that has grown by more is not kept for the next ex
 OF_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
-class Stays(harm.Ended):
-    """A function that cannot be run in another process, nor here: why."""
-
-
 class Apart:
     """Where the functions of one examination run, as `harm.Here` is; used in a with statement.
 
@@ -55,7 +51,7 @@ class Apart:
         self.at_once = self.memory / 8
         self._end = time.monotonic() + seconds
         self._child: _Child | None = None
-        self._lives = LIVES
+        self._lives, self.deaths = LIVES, []
         self._forget()
 
     def __enter__(self):
@@ -92,7 +88,7 @@ class Apart:
             numbers = self._numbers([*state, *concrete.graph.variables])
             inputs = [self._input(argument, numbers) for argument in (*arguments, *concrete.captured_inputs)]
             definitions = self._definitions(concrete)
-        except Stays as why:
+        except harm.Stays as why:
             return self._here(function, arguments, jit_compile, state, weights, kept, undo, str(why))
         self._hold()
         if definitions:
@@ -103,15 +99,15 @@ class Apart:
         values, counts = self._ask("run", name, inputs, returned, list(looked_at), undo)
         return [_value(*value) for value in values], {looked_at[n]: count for n, count in counts.items()}
 
-    def restore(self, state: Sequence[tf.Variable]) -> None:
-        """Gives the variables the values from before the runs that did not undo what they did."""
+    def restore(self) -> None:
+        """Gives the process's variables the values from before the runs that did not undo what they did."""
         if self._child is not None:
             self._ask("restore")
 
     def _here(self, function, arguments, jit_compile, state, weights, kept, undo, why: str):
         """The function run in this process, if it is run as the user trains and the kernels do it."""
         if jit_compile or self.jit_compile:
-            raise Stays(f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained")
+            raise harm.Stays(f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained")
         canceled = cancellation.CancellationManager()
         timer = threading.Timer(max(0.0, self._end - time.monotonic()), canceled.start_cancel)
         timer.daemon = True
@@ -138,7 +134,7 @@ class Apart:
             try:
                 self._child = _taken()
             except OSError as error:
-                raise Stays(f"no process of its own could be started for it ({error})") from error
+                raise harm.Stays(f"no process of its own could be started for it ({error})") from error
 
     def _stop(self) -> None:
         if self._child is not None:
@@ -156,8 +152,9 @@ class Apart:
         try:
             self._child.ready(self._limits)
             kind, answer = self._child.ask(message, self._limits)
-        except harm.Ended:
+        except harm.Ended as why:
             self._child, self._lives = None, self._lives - 1
+            self.deaths.append(str(why))
             raise
         except BaseException:
             self._stop()
@@ -189,7 +186,7 @@ class Apart:
         if id(value) in numbers:
             return "variable", numbers[id(value)]
         if value.dtype in (tf.resource, tf.variant):
-            raise Stays("it uses a table or another object that cannot be handed over")
+            raise harm.Stays("it uses a table or another object that cannot be handed over")
         return "array", value.numpy(), value.dtype.name
 
     def _definitions(self, concrete) -> list[bytes]:
@@ -201,7 +198,7 @@ class Apart:
         found[name] = concrete.function_def
         kinds = {node.op for function in found.values() for node in function.node_def}
         if kinds.intersection(OF_PYTHON):
-            raise Stays("it calls Python")
+            raise harm.Stays("it calls Python")
         new = found.keys() - self._defined
         self._defined |= new
         return [found[name].SerializeToString() for name in new]
@@ -333,7 +330,7 @@ class _Child:
             how = f"with exit status {code}"
             if code < 0:
                 how = f"by {signal.Signals(-code).name}"
-            raise harm.Ended(f"the process that computed it ended {how}")
+            raise harm.Died(f"the process that computed it ended {how}")
         return answers[0]
 
     def _exchange(self, message: tuple, answers: list) -> None:
@@ -381,21 +378,21 @@ def _taken() -> _Child:
     while _spare():
         child = _spare().pop()
         child.base = None
-        try:
+        with suppress(harm.Ended):
             child.ready(lambda grown: "")
-        except harm.Ended:
-            continue
-        if child.settings == settings:
-            return child
-        child.end()
+            if child.settings == settings:
+                return child
+            child.end()
     return _Child(settings)
 
 
 def _keep(child: _Child) -> None:
-    if child.base is not None and child.grown() < IDLE_BYTES and not _spare():
-        _spare().append(child)
-    else:
+    if child.base is None or child.grown() > IDLE_BYTES or _spare():
         child.end()
+        return
+    with suppress(harm.Ended):
+        child.ask(("rest",), lambda grown: "")
+        _spare().append(child)
 
 
 def _settings() -> str:

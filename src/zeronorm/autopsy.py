@@ -152,6 +152,9 @@ def report(
     if found.guilty and outcomes[examined]:
         tried = remedies.tried(subject, traced, found, trials[examined])
         doing("some of the cures", cures.extend, tried)  # those before one that could not be had are kept
+    for how in dict.fromkeys(subject.place.deaths):
+        if not any(how in known for known in doing.left_out):
+            doing.left_out.append(f"some of what was tried: {how}")
     return Report(
         step=step,
         birth=found.guilty[0].birth if found.guilty else "",

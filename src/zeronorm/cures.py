@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm import steptrace
-from zeronorm.harm import Findings, Guilty, Held, Subject, Trial, lost, newly
+from zeronorm.harm import Died, Findings, Guilty, Held, Stays, Subject, Trial, lost, newly
 from zeronorm.steptrace import Step
 
 SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
@@ -247,7 +247,7 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_co
         run = steptrace.runner(step, [], jit_compile, changed(step, rules))
         _, after = subject.run(run, subject.tensors, jit_compile)
         return not newly(after, before)
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Died, Stays):
         return None
 
 

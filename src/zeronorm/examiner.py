@@ -10,6 +10,7 @@ Messages go through its standard input and output, each the pickle of a tuple af
 """
 
 import json
+import math
 import os
 import pickle
 import signal
@@ -27,7 +28,7 @@ from tensorflow.python.eager import context
 LENGTH = struct.Struct(">Q")  # before each message
 COMPACT = 1e6  # bytes above which a value is not handed over as it is
 LARGE = 1e10  # of a finite value in which this is exceeded it is told where
-IDLE = 30  # seconds without a message after which the process ends
+REST = 30  # seconds after an examination in which another may begin before the process ends
 ASKS = 0.5  # seconds between two looks whether the process that started this one is still there
 
 
@@ -87,12 +88,18 @@ class Examiner:
         self.before: dict[int, tf.Tensor] = {}
         self.kept: dict[int, tf.Tensor] = {}
         self.functions: set[str] = set()
+        self.until = math.inf  # when the process ends by itself, by time.monotonic
 
     def forget(self) -> None:
         """Everything."""
         for name in self.functions:
             context.context().remove_function(name)
         self.__init__()
+
+    def rest(self) -> None:
+        """Forgets, and ends the process soon if nothing else is asked of it."""
+        self.forget()
+        self.until = time.monotonic() + REST
 
     def hold(self, values: dict) -> None:
         """Makes or sets variables; `restore` gives them these values. values: {number: (array, dtype, shape)}."""
@@ -150,9 +157,9 @@ class Examiner:
         return "array", np.asarray(value.numpy())
 
 
-def _ends_with(parent: int, heard: list[float]) -> None:
-    """Ends this process when the one that started it has ended, or nothing was heard of it for long."""
-    while os.getppid() == parent and (heard[0] is None or time.monotonic() - heard[0] < IDLE):
+def _ends_with(parent: int, examiner: Examiner) -> None:
+    """Ends this process when the one that started it has ended, or when it has rested."""
+    while os.getppid() == parent and time.monotonic() < examiner.until:
         time.sleep(ASKS)
     os._exit(0)
 
@@ -172,22 +179,19 @@ def main(parent: int, settings: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a graph prints is no answer
-    heard = [time.monotonic()]  # of the parent, at; None while it is being answered
-    threading.Thread(target=_ends_with, args=(parent, heard), daemon=True).start()
     _configure(**json.loads(settings))
     examiner = Examiner()
+    threading.Thread(target=_ends_with, args=(parent, examiner), daemon=True).start()
     while True:
         try:
             what, *arguments = receive(asked)
         except EOFError:
             return
-        heard[0] = None
         try:
             answer = "done", getattr(examiner, what)(*arguments)
         except Exception as error:
             answer = type(error).__name__, str(getattr(error, "message", error))
         send(answers, answer)
-        heard[0] = time.monotonic()
 
 
 if __name__ == "__main__":

@@ -33,13 +33,22 @@ ITERATIONS = 10_000  # of a loop that are followed at most
 
 
 class Ended(Exception):
-    """Something that cannot be computed, because the process that did it has died or a limit was reached: why."""
+    """Something that cannot be computed, because a limit was reached, or of what the two below say: why."""
+
+
+class Died(Ended):
+    """The process that computed it has died."""
+
+
+class Stays(Ended):
+    """It can be run neither in another process nor in this one."""
 
 
 class Here:
     """Where the functions of an examination run: in this process, without limits."""
 
-    left_out: Sequence[str] = ()
+    left_out: Sequence[str] = ()  # what a report has to say of it
+    deaths: Sequence[str] = ()  # of processes: how
     at_once = AT_ONCE  # bytes of values that one run returns at most, as far as their sizes are known
 
     def run(
