@@ -55,7 +55,8 @@ class Apart:
         self._forget()
 
     def __enter__(self):
-        self._start()  # TensorFlow's import takes seconds, in which this process traces
+        with suppress(harm.Stays):  # TensorFlow's import takes seconds, in which this process traces
+            self._start()
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -88,15 +89,15 @@ class Apart:
             numbers = self._numbers([*state, *concrete.graph.variables])
             inputs = [self._input(argument, numbers) for argument in (*arguments, *concrete.captured_inputs)]
             definitions = self._definitions(concrete)
+            self._hold()
+            if definitions:
+                self._ask("define", definitions)
+            returned = [self._how(number, tensor, kept) for number, tensor in enumerate(concrete.outputs)]
+            looked_at = {numbers[id(variable.handle)]: name for name, variable in weights.items()}
+            name = concrete.function_def.signature.name
+            values, counts = self._ask("run", name, inputs, returned, list(looked_at), undo)
         except harm.Stays as why:
             return self._here(function, arguments, jit_compile, state, weights, kept, undo, str(why))
-        self._hold()
-        if definitions:
-            self._ask("define", definitions)
-        returned = [self._how(number, tensor, kept) for number, tensor in enumerate(concrete.outputs)]
-        looked_at = {numbers[id(variable.handle)]: name for name, variable in weights.items()}
-        name = concrete.function_def.signature.name
-        values, counts = self._ask("run", name, inputs, returned, list(looked_at), undo)
         return [_value(*value) for value in values], {looked_at[n]: count for n, count in counts.items()}
 
     def restore(self) -> None:
@@ -124,7 +125,8 @@ class Apart:
     def _in_time(self) -> None:
         if time.monotonic() >= self._end:
             self._stop()
-            raise harm.Ended(f"the time limit was reached (seconds={self.seconds:g})")
+            self.deaths.append(self._limits(0.0))
+            raise harm.Ended(self.deaths[-1])
 
     def _start(self) -> None:
         if self._child is None:
@@ -161,6 +163,8 @@ class Apart:
             raise
         if kind == "done":
             return answer
+        if kind == "NotFoundError" and "Op type not registered" in answer:
+            raise harm.Stays("it uses an operation that TensorFlow does not have of itself")
         error = getattr(tf.errors, kind, None)
         raise RuntimeError(f"{kind}: {answer}") if error is None else error(None, None, answer)
 
@@ -303,7 +307,7 @@ class _Child:
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-P", examiner.__file__, str(os.getpid()), settings],
+            [sys.executable, "-P", examiner.__file__, settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -319,9 +323,11 @@ class _Child:
         answers: list = []
         thread = threading.Thread(target=self._exchange, args=(message, answers), daemon=True)
         thread.start()
-        while thread.is_alive():
+        waiting = True
+        while waiting:
             thread.join(POLL)
-            reached = limits(self.grown()) if thread.is_alive() else ""
+            waiting = thread.is_alive()
+            reached = limits(self.grown())
             if reached:
                 self.end()
                 raise harm.Ended(reached)
@@ -378,11 +384,12 @@ def _taken() -> _Child:
     while _spare():
         child = _spare().pop()
         child.base = None
+        if child.settings != settings:
+            child.end()
+            continue
         with suppress(harm.Ended):
             child.ready(lambda grown: "")
-            if child.settings == settings:
-                return child
-            child.end()
+            return child
     return _Child(settings)
 
 
@@ -396,14 +403,12 @@ def _keep(child: _Child) -> None:
 
 
 def _settings() -> str:
-    """What decides how TensorFlow computes, besides the environment: as JSON."""
-    threading_ = tf.config.threading
+    """Whom an examiner serves and, besides the environment, what decides how TensorFlow computes: as JSON."""
+    threads = tf.config.threading
     return json.dumps(
         {
-            "threads": [
-                threading_.get_inter_op_parallelism_threads(),
-                threading_.get_intra_op_parallelism_threads(),
-            ],
+            "parent": os.getpid(),
+            "threads": [threads.get_inter_op_parallelism_threads(), threads.get_intra_op_parallelism_threads()],
             "optimizer": tf.config.optimizer.get_experimental_options(),
             "jit": tf.config.optimizer.get_jit(),
             "deterministic": config.is_op_determinism_enabled(),

@@ -4,7 +4,7 @@ It may die: a compiler may end it, and who started it does so when it takes too 
 program of its own, which imports nothing of the user's and nothing else of this project, writes nothing to the
 terminal, leaves a GPU alone, and ends with the process that started it:
 
-python -P examiner.py PROCESS SETTINGS
+python -P examiner.py SETTINGS
 
 Messages go through its standard input and output, each the pickle of a tuple after its length. SETTINGS: JSON, as `apart` writes it.
 """
@@ -175,11 +175,12 @@ def _configure(threads: list[int], optimizer: dict, jit: str, deterministic: boo
         tf.config.experimental.enable_op_determinism()
 
 
-def main(parent: int, settings: str) -> None:
+def main(settings: dict) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a graph prints is no answer
-    _configure(**json.loads(settings))
+    parent = settings.pop("parent")
+    _configure(**settings)
     examiner = Examiner()
     threading.Thread(target=_ends_with, args=(parent, examiner), daemon=True).start()
     while True:
@@ -195,4 +196,4 @@ def main(parent: int, settings: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(json.loads(sys.argv[1]))

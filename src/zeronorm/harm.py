@@ -8,7 +8,7 @@ made something non-finite out of finite inputs. Those are guilty; whatever else 
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -24,7 +24,7 @@ WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "
 SELECTING = ("StridedSlice", "Slice", "GatherV2", "ResourceGather", "Split", "SplitV", "Unpack", "TensorListGetItem")
 GROWING = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BiasAdd")
 GROWING += ("Mul", "Square", "SquaredDifference", "Pow", "AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "L2Loss", "Exp")
-LARGE = 1e10  # an input of this size to one of GROWING: no singular point but an overflow
+LARGE = examiner.LARGE  # an input of this size to one of GROWING: no singular point but an overflow
 SINGULAR = {"RealDiv": (1,), "Div": (1,), "Xdivy": (1,), "Xlogy": (1,), "Pow": (0,)}  # inputs at which it is singular
 ELEMENTS = 16  # of a guilty operation that are traced to their rows
 ROWS = 32  # of one weight that are named; what was computed from more is no row's fault
@@ -251,8 +251,10 @@ def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     starts = [traced.graph.get_tensor_by_name(name) for name in (*harm.written(), *traced.losses)]
     finite = not harm.bad.intersection(traced.losses)
     guilty = _one_per_operation(harm.guilty(starts))
+    moved: dict[str, np.ndarray] = {}
     of_values = [one.operation for one in guilty if one.examples and one.birth in ("forward", "gradient")]
-    moved = _moved(subject, traced, jit_compile, of_values)
+    with suppress(Ended):  # what was found is kept
+        moved = _moved(subject, traced, jit_compile, of_values)
     guilty = [replace(one, examples=harm.examples(one, moved)) if one.operation in of_values else one for one in guilty]
     return Findings(tuple(guilty), harm.swallowed(), after, finite)
 
@@ -549,11 +551,12 @@ class _Harm:
                 if inner:
                     grown = inner[0].birth == "divergence"
                     return inner[0] if grown else replace(inner[0], birth=self._birth(operation))
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # XLA cannot take it by itself
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Ended):  # XLA cannot take it by itself
             return None
         finally:
             held.restore()
-            self.subject.place.restore()
+            with suppress(Ended):
+                self.subject.place.restore()
         return None
 
     def _birth(self, operation: tf.Operation) -> str:
@@ -665,7 +668,8 @@ class _Harm:
                 for element in elements if tensor.shape.rank is not None else ():
                     index = _broadcast(element, shape, tuple(tensor.shape))
                     if index is not None and len(rows) <= ROWS:
-                        rows.update(dye.rows(index, ROWS).tolist())
+                        with suppress(Ended):  # what was found is kept
+                            rows.update(dye.rows(index, ROWS).tolist())
             if 0 < len(rows) <= ROWS:
                 weight = self.weight_of[lookup.placeholder]
                 found[weight] = sorted(rows.union(found.get(weight, ())))
