@@ -140,6 +140,7 @@ def report(
     examined = _examined(trained, fails, losses)
     subject = replace(subject, jit_compile=examined)
     if FIELDS[examined] in refused:  # by both: there is nothing to look into
+        doing.add_place(subject.place)
         more |= {"left_out": tuple(doing.left_out), "refused": refused}
         return Report(step, "", False, (), None, None, trained, {}, **more)
     traced = traced or doing(
@@ -151,6 +152,8 @@ def report(
         examined,
     )
     found = traced and doing("the values of its operations", harm.examine, subject, traced, examined)
+    if not found and traced and examined and outcomes[False]:  # XLA's process may have died of it
+        found = doing("the values under the kernels", _under_kernels, subject)
     found = found or harm.Findings((), (), {}, True)
     closed = not found.guilty or any(one.op_type in steptrace.BODIES for one in found.guilty)
     if traced and examined and outcomes[False] and closed:
@@ -173,6 +176,7 @@ def report(
     cures = ()
     if found.guilty and (outcomes[examined] or own_loss):
         cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
+    doing.add_place(subject.place)
     return Report(
         step=step,
         birth=found.guilty[0].birth if found.guilty else "",
@@ -223,18 +227,40 @@ class _Attempts:
     def __call__(self, doing: str, function: Callable, *arguments):
         try:
             return function(*arguments)
+        except harm.Ended as why:
+            self._add(doing, f" could not be had: {why}")
+            return None
         except Exception as error:
             said = str(error).splitlines()[0][:160] if str(error) else ""
             said = refusal.sentence(error.message) if isinstance(error, tf.errors.OpError) else said
             self.left_out.append(f"{doing} could not be had ({type(error).__name__}: {said})")
             return None
 
+    def add_place(self, place: harm.Here) -> None:
+        """Notes what a report has to say of where it was computed, and which processes died of it."""
+        self.left_out += place.left_out
+        for how in dict.fromkeys(place.deaths):
+            if not any(how in known for known in self.left_out):
+                self.left_out.append(f"some of what was tried: {how}")
+
+    def _add(self, doing: str, because: str) -> None:
+        """Notes a part, with those that could not be had for the same reason."""
+        for number, known in enumerate(self.left_out):
+            if known.endswith(because):
+                self.left_out[number] = f"{known.removesuffix(because)}, {doing}{because}"
+                return
+        self.left_out.append(f"{doing}{because}")
+
+
+def _under_kernels(subject: Subject) -> harm.Findings:
+    subject = replace(subject, jit_compile=False)
+    return harm.examine(subject, steptrace.trace(subject.step, subject.data, subject.optimizers), False)
+
 
 def _from_kernels(subject: Subject, found: harm.Findings) -> harm.Findings:
     """The findings with what is guilty inside of loops that XLA does not let one into: as the kernels compute it, where
     the step fails as well."""
-    subject = replace(subject, jit_compile=False)
-    inside = harm.examine(subject, steptrace.trace(subject.step, subject.data, subject.optimizers), False)
+    inside = _under_kernels(subject)
     entered = [one for one in inside.guilty if one.op_type not in steptrace.BODIES]
     outside = [one for one in found.guilty if one.op_type not in steptrace.BODIES]
     return replace(found, guilty=tuple(outside or entered or found.guilty))

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm import steptrace
-from zeronorm.harm import Findings, Guilty, Held, Subject, Trial, lost, newly
+from zeronorm.harm import Died, Ended, Findings, Guilty, Held, Stays, Subject, Trial, lost, newly
 from zeronorm.steptrace import Step
 
 SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
@@ -133,6 +133,8 @@ def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[
                 of_loss = cure.leaves in ("NaN", "infinite")
                 left = f"the loss {becomes} {cure.leaves}" if of_loss else cure.leaves
                 cures.append(replace(cure, leaves=left))
+        except Ended:  # no more is computed; the report says why
+            break
         except Exception as error:  # what was tried before it stands
             cures.append(Cure("further ones", "", None, leaves=_could_not(error)))
     return tuple(cures)
@@ -149,6 +151,8 @@ def _cure(name: str, write: str, outcome: Callable[[], Mapping], folk: bool = Fa
     try:
         return Cure(name, write, folk=folk, **outcome())
     except Exception as error:
+        if isinstance(error, Ended) and not isinstance(error, (Died, Stays)):  # a limit, which holds for all
+            raise
         return Cure(name, write, None, folk, leaves=_could_not(error))
 
 
@@ -307,20 +311,18 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_co
     alone which is lost."""
     if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see harm.Trial
         return None, ""
-    held, before = Held(subject.state), lost(subject.weights)
-    edited = changed(step, rules)
+    before, edited = lost(subject.weights), changed(step, rules)
     losses = [name for name in step.losses if step.graph.get_tensor_by_name(name).dtype.is_floating]
     looks = [_look(edited, step, loss, kind) for kind in ("IsNan", "IsInf") for loss in losses]
     try:
-        found = steptrace.runner(step, looks, jit_compile, edited)(*subject.tensors)
+        run = steptrace.runner(step, looks, jit_compile, edited)
+        found, after = subject.run(run, subject.tensors, jit_compile, range(len(looks)))
         nan, infinite = (any(bool(each) for each in some) for some in np.array_split(found, 2))
-        gone = newly(lost(subject.weights), before)
+        gone = newly(after, before)
         loss = "NaN" if nan else "infinite" if infinite else ""
         return not gone and not loss, "" if gone else loss
-    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Died, Stays):
         return None, ""
-    finally:
-        held.restore()
 
 
 def _look(graph_def, step: Step, loss: str, kind: str) -> str:

@@ -6,7 +6,9 @@ made something non-finite out of finite inputs. Those are guilty; whatever else 
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -14,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import lineage, refusal, steptrace
+from zeronorm import examiner, lineage, refusal, steptrace
 from zeronorm.steptrace import Step
 
 LITERALS = ("Const", "Fill", "ZerosLike", "OnesLike", "BroadcastTo")  # an infinity that comes from here is meant
@@ -22,13 +24,62 @@ WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "
 SELECTING = ("StridedSlice", "Slice", "GatherV2", "ResourceGather", "Split", "SplitV", "Unpack", "TensorListGetItem")
 GROWING = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BiasAdd")
 GROWING += ("Mul", "Square", "SquaredDifference", "Pow", "AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "L2Loss", "Exp")
-LARGE = 1e10  # an input of this size to one of GROWING: no singular point but an overflow
+LARGE = examiner.LARGE  # an input of this size to one of GROWING: no singular point but an overflow
 SINGULAR = {"RealDiv": (1,), "Div": (1,), "Xdivy": (1,), "Xlogy": (1,), "Pow": (0,)}  # inputs at which it is singular
 ELEMENTS = 16  # of a guilty operation that are traced to their rows
 ROWS = 32  # of one weight that are named; what was computed from more is no row's fault
 AT_ONCE = 1e9  # bytes of values that one run of the step returns
-COMPACT = 1e6  # bytes above which a finite value is not kept
 ITERATIONS = 10_000  # of a loop that are followed at most
+
+
+class Ended(Exception):
+    """Something that cannot be computed, because a limit was reached, or of what the two below say: why."""
+
+
+class Died(Ended):
+    """The process that computed it has died."""
+
+
+class Stays(Ended):
+    """It can be run neither in another process nor in this one."""
+
+
+class Here:
+    """Where the functions of an examination run: in this process, without limits."""
+
+    left_out: Sequence[str] = ()  # what a report has to say of it
+    deaths: Sequence[str] = ()  # of processes: how
+    at_once = AT_ONCE  # bytes of values that one run returns at most, as far as their sizes are known
+
+    def run(
+        self,
+        function: Callable,
+        arguments: Sequence,
+        jit_compile: bool,
+        state: Sequence[tf.Variable],
+        weights: Mapping[str, tf.Variable],
+        kept: Collection[int] | None = None,
+        undo: bool = True,
+    ) -> tuple[list, dict[str, int]]:
+        """Calls a function of tensors that returns tensors: (its values, what of the weights is not finite after it).
+
+        arguments: tensors, arrays, or values of a run before. jit_compile: whether XLA compiles the function. kept: the
+        places of the values that are needed in full, while others may be `unpacked`; None: of none anything is. undo:
+        whether the state becomes what it was; else `restore` does that.
+        """
+        held = Held(state)
+        try:
+            found = function(*map(tf.convert_to_tensor, arguments))
+            values = [
+                value if number in kept or value.dtype == tf.variant else unpacked(*examiner.compacted(value))
+                for number, value in (enumerate(found) if kept is not None else ())
+            ]
+            return values, lost(weights)
+        finally:
+            held.restore()
+
+    def restore(self) -> None:
+        """After runs that did not undo what they did: who asked for them holds the variables of this process."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +90,8 @@ class Subject:
     variable} whose values are judged, the optimizer's slots among them. state: every variable that the step may change.
     optimizers: whose apply it calls. jit_compile: as the user trains. names: {weight: what each row stands for}.
     eager: whether the user's step is not compiled at all. inputs: how the report calls the tensors of the batch.
-    compiled: what `Trial` has compiled of the step; subjects of one step may share it.
+    compiled: what `Trial` has compiled of the step; subjects of one step may share it. place: where it is run, `Here`
+    or an `apart.Apart`.
     """
 
     step: Callable
@@ -52,6 +104,11 @@ class Subject:
     eager: bool = False
     inputs: Sequence[str] = ()
     compiled: dict = field(default_factory=dict, repr=False)
+    place: Here = field(default_factory=Here, repr=False)
+
+    def run(self, function: Callable, arguments: Sequence, jit_compile: bool, kept=None, undo: bool = True):
+        """As `Here.run`, from and of the subject's variables."""
+        return self.place.run(function, arguments, jit_compile, self.state, self.weights, kept, undo)
 
     @property
     def tensors(self) -> list[tf.Tensor]:
@@ -133,13 +190,8 @@ class Held:
 
 def lost(weights: Mapping[str, tf.Variable]) -> dict[str, int]:
     """{weight: how many of its elements are not finite}, of those that have any."""
-    found = {}
-    for name, variable in weights.items():
-        parts = [tf.math.real(variable), tf.math.imag(variable)] if variable.dtype.is_complex else [variable]
-        finite = tf.reduce_all([tf.math.is_finite(part) for part in parts], axis=0)
-        if not tf.reduce_all(finite):
-            found[name] = int(tf.size(finite)) - int(tf.math.count_nonzero(finite))
-    return found
+    found = {name: examiner.not_finite(variable) for name, variable in weights.items()}
+    return {name: count for name, count in found.items() if count}
 
 
 def newly(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
@@ -161,52 +213,55 @@ class Trial:
         optimizers = [optimizer for pair in pairs for optimizer in pair]
         key = (jit_compile, *(getattr(o, name, None) for o in optimizers for name in settings))
         if subject.eager and not jit_compile:
-            self._step = steptrace.judged(subject.step)
+            self._step = self._of_tensors
         else:
-            step = steptrace.judged(subject.step)
-            made = tf.function(step, jit_compile=jit_compile, autograph=False)  # traced when called
+            made = tf.function(self._of_tensors, jit_compile=jit_compile, autograph=False)  # traced when it is called
             self._step = subject.compiled.setdefault(key, made)
+        self._jit_compile = jit_compile
         # XLA ends the whole process over a text (TensorFlow 2.21: tensor.cc, DataTypeCanUseMemcpy)
         self._impossible = jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors)
+
+    def _of_tensors(self, *tensors):
+        return [steptrace.judged(self.subject.step)(steptrace.packed(self.subject.data, tensors))]
 
     def __call__(self, data=None) -> dict[str, int] | None:
         """What one step on `data`, else the subject's own, does to the weights: {weight: elements that it loses}. The
         state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
-        may refuse its input."""
+        may refuse its input. Raises Ended."""
         if self._impossible:
             self.refused = "it takes no texts."
             return None
-        held, self.refused, self.loss = Held(self.subject.state), "", None
+        self.refused, self.loss = "", None
         try:
-            nan, infinite = self._step(self.subject.data if data is None else data).numpy()
+            tensors = steptrace.flat(self.subject.data if data is None else data)
+            [flags], after = self.subject.run(self._step, tensors, self._jit_compile, kept=(0,))
+            nan, infinite = np.asarray(flags)
             self.loss = "NaN" if nan else "infinite" if infinite else ""
-            return newly(lost(self.subject.weights), self._before)
+            return newly(after, self._before)
         except tf.errors.OpError as error:
             self.refused = refusal.sentence(error.message)
             return None
-        finally:
-            held.restore()
 
 
 def examine(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     """Runs the step with every value returned, and follows the harm back to where it was born. The state is as before
     afterwards. traced: from the subject's step and batch."""
-    held, before = Held(subject.state), lost(subject.weights)
+    before, after = lost(subject.weights), {}
     kept = {tensor.name for o in traced.graph.get_operations() if steptrace.called(o) for tensor in o.inputs}
-    values: dict[str, tf.Tensor | np.ndarray] = {}
-    for names in steptrace.portions(traced.graph, steptrace.values_of(traced.graph, lists=not jit_compile), AT_ONCE):
-        try:
-            found = steptrace.runner(traced, names, jit_compile)(*subject.tensors)
-            after = newly(lost(subject.weights), before)
-        finally:
-            held.restore()
-        values |= {n: value if n in kept else _compact(value) for n, value in zip(names, found, strict=True)}
+    values: dict[str, tf.Tensor | np.ndarray | Packed] = {}
+    for names in _portions(subject, traced, jit_compile):
+        whole = [number for number, name in enumerate(names) if name in kept]
+        found, after = subject.run(steptrace.runner(traced, names, jit_compile), subject.tensors, jit_compile, whole)
+        values |= dict(zip(names, found, strict=True))
+    after = newly(after, before)
     harm = _Harm(traced, subject, values, jit_compile, before, after)
     starts = [traced.graph.get_tensor_by_name(name) for name in (*harm.written(), *traced.losses)]
     finite = not harm.bad.intersection(traced.losses)
     guilty = _one_per_operation(harm.guilty(starts))
+    moved: dict[str, np.ndarray] = {}
     of_values = [one.operation for one in guilty if one.examples and one.birth in ("forward", "gradient")]
-    moved = _moved(subject, traced, jit_compile, of_values)
+    with suppress(Ended):  # what was found is kept
+        moved = _moved(subject, traced, jit_compile, of_values)
     guilty = [replace(one, examples=harm.examples(one, moved)) if one.operation in of_values else one for one in guilty]
     return Findings(tuple(guilty), harm.swallowed(), after, finite)
 
@@ -220,24 +275,67 @@ def _moved(subject: Subject, traced: Step, jit_compile: bool, operations: Sequen
     if not wanted or not subject.batch or subject.batch < 2:
         return {}
     rolled = subject.only(np.roll(np.arange(subject.batch), 1))
-    held, values = Held(subject.state), {}
-    for names in steptrace.portions(traced.graph, steptrace.values_of(traced.graph, lists=not jit_compile), AT_ONCE):
+    values = {}
+    for names in _portions(subject, traced, jit_compile):
         if wanted.intersection(names):
-            try:
-                found = steptrace.runner(traced, names, jit_compile)(*rolled.tensors)
-            finally:
-                held.restore()
-            values |= {n: value.numpy() for n, value in zip(names, found, strict=True) if n in wanted}
+            found, _ = subject.run(steptrace.runner(traced, names, jit_compile), rolled.tensors, jit_compile, ())
+            values |= {n: _array(value) for n, value in zip(names, found, strict=True) if n in wanted}
     return values
 
 
-def _compact(value: tf.Tensor) -> tf.Tensor | np.ndarray:
-    """A large finite value as its largest element, in every place: what else it holds is not asked for."""
-    if not value.dtype.is_floating or value.shape.num_elements() * value.dtype.size < COMPACT:
-        return value
-    largest = tf.reduce_max(tf.abs(value)).numpy()
-    every = bool(tf.reduce_all(tf.math.is_finite(value)))
-    return np.broadcast_to(largest, tuple(value.shape)) if every and largest <= LARGE else value
+def _portions(subject: Subject, traced: Step, jit_compile: bool) -> Iterator[list[str]]:
+    """What tells what happened in the step, as much of it as one run returns."""
+    names = steptrace.values_of(traced.graph, jit_compile)
+    return steptrace.portions(traced.graph, names, min(AT_ONCE, subject.place.at_once))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A large value of which only what is not finite, or large, is told. kinds: as `examiner.compacted` has them."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    kinds: bytes
+    largest: float
+
+    def array(self) -> np.ndarray:
+        """NaN and infinity where they were, `largest` where the value was finite and large, else 0."""
+        kinds = np.frombuffer(zlib.decompress(self.kinds), np.uint8).reshape(self.shape)
+        return np.array([0, np.inf, np.nan, self.largest], self.dtype)[kinds]
+
+
+def unpacked(kind: str, *value):
+    """What `examiner.compacted` made of a value: an array or, of a large one that is not finite, a `Packed`."""
+    if kind == "array":
+        return value[0]
+    shape, dtype, *more = value
+    dtype = tf.as_dtype(dtype).as_numpy_dtype
+    return np.broadcast_to(dtype(more[0]), shape) if kind == "largest" else Packed(shape, dtype, *more)
+
+
+def _array(value) -> np.ndarray:
+    if isinstance(value, Packed):
+        return value.array()
+    return np.asarray(value.numpy() if tf.is_tensor(value) else value)  # a bfloat16 of rank 0 is no array yet
+
+
+class _Arrays(Mapping):
+    """{tensor: array} of values but lists of tensors; those that are packed are unpacked each time that they are asked
+    for, because all at once may be too large."""
+
+    def __init__(self, values: Mapping):
+        packed = {n: v for n, v in values.items() if isinstance(v, Packed)}
+        others = {n: v for n, v in values.items() if n not in packed and v.dtype != tf.variant}
+        self._values = packed | {name: _array(value) for name, value in others.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return _array(self._values[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:
@@ -260,14 +358,13 @@ class _Harm:
     ):
         self.step, self.subject, self.jit_compile, self.before, self.lost = step, subject, jit_compile, before, lost
         self.tensors = values
-        self.values = {  # a bfloat16 of rank 0 is no array yet
-            name: np.asarray(value.numpy() if tf.is_tensor(value) else value)
-            for name, value in values.items()
-            if value.dtype != tf.variant
-        }
-        floats = {n: v for n, v in self.values.items() if steptrace.is_number(tf.as_dtype(v.dtype))}
-        self.bad = {name for name, value in floats.items() if not np.isfinite(value).all()}
-        self.nan = {name for name in self.bad if np.isnan(floats[name]).any()}
+        self.values = _Arrays(values)
+        self.bad, self.nan = set(), set()
+        for name, value in self.values.items():
+            if steptrace.is_number(tf.as_dtype(value.dtype)) and not np.isfinite(value).all():
+                self.bad.add(name)
+                if np.isnan(value).any():
+                    self.nan.add(name)
         self.operations = step.graph.get_operations()
         self.through_gradient: set[str] = set()  # operations between which and a weight there is a gradient's
         handles = {id(variable.handle): name for name, variable in subject.weights.items()}
@@ -293,7 +390,8 @@ class _Harm:
 
     @cached_property
     def lookups(self) -> list[lineage.Lookup]:
-        return [lookup for lookup in lineage.lookups(self.step.graph) if lookup.placeholder in self.weight_of]
+        found = [lookup for lookup in lineage.lookups(self.step.graph) if lookup.placeholder in self.weight_of]
+        return [lookup for lookup in found if lookup.ids in self.values]  # XLA may not return them
 
     def written(self) -> list[str]:
         """The non-finite values that were written to the weights that were lost. A branch or a function that writes a
@@ -446,20 +544,26 @@ class _Harm:
         if any(tensor is None for tensor in given):
             return None
         held = Held(self.subject.state)
+
+        def run(function, arguments, compiled, kept):
+            return self.subject.run(function, arguments, compiled, kept, undo=False)[0]
+
         try:
-            for body, arguments in steptrace.runs(self.step, operation, given, ITERATIONS):
-                names = steptrace.values_of(body.graph, lists=not jit_compile)
-                found = steptrace.runner(body, names, jit_compile)(*arguments)
+            for body, arguments in steptrace.runs(self.step, operation, given, ITERATIONS, run):
+                names = steptrace.values_of(body.graph, jit_compile)
+                found = run(steptrace.runner(body, names, jit_compile), arguments, jit_compile, range(len(names)))
                 values = dict(zip(names, found, strict=True))
                 harm = _Harm(body, self.subject, values, jit_compile, self.before, self.lost)
                 inner = [one for one in harm.guilty(body.graph.outputs) if one.birth != "data"]  # not made inside
                 if inner:
                     grown = inner[0].birth == "divergence"
                     return inner[0] if grown else replace(inner[0], birth=self._birth(operation))
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):  # XLA cannot take it by itself
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Ended):  # XLA cannot take it by itself
             return None
         finally:
             held.restore()
+            with suppress(Ended):
+                self.subject.place.restore()
         return None
 
     def _birth(self, operation: tf.Operation) -> str:
@@ -567,11 +671,12 @@ class _Harm:
         for lookup in self.lookups:
             rows: set[int] = set()
             for tensor in targets if lookup.operation in above else ():
-                dye = lineage.Dye(self.step, lookup, self.values[lookup.ids], tensor.name, batch)
-                for element in elements:
+                dye = lineage.Dye(self.step, lookup, self.values[lookup.ids], tensor.name, batch, self.subject.run)
+                for element in elements if tensor.shape.rank is not None else ():
                     index = _broadcast(element, shape, tuple(tensor.shape))
                     if index is not None and len(rows) <= ROWS:
-                        rows.update(dye.rows(index, ROWS).tolist())
+                        with suppress(Ended):  # what was found is kept
+                            rows.update(dye.rows(index, ROWS).tolist())
             if 0 < len(rows) <= ROWS:
                 weight = self.weight_of[lookup.placeholder]
                 found[weight] = sorted(rows.union(found.get(weight, ())))

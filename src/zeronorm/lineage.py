@@ -40,9 +40,17 @@ def lookups(graph: tf.Graph) -> list[Lookup]:
 
 class Dye:
     """A lookup whose result can be dyed. ids: int, the rows that it looks up. target: the tensor in which to look for
-    the dye. batch: the step's own."""
+    the dye. batch: the step's own. run: calls a function as `harm.Subject.run` does, in this process by default."""
 
-    def __init__(self, step: steptrace.Step, lookup: Lookup, ids: np.ndarray, target: str, batch: Sequence[tf.Tensor]):
+    def __init__(
+        self,
+        step: steptrace.Step,
+        lookup: Lookup,
+        ids: np.ndarray,
+        target: str,
+        batch: Sequence[tf.Tensor],
+        run: Callable = lambda function, arguments, jit_compile, kept: (function(*arguments), {}),
+    ):
         graph_def = step.graph.as_graph_def()
         output, dyed = lookup.operation, f"{lookup.operation}/dyed"
         fetched = f"{dyed}:0" if target == f"{output}:0" else target
@@ -53,7 +61,8 @@ class Dye:
         tensor = step.graph.get_tensor_by_name(f"{output}:0")
         added = graph_def.node.add(name=dyed, op="AddV2", input=[output, "dye"])
         added.attr["T"].type = tensor.dtype.as_datatype_enum
-        self._run = steptrace.runner(step, [fetched], False, edited=graph_def, given=["dye"], pure=True)
+        dyed = steptrace.runner(step, [fetched], False, edited=graph_def, given=["dye"], pure=True)
+        self._run = lambda arguments: run(dyed, arguments, False, [0])[0]
         self._wide, self._dtype = ids.shape + (1,) * (tensor.shape.rank - ids.ndim), tensor.dtype
         self._ids, self._batch = ids, batch
         shape = step.graph.get_tensor_by_name(target).shape
@@ -68,8 +77,8 @@ class Dye:
 
         def reaches(some: np.ndarray) -> bool:
             dye = np.where(counted & np.isin(self._ids, some), np.nan, 0).reshape(self._wide)
-            [found] = self._run(*self._batch, tf.cast(dye, self._dtype))
-            return bool(np.isnan(found.numpy()[tuple(element)]))
+            [found] = self._run([*self._batch, tf.cast(dye, self._dtype)])
+            return bool(np.isnan(np.asarray(found)[tuple(element)]))
 
         return those(np.unique(self._ids[counted]), reaches, most)
 

@@ -104,6 +104,14 @@ def flat(data) -> list[tf.Tensor]:
     return [tensor for tensor in tf.nest.flatten(data, expand_composites=True) if tensor is not None]
 
 
+def packed(data, tensors: Sequence[tf.Tensor]):
+    """The nesting of a batch around other tensors, which are as `flat` gives them."""
+    given = iter(tensors)
+    parts = tf.nest.flatten(data, expand_composites=True)
+    whole = [None if part is None else next(given) for part in parts]
+    return tf.nest.pack_sequence_as(data, whole, expand_composites=True)
+
+
 def trace(
     step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer] = (), jit_compile: bool = False
 ) -> Step:
@@ -115,11 +123,8 @@ def trace(
     observer = _Observer()
 
     def traced(*tensors):
-        given = iter(tensors)
-        parts = tf.nest.flatten(data, expand_composites=True)
-        whole = [None if part is None else next(given) for part in parts]
         with observer.watching(optimizers):
-            step(tf.nest.pack_sequence_as(data, whole, expand_composites=True))
+            step(packed(data, tensors))
 
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"batch_{n}") for n, tensor in enumerate(flat(data))]
     graph = tf.function(traced, specs, autograph=False, jit_compile=jit_compile or None).get_concrete_function().graph
@@ -190,17 +195,38 @@ def is_number(dtype: tf.DType) -> bool:
     return dtype.is_floating or dtype.is_complex
 
 
-def values_of(graph: tf.Graph, lists: bool) -> list[str]:
-    """The tensors of a graph that tell what happened, in the order of their making: every floating-point one, the ids
-    of lookups, and what branches, loops and functions are given. lists: also lists of tensors, which XLA cannot return.
+def values_of(graph: tf.Graph, jit_compile: bool) -> list[str]:
+    """The tensors of a graph that tell what happened, in the order of their making: every floating-point one and, as
+    far as XLA can return them if it is to run it, the ids of lookups, and what branches, loops and functions are given.
     """
     found = []
     for operation in graph.get_operations():
         if called(operation) or operation.type in ("ResourceGather", "GatherV2"):
-            unfit = (tf.resource,) if lists else (tf.resource, tf.variant)
-            found += [tensor.name for tensor in operation.inputs if tensor.dtype not in unfit]
+            given = (tensor for tensor in operation.inputs if tensor.dtype != tf.resource)
+            found += [tensor.name for tensor in given if not jit_compile or _returnable(tensor)]
         found += [tensor.name for tensor in operation.outputs if is_number(tensor.dtype)]
     return list(dict.fromkeys(found))
+
+
+def _returnable(tensor: tf.Tensor) -> bool:
+    """Whether XLA can return it: over a size that only the data decides, or a text, it may end the whole process
+    (TensorFlow 2.21: xla/shape.cc and tensor.cc), and lists of tensors it does not return."""
+    return tensor.shape.is_fully_defined() and tensor.dtype not in (tf.variant, tf.resource, tf.string)
+
+
+def _extremes(tensor: tf.Tensor) -> tf.Tensor:
+    """A floating-point tensor reduced, along each axis whose size is not known, to one element: NaN or infinite where
+    one is, else the largest magnitude. Of unknown rank, one element."""
+    known = tensor.shape.rank is not None
+    axes = [axis for axis, size in enumerate(tensor.shape) if size is None] if known else None
+    magnitude = tf.abs(tensor)
+    nan, infinite = tf.math.is_nan(magnitude), tf.math.is_inf(magnitude)
+    finite = tf.where(nan | infinite, tf.zeros_like(magnitude), magnitude)
+    keep = axes is not None
+    some_nan, some_infinite = (tf.reduce_any(which, axes, keepdims=keep) for which in (nan, infinite))
+    largest = tf.maximum(tf.reduce_max(finite, axes, keepdims=keep), 0)  # of no element it is -inf
+    largest = tf.where(some_infinite, tf.cast(np.inf, largest.dtype), largest)
+    return tf.where(some_nan, tf.cast(np.nan, largest.dtype), largest)
 
 
 @contextmanager
@@ -253,21 +279,25 @@ def called(operation: tf.Operation) -> list[tf.Graph]:
     return [] if any(function is None for function in functions) else [function.graph for function in functions]
 
 
-def runs(step: Step, operation: tf.Operation, given: list[tf.Tensor], most: int) -> Iterator[tuple]:
+def runs(step: Step, operation: tf.Operation, given: list, most: int, run: Callable) -> Iterator[tuple]:
     """(body as a Step, its arguments) of each run of a body, in order: one of a branch or function, of a loop as many
-    as it makes, at most `most`. operation: of `step`; given: its inputs."""
+    as it makes, at most `most`. operation: of `step`; given: its inputs. run: calls a function with arguments, compiled
+    by XLA or not, and returns its values, those at some places in full."""
     none, bodies = frozenset(), called(operation)
     steps = [Step(b, tuple(t.op.name for t in b.inputs), {}, {}, none, none, (), step.bodies) for b in bodies]
     if operation.type.endswith("If"):
         yield steps[0 if given[0] else 1], given[1:]
     elif operation.type.endswith("While"):
+        passed = [n for n, tensor in enumerate(bodies[1].outputs) if tensor.dtype != tf.resource]
         goes_on = runner(steps[0], [bodies[0].outputs[0].name], False)
-        once = runner(steps[1], [tensor.name for tensor in bodies[1].outputs], False)
+        once = runner(steps[1], [bodies[1].outputs[n].name for n in passed], False)
         for _ in range(most):
-            if not goes_on(*given)[0]:
+            if not run(goes_on, given, False, [0])[0]:
                 return
             yield steps[1], given
-            given = once(*given)
+            given = list(given)
+            for n, value in zip(passed, run(once, given, False, range(len(passed))), strict=True):
+                given[n] = value
     else:
         yield steps[0], given
 
@@ -307,7 +337,8 @@ def _runner(
         mapped = {name: tensor for name, tensor in known.items() if name in used}
         computed = [name for name in fetches if name.split(":")[0] not in known]
         found = dict(zip(computed, tf.graph_util.import_graph_def(graph_def, mapped, computed, name=""), strict=True))
-        return [found[name] if name in found else known[name.split(":")[0]] for name in fetches]
+        tensors = [found[name] if name in found else known[name.split(":")[0]] for name in fetches]
+        return [_extremes(t) if jit_compile and not _returnable(t) else t for t in tensors]
 
     return run
 

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import autopsy, harm, steptrace
+from zeronorm import apart, autopsy, harm, steptrace
 from zeronorm import capsule as capsules
 
 EVERY = 50  # steps between two times that the variables are held
@@ -45,7 +45,10 @@ class Autopsy(keras.callbacks.Callback):
 
     then: what to do after a weight was poisoned: "stop" puts the last finite weights back and ends the training;
     "go_on" trains on as if nobody had watched. names: {weight's path: what each row stands for}, for the report.
-    capsule: a file to write the failing step to, for `replay`. verbose: 1 prints the report, 0 does not.
+    capsule: a file to write the failing step to, for `replay`. verbose: 1 prints the report, 0 does not. seconds: that
+    the examination takes at most. memory: bytes that it takes at most, by default half of what is free then.
+
+    The examination computes in a process of its own, on the CPU, so that nothing it tries can end the training.
 
     `report` is None where nothing fired, else an `autopsy.Report`; of a step that poisons a weight it replaces that of
     one that did not. After a weight was poisoned nothing is watched any more.
@@ -61,9 +64,12 @@ class Autopsy(keras.callbacks.Callback):
         names: dict[str, list[str]] | None = None,
         capsule: str | Path | None = None,
         verbose: int = 1,
+        seconds: float = apart.SECONDS,
+        memory: float | None = None,
     ):
         super().__init__()
         _check_backend("zeronorm.Autopsy")
+        apart.check_limits(seconds, memory)
         if then not in ("stop", "go_on"):
             raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
         if not isinstance(names or {}, Mapping):
@@ -75,6 +81,7 @@ class Autopsy(keras.callbacks.Callback):
                 f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent}; make it."
             )
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
+        self.limits = (seconds, memory)
         self.report: autopsy.Report | None = None
         self._steps: _Steps | None = None
         self._over: bool | None = None  # whether all is seen that is watched for; None: in no fit
@@ -265,11 +272,15 @@ class Autopsy(keras.callbacks.Callback):
         weights that it lost. loss_is_finite: whether its loss was."""
         losses = {step: None if loss is None else float(np.mean(loss)) for step, loss in self._past}
         history = tuple({"step": step, "loss": losses.get(step), **found} for step, found in norms.items())
-        subject = subject_of(self.model, taken.batch, self.names)
-        problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
-        found = autopsy.report(subject, taken.step, loss_is_finite=loss_is_finite, history=history)
+        with apart.Apart(*self.limits, bool(self.model.jit_compile)) as place:
+            subject = subject_of(self.model, taken.batch, self.names)
+            problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
+            subject = replace(subject, place=place)
+            found = autopsy.report(subject, taken.step, loss_is_finite=loss_is_finite, history=history)
         if lost and not found.harmful:
-            found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, autopsy.CAME_ONCE))
+            computed = (found.xla if found.jit_compile else found.kernels) is not None and not place.left_out
+            why = (autopsy.CAME_ONCE,) if computed else ()  # else it is said already
+            found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, *why))
         if problem:
             found = replace(found, left_out=(*found.left_out, f"the capsule was not written: {problem}"))
         examples = found.guilty[0].examples if found.guilty else ()
@@ -291,12 +302,21 @@ class Autopsy(keras.callbacks.Callback):
                     print(f"The step is in {self.capsule}.")
 
 
-def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> autopsy.Report:
+def examine(
+    model: keras.Model,
+    x,
+    y=None,
+    sample_weight=None,
+    names=None,
+    seconds: float = apart.SECONDS,
+    memory: float | None = None,
+) -> autopsy.Report:
     """The report of one training step, taken from the model as it is, which is left as it is: also where nothing is NaN
     yet, to ask what another compiler would make of it (`Report.kernels`, `Report.xla`).
 
     model: compiled. x, y, sample_weight: one batch, as `fit` takes them, or x a tf.data.Dataset, of which the first
-    batch is taken. names: as `Autopsy` takes them. Raises ValueError if the model is not compiled, or its loss lacks y.
+    batch is taken. names, seconds, memory: as `Autopsy` takes them. Raises ValueError if the model is not compiled, or
+    its loss lacks y.
     """
     _check_model(model, "zeronorm.examine")
     if isinstance(x, tf.data.Dataset):
@@ -312,15 +332,22 @@ def examine(model: keras.Model, x, y=None, sample_weight=None, names=None) -> au
         if isinstance(optimizer, keras.optimizers.Optimizer) and tf.distribute.has_strategy():
             optimizer.build(model.trainable_variables)
     step = 0 if optimizer is None else int(keras.ops.convert_to_numpy(optimizer.iterations))
-    return autopsy.report(subject_of(model, data, names), step)
+    with apart.Apart(seconds, memory, bool(model.jit_compile)) as place:
+        return autopsy.report(replace(subject_of(model, data, names), place=place), step)
 
 
-def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | None = None) -> autopsy.Report:
+def replay(
+    model: keras.Model,
+    path: str | Path,
+    names: dict[str, list[str]] | None = None,
+    seconds: float = apart.SECONDS,
+    memory: float | None = None,
+) -> autopsy.Report:
     """The report of the step in a capsule, which `Autopsy(capsule=path)` wrote, on this machine.
 
-    model: built and compiled as it was trained; its weights and optimizer state become those before the step. names: as
-    `Autopsy` takes them. Raises CapsuleError if the file is none or of another model, ValueError if the model is no
-    compiled one.
+    model: built and compiled as it was trained; its weights and optimizer state become those before the step. names,
+    seconds, memory: as `Autopsy` takes them. Raises CapsuleError if the file is none or of another model, ValueError if
+    the model is no compiled one.
     """
     _check_model(model, "zeronorm.replay")
     found = capsules.load(path)
@@ -330,7 +357,8 @@ def replay(model: keras.Model, path: str | Path, names: dict[str, list[str]] | N
         said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[0]  # Keras writes in colours
         raise capsules.CapsuleError(f"The capsule is of another model: its batch does not fit ({said}).") from error
     found.restore(_kept(subject))
-    return autopsy.report(subject, found.step)
+    with apart.Apart(seconds, memory, subject.jit_compile) as place:
+        return autopsy.report(replace(subject, place=place), found.step)
 
 
 def _check_backend(who: str) -> None:
