@@ -215,8 +215,10 @@ def predict(
             if encoder is None and pending_encoder:
                 encoder = step
             pending[:], pending_encoder = False, False
-        over = encoder is not None and (titles is not None or not learns)
-        if over or not (wild or watched.any() or dead.any() or pending.any() or pending_encoder):
+        if encoder is not None and (titles is not None or not learns):
+            break
+        quiet = not (wild or watched.any() or dead.any() or pending.any() or pending_encoder)
+        if encoder is None and quiet:  # nothing will come
             break
     words = encoder if "words" in trained else None
     return Prediction(titles, encoder, 0 if rows.lost_words and "words" in trained else words, uncertain)
