@@ -97,7 +97,8 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
         z = ranker.encoder.predict(data.corpus.text[data.corpus.test], verbose=0)
         rows = np.asarray(ranker.weights["titles"])
         scores = z @ rows.T / np.maximum(np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1), 1e-7)
-        quality = ranking.metrics(ranking.ranks(scores, data.corpus.title[data.corpus.test]))
+        target = data.corpus.title[data.corpus.test]
+        quality = ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))
         clock.mark("evaluation")
         mlflow.log_metrics(quality)
         clock.mark("logging")
