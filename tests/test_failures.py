@@ -198,6 +198,7 @@ def test_a_run_by_itself_says_why_and_where(folder):
     assert run.info.status == "FAILED" and run.data.tags["error.line"] == line_of("exit_0")
 
 
+@pytest.mark.slow
 def test_hydras_own_launcher_and_a_job_made_again_without_its_environment(folder):
     """In this process; then one job again, which knows its parent by the sweep's folder alone."""
     save = "+hydra.callbacks.save._target_=hydra.experimental.callbacks.PickleJobInfoCallback"

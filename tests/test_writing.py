@@ -147,6 +147,8 @@ def test_only_a_store_can_be_named(tmp_path, monkeypatch, command, override):
     done = CliRunner().invoke(cli.main, [*command, override])
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert done.output.startswith("Error: ") and done.output.count("\n") == 1
+    if not override.startswith("tracking=") and override != "tracking":
+        assert f"{override} does not name a store" in done.output
 
 
 def test_runs_of_another_store_can_be_ended(tmp_path, monkeypatch, composed):
