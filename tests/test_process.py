@@ -25,7 +25,7 @@ from zeronorm import Autopsy, apart, autopsy, examiner, harm
 def script(path: Path, *arguments: str) -> str:
     """What a script prints, in a process of its own that must survive."""
     command = [sys.executable, str(path), *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=path.parent)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=3600, cwd=path.parent)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran.stdout
 
@@ -36,6 +36,7 @@ def grid() -> dict:
     return json.loads(script(Path(data_sized.__file__)).splitlines()[-1])
 
 
+@pytest.mark.slow  # XLA compiles them twice
 @pytest.mark.parametrize("compiler", ["kernels", "xla"])
 @pytest.mark.parametrize("of", data_sized.GRAPHS, ids=lambda of: of.name)
 def test_sizes_that_the_data_decides(grid, of, compiler):
@@ -49,7 +50,7 @@ def test_there_are_forty_graphs_of_which_xla_takes_many():
     assert len(data_sized.GRAPHS) >= 40 and sum(of.xla for of in data_sized.GRAPHS) >= 15
 
 
-EXAMPLE = '''
+EXAMPLE = """
 import keras, numpy as np, psutil, tensorflow as tf
 import zeronorm
 
@@ -73,7 +74,7 @@ m.fit(X, Y, batch_size=8, shuffle=False, callbacks=[watch], verbose=0)
 first = watch.report.guilty[0]
 print([child.pid for child in psutil.Process().children(recursive=True)])
 print(first.text, first.examples == tuple(np.flatnonzero(Y[:8, 0] > 0)), watch.report.left_out)
-'''
+"""
 
 
 def test_a_training_goes_on_whose_examination_ended_the_process(tmp_path):

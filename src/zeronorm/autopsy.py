@@ -210,7 +210,6 @@ class _Attempts:
             self.left_out.append(f"{doing} could not be had ({type(error).__name__}: {said})")
             return None
 
-
     def _add(self, doing: str, because: str) -> None:
         """Notes a part, with those that could not be had for the same reason."""
         for number, known in enumerate(self.left_out):
