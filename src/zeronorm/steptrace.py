@@ -147,8 +147,8 @@ def is_number(dtype: tf.DType) -> bool:
 
 
 def values_of(graph: tf.Graph, jit_compile: bool) -> list[str]:
-    """The tensors of a graph that tell what happened, in the order of their making: every floating-point one and, as far
-    as XLA can return them if it is to run it, the ids of lookups, and what branches, loops and functions are given.
+    """The tensors of a graph that tell what happened, in the order of their making: every floating-point one and, as
+    far as XLA can return them if it is to run it, the ids of lookups, and what branches, loops and functions are given.
     """
     found = []
     for operation in graph.get_operations():
@@ -168,16 +168,13 @@ def _returnable(tensor: tf.Tensor) -> bool:
 def _extremes(tensor: tf.Tensor) -> tf.Tensor:
     """A floating-point tensor reduced, along each axis whose size is not known, to one element: NaN or infinite where
     one is, else the largest magnitude. Of unknown rank, one element."""
-    if tensor.shape.rank is None:
-        axes = None
-    else:
-        axes = [axis for axis, size in enumerate(tensor.shape) if size is None]
+    known = tensor.shape.rank is not None
+    axes = [axis for axis, size in enumerate(tensor.shape) if size is None] if known else None
     magnitude = tf.abs(tensor)
     nan, infinite = tf.math.is_nan(magnitude), tf.math.is_inf(magnitude)
     finite = tf.where(nan | infinite, tf.zeros_like(magnitude), magnitude)
-    keep = axes is not None
-    some_nan, some_infinite = (tf.reduce_any(which, axes, keepdims=keep) for which in (nan, infinite))
-    largest = tf.maximum(tf.reduce_max(finite, axes, keepdims=keep), 0)  # of no element it is -inf
+    some_nan, some_infinite = (tf.reduce_any(which, axes, keepdims=known) for which in (nan, infinite))
+    largest = tf.maximum(tf.reduce_max(finite, axes, keepdims=known), 0)  # of no element it is -inf
     largest = tf.where(some_infinite, tf.cast(np.inf, largest.dtype), largest)
     return tf.where(some_nan, tf.cast(np.nan, largest.dtype), largest)
 
