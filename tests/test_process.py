@@ -25,7 +25,7 @@ from zeronorm import Autopsy, apart, autopsy, examiner, harm
 def script(path: Path, *arguments: str) -> str:
     """What a script prints, in a process of its own that must survive."""
     command = [sys.executable, str(path), *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=path.parent)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=3600, cwd=path.parent)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran.stdout
 
@@ -36,6 +36,7 @@ def grid() -> dict:
     return json.loads(script(Path(data_sized.__file__)).splitlines()[-1])
 
 
+@pytest.mark.slow  # XLA compiles them twice
 @pytest.mark.parametrize("compiler", ["kernels", "xla"])
 @pytest.mark.parametrize("of", data_sized.GRAPHS, ids=lambda of: of.name)
 def test_sizes_that_the_data_decides(grid, of, compiler):

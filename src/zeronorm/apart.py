@@ -318,8 +318,10 @@ class _Child:
         self.settings, self.base = settings, None  # base: bytes that it takes before it computes
 
     def ask(self, message: tuple, limits: Callable[[float], str]):
-        """(kind, answer). limits: of the bytes by which it has grown, which limit is reached. Raises Ended if one is,
-        or if it has died; it has ended then."""
+        """(kind, answer). limits: of the bytes by which it has grown, which limit is reached.
+
+        Raises harm.Ended if one is, harm.Died if the process has died; it has ended then.
+        """
         answers: list = []
         thread = threading.Thread(target=self._exchange, args=(message, answers), daemon=True)
         thread.start()

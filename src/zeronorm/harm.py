@@ -90,8 +90,8 @@ class Subject:
     variable} whose values are judged, the optimizer's slots among them. state: every variable that the step may change.
     optimizers: whose apply it calls. jit_compile: as the user trains. names: {weight: what each row stands for}.
     eager: whether the user's step is not compiled at all. inputs: how the report calls the tensors of the batch.
-    compiled: what `Trial` has compiled of the step; subjects of one step may share it. place: where it is run, `Here`
-    or an `apart.Apart`.
+    compiled: what `Trial` has compiled of the step; subjects of one step may share it. place: where it is run,
+    `Here` or an `apart.Apart`.
     """
 
     step: Callable

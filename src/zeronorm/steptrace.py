@@ -222,9 +222,8 @@ def _extremes(tensor: tf.Tensor) -> tf.Tensor:
     magnitude = tf.abs(tensor)
     nan, infinite = tf.math.is_nan(magnitude), tf.math.is_inf(magnitude)
     finite = tf.where(nan | infinite, tf.zeros_like(magnitude), magnitude)
-    keep = axes is not None
-    some_nan, some_infinite = (tf.reduce_any(which, axes, keepdims=keep) for which in (nan, infinite))
-    largest = tf.maximum(tf.reduce_max(finite, axes, keepdims=keep), 0)  # of no element it is -inf
+    some_nan, some_infinite = (tf.reduce_any(which, axes, keepdims=known) for which in (nan, infinite))
+    largest = tf.maximum(tf.reduce_max(finite, axes, keepdims=known), 0)  # of no element it is -inf
     largest = tf.where(some_infinite, tf.cast(np.inf, largest.dtype), largest)
     return tf.where(some_nan, tf.cast(np.nan, largest.dtype), largest)
 
