@@ -52,6 +52,8 @@ def draw(corpus: Corpus, count: int | None, negatives: int, seed: int, left_out:
             f"training.zero_titles=left_out leaves {len(kept)} of {len(corpus.titles)} titles: no negatives."
         )
     order = order[np.isin(corpus.title[order], kept)]
+    if not len(order):
+        raise ValueError("training.zero_titles=left_out leaves no example: every right title is a zero row.")
     positive = corpus.title[order][:, None]
     # a draw from the other titles that are kept: the places from the right title's on move up by one
     places = np.random.default_rng(seed).integers(0, len(kept) - 1, size=(len(order), negatives))

@@ -22,7 +22,8 @@ TINY = 1e-20  # norm of a row that is not zero and whose square is, in float32
 SMALL = (1e-3, 1e-6)  # norms at which the score is compared with the cosine
 
 
-PAIRS = 512  # of a text and a row whose gradients one call takes
+PAIRS = 512  # of a text and a row whose gradients one call takes; of many, 16 times as many
+ROWS = 8 * PAIRS  # that are tried at once
 WAYS = (0.25, 1.0, 4.0)  # factors of a text's norm that an unusual row is tried with
 USUAL = (1e-6, 1e6)  # norms between which a row is tried with one text only
 
@@ -129,10 +130,11 @@ def kinds(similarity: Callable, numerics: Numerics, a, b, upstream) -> tuple[np.
     taken = gradients(similarity, numerics)
     upstream = np.broadcast_to(np.float32(upstream), len(a))
     found: list[list[np.ndarray]] = [[], []]
-    for start in range(0, len(a), PAIRS):
-        size = min(PAIRS, len(a) - start)
+    most = PAIRS if len(a) <= 4 * PAIRS else 16 * PAIRS  # many: fewer calls
+    for start in range(0, len(a), most):
+        size = min(most, len(a) - start)
         # always as many pairs, so that XLA compiles once; each [1, d], as the model has them
-        places = start + np.arange(PAIRS) % size
+        places = start + np.arange(most) % size
         parts = (x[places][:, np.newaxis] for x in (a, b, upstream))
         for kept, gradient in zip(found, taken(*parts), strict=True):
             kept.append(_kinds(gradient[:size, 0]))
@@ -164,7 +166,8 @@ def fates(
         sent = np.asarray(incoming, np.float32)[sent]
         return np.stack(kinds(similarity, numerics, texts[text], some[row], sent)).reshape(2, *shape)
 
-    usual = taken(rows, texts[:1], (upstream, 0.0))[:, :, 0]
+    parts = (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
+    usual = np.concatenate([taken(part, texts[:1], (upstream, 0.0))[:, :, 0] for part in parts], axis=2)
     edge = np.zeros(len(rows), bool)
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     odd = np.flatnonzero(~((norms >= USUAL[0]) & (norms <= USUAL[1])))
