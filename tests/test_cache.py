@@ -79,7 +79,7 @@ def test_each_cached_input_of_a_run_is_checked(composed, excerpt, home, caplog, 
         for file, whole in before.items():
             middle = len(whole) // 2
             file.write_bytes(whole[:middle] + bytes(8) + b"\xff" * 8 + whole[middle + 16 :])
-        experiment._load.cache_clear()
+        experiment._read.cache_clear()
         again = experiment.load(composed())
     finally:
         for file, whole in before.items():

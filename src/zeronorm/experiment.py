@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -385,20 +385,30 @@ def load(config: DictConfig) -> Data:
         sources = json.dumps([_sources(at, node) for at, node in nodes.items()])
     except OSError as error:
         raise ExperimentError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    home = str(Path(config.home).resolve())
-    return _load(json.dumps(plain["corpus"]), json.dumps(plain["vectors"]), sources, home)
+    corpus, vector = plain["corpus"], plain["vectors"]
+    as_read = [json.dumps(part) for part in (corpus, vector["source"], vector["dtype"])]
+    read = _read(*as_read, sources, str(Path(config.home).resolve()))
+    words, titles = read.words, read.titles
+    if vector["normalise"]:
+        words, titles = vectors.normalised(words), vectors.normalised(titles)
+    if vector["zero_share"] is not None:
+        share, norm = vector["zero_share"], vector["planted_norm"] or 0.0
+        titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
+    if vector["zero_word_share"] is not None:
+        words = vectors.with_zero_words(words, vector["zero_word_share"], np.random.default_rng(0))
+    return replace(read, words=words, titles=titles)
 
 
 @lru_cache(maxsize=2)
-def _load(corpus_json: str, vectors_json: str, sources: str, home: str) -> Data:
-    corpus_options, vector_options = json.loads(corpus_json), json.loads(vectors_json)
-    folder, source = Path(home) / "cache", vector_options["source"]
+def _read(corpus_json: str, source_json: str, dtype_json: str, sources: str, home: str) -> Data:
+    """The corpus, and the matrices as its vectors make them, which runs that plant or normalise rows share."""
+    corpus_options, source, dtype = (json.loads(part) for part in (corpus_json, source_json, dtype_json))
+    folder = Path(home) / "cache"
     del corpus_options["name"]
     of_corpus, of_vectors = json.loads(sources)
     read = [corpus_options, of_corpus]
     corpus = cache.kept(folder, "corpus", read, partial(_build_corpus, corpus_options))
     found = cache.kept(folder, "vectors", [*read, source, of_vectors], partial(_call, source, corpus=corpus))
-    dtype = vector_options["dtype"]
     words = vectors.matrix(found, corpus.vocabulary, dtype)
     titles = vectors.matrix(found, corpus.titles, dtype)
     for rows, names, what in ((words, corpus.vocabulary, "word"), (titles, corpus.titles, "title")):
@@ -408,15 +418,13 @@ def _load(corpus_json: str, vectors_json: str, sources: str, home: str) -> Data:
                 f"The vectors hold non-finite values in {len(bad)} {what} rows, the first that of "
                 f"'{names[bad[0]]}': remove or replace these vectors."
             )
-    if vector_options["normalise"]:
-        words, titles = vectors.normalised(words), vectors.normalised(titles)
-    if vector_options["zero_share"] is not None:
-        share, norm = vector_options["zero_share"], vector_options["planted_norm"] or 0.0
-        titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
-    if vector_options["zero_word_share"] is not None:
-        words = vectors.with_zero_words(words, vector_options["zero_word_share"], np.random.default_rng(0))
     without = cache.kept(folder, "baseline", read, partial(_build_baseline, corpus))
     return Data(corpus, words, titles, without)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> dict[str, str]:
+    return {library: version(library) for library in ("gensim", "numpy", "scikit-learn")}
 
 
 def _sources(at: str, node: dict) -> dict[str, str]:
@@ -425,7 +433,7 @@ def _sources(at: str, node: dict) -> dict[str, str]:
     modules = (cache, corpora, vectors, vectorfiles, baseline)
     own = {module.__name__: contents.digest(module.__file__) for module in modules}
     found = contents.files(at, node) | contents.functions(at, node) | own
-    return found | {library: version(library) for library in ("gensim", "numpy", "scikit-learn")}
+    return found | _libraries()
 
 
 def _build_corpus(options: dict) -> corpora.Corpus:
