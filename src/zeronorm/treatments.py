@@ -93,7 +93,8 @@ def _head(program: Program, placement: Callable) -> Callable:
         with tf.GradientTape() as tape:
             tape.watch([z, rows])
             loss = tf.reduce_mean(margin(similarity(z, rows[:, :1], rows[:, 1:]), present))
-        return loss, *tape.gradient(loss, [z, rows])
+            scaled = program.optimizer.scale_loss(loss)  # as the step does
+        return loss, *tape.gradient(scaled, [z, rows])
 
     return head
 
