@@ -87,10 +87,10 @@ def ending_the_program() -> Iterator[None]:
     user's with its one sentence, anything else with its traceback."""
     try:
         yield
+    except HydraException as error:  # a choice or a key that is not there: some are an OSError too
+        raise SystemExit(f"zeronorm: {schema.sentence(error)}") from None
     except (schema.ConfigError, OSError) as error:
         raise SystemExit(f"zeronorm: {error}") from None
-    except HydraException as error:  # a choice or a key that is not there
-        raise SystemExit(f"zeronorm: {schema.sentence(error)}") from None
     except Exception as error:
         if type(error).__module__.startswith("zeronorm."):  # each a sentence
             raise SystemExit(f"zeronorm: {error}") from None
