@@ -1,4 +1,5 @@
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["GIT_OPTIONAL_LOCKS"] = "0"
@@ -8,6 +9,30 @@ import pytest
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
+
+
+@pytest.fixture(autouse=True)
+def forgotten(tmp_path_factory):
+    """What a test imported from a temporary folder is no module of the next test's."""
+    yield
+    base = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(base):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def covering():
+    """covering(jobs) -> those of a sweep's jobs that bring an override which none before had: each is composed once."""
+
+    def cover(jobs):
+        met: set[str] = set()
+        for job in jobs:
+            if not met.issuperset(job):
+                met.update(job)
+                yield job
+
+    return cover
 
 
 @pytest.fixture(scope="session")

@@ -31,13 +31,9 @@ def test_the_identities_of_the_committed_reports_are_what_they_were(home, study)
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder on the path for modules of a user's own, which are forgotten afterwards."""
-    before = set(sys.modules)
+    """A folder on the path for modules of a user's own."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    return tmp_path
 
 
 def write(file, text):

@@ -1,11 +1,12 @@
 """The predicted steps, against batches made by hand and against real trainings."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import hydra
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from zeronorm import examples, experiment, model, numerics, optimizers, prediction, similarity, training
 from zeronorm.examples import Batch
@@ -164,19 +165,34 @@ PLACEMENTS = {
 }
 
 
-def made(built, words, titles, drawn, composed, name, used, trainable=True, optimizer=None, margin=1.0, batch=3):
-    """A run of a small model, ready to be foretold and taken."""
-    budget = ("training.epochs=2", f"training.batch={batch}", "training.negatives=2", f"training.margin={margin}")
-    sgd = optimizer and f"optimizer.keras={optimizer}"
-    config = composed("seed=4", *budget, *([sgd] if sgd else []))
-    keras_optimizer = hydra.utils.instantiate(config.optimizer.keras)
-    ranker = model.build(
-        n_words=len(words), n_titles=12, dim=8, window=20, negatives=2, filters=16, width=3, dropout=0.2, margin=margin,
-        trainable_words=trainable, trainable_titles=trainable, similarity=PLACEMENTS[name], numerics=used,
-        rows_only=optimizers.rows_only(keras_optimizer),
-    )  # fmt: skip
-    program = training.program(ranker, keras_optimizer, used)
-    return experiment.Prepared(config, experiment.Data(built, words, titles, {}), words, titles, drawn, program)
+@pytest.fixture(scope="module")
+def made(tiny, composed):
+    """made(words, titles, drawn, ...) -> a run of a small model, ready to be foretold and taken. Runs of one graph share
+    its program, as those of a sweep do."""
+    built, _, _ = tiny
+
+    @cache
+    def program(name, used, trainable, optimizer, margin):
+        keras_optimizer = hydra.utils.instantiate(config(optimizer).optimizer.keras)
+        ranker = model.build(
+            n_words=len(built.vocabulary), n_titles=12, dim=8, window=20, negatives=2, filters=16, width=3,
+            dropout=0.2, margin=margin, trainable_words=trainable, trainable_titles=trainable,
+            similarity=PLACEMENTS[name], numerics=used, rows_only=optimizers.rows_only(keras_optimizer),
+        )  # fmt: skip
+        return training.program(ranker, keras_optimizer, used)
+
+    def config(optimizer, *overrides):
+        composed_config = composed("seed=4", "training.epochs=2", "training.negatives=2", *overrides)
+        if optimizer:  # an override of a dict only adds to it, and refuses a new key
+            OmegaConf.update(composed_config, "optimizer.keras", OmegaConf.create(optimizer), merge=False)
+        return composed_config
+
+    def make(words, titles, drawn, name, used, trainable=True, optimizer=None, margin=1.0, batch=3):
+        of = config(optimizer, f"training.batch={batch}", f"training.margin={margin}")
+        data = experiment.Data(built, words, titles, {})
+        return experiment.Prepared(of, data, words, titles, drawn, program(name, used, trainable, optimizer, margin))
+
+    return make
 
 
 def steps_of(recording):
@@ -188,7 +204,7 @@ def steps_of(recording):
 @pytest.mark.parametrize("name", PLACEMENTS)
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 @pytest.mark.parametrize("zero", ["many titles", "one title", "a text"])
-def test_predicted_is_observed(tiny, composed, used, name, trainable, zero):
+def test_predicted_is_observed(tiny, made, used, name, trainable, zero):
     """On a small model, with many zero titles, with one that is rare, and with a text of zero rows."""
     built, words, titles = tiny
     words, titles = words.copy(), np.abs(titles) + 0.1
@@ -200,7 +216,7 @@ def test_predicted_is_observed(tiny, composed, used, name, trainable, zero):
         titles[np.setdiff1d(np.arange(12), np.concatenate([b.negatives.ravel() for b in order[:2]]))[0]] = 0
     else:
         words[order[0].text[1]] = 0
-    run = made(built, words, titles, drawn, composed, name, used, trainable)
+    run = made(words, titles, drawn, name, used, trainable)
     order = list(run.order())
     foretold, recording = run.foretell(), run.start()
     training.train(run.program, order, recording)
@@ -243,31 +259,31 @@ MIXING = ("clipnorm", "global_clipnorm", "clipvalue", "accumulation", "loss scal
     [*((numerics.TF1, name) for name in OPTIMIZERS), *((numerics.XLA, name) for name in MIXING)],
     ids=lambda part: getattr(part, "name", part),
 )
-def test_predicted_is_observed_with_every_option_of_an_optimizer(tiny, composed, used, name):
+def test_predicted_is_observed_with_every_option_of_an_optimizer(tiny, made, used, name):
     """One zero title, in several orders: how far its NaN gets is the optimizer's."""
     built, words, titles = tiny
     titles = np.abs(titles) + 0.1
-    run = None
-    for seed in range(8):
+    for seed in range(4):
         drawn = examples.draw(built, 30, negatives=2, seed=seed)
         first = next(examples.batches(drawn, epochs=1, batch=1, shuffle=True, seed=4))
         rows = titles.copy()
         rows[np.setdiff1d(np.arange(12), np.r_[first.positive.ravel(), first.negatives.ravel()])[seed]] = 0
-        if run is None:
-            run = made(built, words, rows, drawn, composed, "clamp_product", used, optimizer=OPTIMIZERS[name], batch=1)
-        run = replace(run, titles=rows, drawn=drawn)
+        run = made(words, rows, drawn, "clamp_product", used, optimizer=OPTIMIZERS[name], batch=1)
         said, recording = run.foretell().predicted, run.start()
         training.train(run.program, run.order(), recording)
-        assert (steps_of(recording), said.uncertain) == ((said.titles, said.encoder), "")
+        if name == "ftrl":  # the row of a title that no batch has named yet is zero after the first step
+            assert said.uncertain == prediction.ZEROED and steps_of(recording)[0] <= said.titles
+        else:
+            assert (steps_of(recording), said.uncertain) == ((said.titles, said.encoder), "")
 
 
-def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_certain_death(tiny, composed):
+def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_certain_death(tiny, made):
     built, words, titles = tiny
     rows = np.abs(titles) + 0.1
     rows[5] = 1e-20
     drawn = examples.draw(built, 30, negatives=2, seed=4)
     uncertain = [
-        made(built, words, rows, drawn, composed, "add_to_product", numerics.KERNELS, margin=margin, batch=1)
+        made(words, rows, drawn, "add_to_product", numerics.KERNELS, margin=margin, batch=1)
         .foretell()
         .predicted.uncertain
         for margin in (1.0, 0.1)
@@ -275,7 +291,7 @@ def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_cert
     assert uncertain[0] == "" and "the margin is below 1" in uncertain[1]
 
 
-def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny, composed):
+def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny, made):
     """And of float64 vectors what float32 cannot hold is infinite from the start."""
     built, words, titles = tiny
     titles = np.abs(titles) + 0.1
@@ -286,9 +302,14 @@ def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny,
         changed = words.copy()
         changed[later] = size
         for used in numerics.BY_NAME.values():
-            run = made(built, changed, titles, drawn, composed, "clamp_product", used, batch=1)
+            run = made(changed, titles, drawn, "clamp_product", used, batch=1)
             said, recording = run.foretell().predicted, run.start()
             training.train(run.program, run.order(), recording)
-            assert steps_of(recording) == (said.titles, said.encoder), (size, used.name)
+            titles_seen, encoder_seen = steps_of(recording)
+            assert encoder_seen == said.encoder, (size, used.name)
+            # XLA may drop a NaN in the maximum over time and the ReLU, and then the titles live on
+            expected = prediction.DROPPED.format(encoder_seen) if used is numerics.XLA and encoder_seen else ""
+            assert said.uncertain == expected, (size, used.name)
+            assert expected or titles_seen == said.titles, (size, used.name)
             first = recording.first_nan()
             assert (first and first.step) == said.first, (size, used.name)

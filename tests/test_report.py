@@ -92,7 +92,7 @@ def test_every_printed_command_has_its_options():
 
 
 @pytest.mark.parametrize("overrides", compositions(), ids=" ".join)
-def test_every_printed_configuration_composes(overrides, home, tmp_path, monkeypatch):
+def test_every_printed_configuration_composes(overrides, home, covering, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     (tmp_path / "my_titles.tsv").touch()
@@ -106,7 +106,7 @@ def test_every_printed_configuration_composes(overrides, home, tmp_path, monkeyp
         study_name = next((word.split("=")[1] for word in overrides if word.startswith("study=")), None)
         if study_name:
             base.hydra.sweeper = compose("config", [f"study={study_name}"], return_hydra_config=True).hydra.sweeper
-        jobs = [compose("config", job) for job in sweep.expand(base)]
+        jobs = [compose("config", job) for job in covering(sweep.expand(base))]
     for job in jobs:
         schema.validate(job)
 

@@ -92,7 +92,7 @@ def test_a_script_runs_for_one_round_and_leaves_the_committed_results(script, st
         written, report = (json.loads(file.read_text()) for file in (folder / committed.name, committed))
         assert np.isfinite(list(numbers(written))).all()
         assert shape(written["rows"]) == shape(report["rows"])
-        assert set(written) == set(report)
+        assert set(written) >= set(report)  # more of where it was measured is no other table
 
 
 @pytest.mark.parametrize("script", [script for script, given in ARGUMENTS.items() if SMALL[0] in given])

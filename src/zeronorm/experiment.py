@@ -212,6 +212,7 @@ class Prepared:
             similarity, used, self.titles, texts, scale / len(first.text), scale * budget.negatives
         )
         wild = ~(np.linalg.norm(self.words.astype(np.float64), axis=1) < WILD)
+        is_finite = training.encoder_is_finite(program)
 
         def look(batch: examples.Batch) -> prediction.Look:
             z = opening if batch.step == 0 else training.encode(program.ranker, batch.text)
@@ -219,12 +220,12 @@ class Prepared:
             idle = None if self.masked is None else prediction.masked_pairs(batch, self.masked)
             upstream = scale / len(ids)
             seen = prediction.look(similarity, used, z, self.titles, ids, budget.margin, upstream, idle)
-            if wild[batch.text].any() and not training.encoder_is_finite(program, batch.text):
+            if wild[batch.text].any() and not is_finite(batch.text):
                 seen.text[:] = singularity.Kind.nan
             return seen
 
         lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
-        rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()))
+        rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()), used.jit_compile)
         reaches = _reaches(_optimizer_json(self.config), used.jit_compile, _optimizer_sources(self.config))
         predicted = prediction.predict(self.order(), fates, look, reaches, rows, program.trained, budget.margin)
         deadly = fates.deadly | lost

@@ -139,7 +139,8 @@ class Reaches:
     period: steps whose gradients it adds up before it applies them. nan, inf: of NaN or of infinity
     in a row of an embedding; large: of a finite value there whose square overflows. encoder: of NaN
     in the gradients of all the other weights, where `row` says whether these die, and `touched` and
-    `table` the same of the embedding.
+    `table` the same of the embedding. zeroes: whether it sets the rows that a gradient does not name
+    to zero (Ftrl, whose weights are what it has added up, and that is nothing there).
     """
 
     period: int
@@ -147,6 +148,7 @@ class Reaches:
     inf: Reach
     large: Reach
     encoder: Reach
+    zeroes: bool = False
 
     @staticmethod
     def elementwise() -> "Reaches":
@@ -192,4 +194,6 @@ def reaches(optimizer, jit_compile: bool) -> Reaches:
 
     rows, others = lost(0.1, np.nan)
     encoder = Reach(others, bool(rows[:2].any()), bool(rows[2:].any()), others)
-    return Reaches(period, reach(np.nan), reach(np.inf), reach(LARGE), encoder)
+    lost(0.1, 0.1)
+    zeroes = not np.array(table)[2:].any()
+    return Reaches(period, reach(np.nan), reach(np.inf), reach(LARGE), encoder, zeroes)

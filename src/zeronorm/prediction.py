@@ -130,6 +130,8 @@ def masked_pairs(batch: Batch, masked: np.ndarray) -> np.ndarray:
 EDGE = "a row touched in step {} stands at an edge where the text decides"
 IDLE = "a row touched in step {} is deadly only if its hinge is active, and the margin is below 1"
 HELD = "an infinite gradient in step {}, which this optimizer may hold"
+ZEROED = "this optimizer sets the rows that a batch does not name to zero"
+DROPPED = "XLA may drop the NaN of a text of step {} from which the convolution overflows"
 SQUARE = "a gradient in step {} so large that its square may overflow, which this optimizer takes"
 
 
@@ -139,13 +141,15 @@ class Rows:
 
     lost: [titles], those that hold a non-finite value from the start. masked: [titles], as `masked_pairs` takes them,
     or None. wild: [words], those from which the convolution may overflow. lost_words: whether a word row holds a
-    non-finite value from the start.
+    non-finite value from the start. dropped: whether the compiler may drop the NaN of an overflow, as XLA's maximum
+    over time and its ReLU do.
     """
 
     lost: np.ndarray
     wild: np.ndarray
     masked: np.ndarray | None = None
     lost_words: bool = False
+    dropped: bool = False
 
 
 def predict(
@@ -166,7 +170,8 @@ def predict(
     learns = "titles" in trained  # else no row changes
     dead, moved = rows.lost.copy(), np.zeros_like(rows.lost)  # moved: small rows that an update took off their edge
     pending, pending_encoder = np.zeros_like(dead), False  # lost when the gradients are applied
-    titles, encoder, uncertain = 0 if learns and dead.any() else None, None, ""
+    titles, encoder = 0 if learns and dead.any() else None, None
+    uncertain = ZEROED if learns and reaches.zeroes else ""
     watched = fates.edge | (fates.text >= Kind.inf) | (fates.text_idle >= Kind.inf)
     if learns:
         watched = watched | fates.deadly | (fates.title == Kind.large)
@@ -181,6 +186,8 @@ def predict(
             if step == 0 or overflows or at_edge.any():
                 seen = look(batch)
                 title, text = seen.title, seen.text
+                if overflows and rows.dropped and (text >= Kind.inf).any():
+                    uncertain = uncertain or DROPPED.format(step)
             else:
                 title, text = _pairs(fates, ids, idle)
                 title, text = (np.where(moved[ids], Kind.finite, kind) for kind in (title, text))

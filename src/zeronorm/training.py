@@ -183,11 +183,9 @@ def scores(ranker: Ranker, z: np.ndarray, batch: int = 64) -> np.ndarray:
     )
 
 
-def encoder_is_finite(program: Program, text: np.ndarray) -> bool:
-    """Whether the gradients of the encoder's weights are finite, compiled as the step is, for an incoming gradient of 1
-    and without dropout.
-
-    text: int32 [n, window].
+def encoder_is_finite(program: Program) -> Callable[[np.ndarray], bool]:
+    """A function of texts, int32 [n, window]: whether the gradients of the encoder's weights are finite there, compiled
+    as the step is, for an incoming gradient of 1 and without dropout. Traced at the first call.
     """
     encoder, used = program.ranker.encoder, program.ranker.weights
     weights = [used[name].value for name in program.trained if name != "titles"]
@@ -198,5 +196,8 @@ def encoder_is_finite(program: Program, text: np.ndarray) -> bool:
             z = encoder(text, training=False)
         return tape.gradient(z, weights)
 
-    found = (g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients(tf.constant(text)))
-    return all(bool(tf.reduce_all(tf.math.is_finite(gradient))) for gradient in found)
+    def is_finite(text: np.ndarray) -> bool:
+        found = (g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients(tf.constant(text)))
+        return all(bool(tf.reduce_all(tf.math.is_finite(gradient))) for gradient in found)
+
+    return is_finite
