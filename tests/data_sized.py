@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 import zeronorm
-from zeronorm import cures, harm
+from zeronorm.autopsy import cures, examination
+from zeronorm.autopsy.subject import Trial
 
 GRAPHS: list["Graph"] = []
 
@@ -429,7 +430,7 @@ def named(report, of: Graph) -> bool:
     return any(one.file == __file__ and one.line in marked for one in report.guilty)
 
 
-class Own(harm.Trial):
+class Own(Trial):
     """Takes the step only as it is trained."""
 
     def __call__(self, *arguments):
@@ -440,7 +441,7 @@ def main() -> None:
     """Examines every graph under both compilers, in groups, and prints {compiler: {graph: [named, what it
     could not see]}}."""
     cures.tried = lambda *arguments: ()  # neither cures nor the other compiler are asked for: they take time
-    harm.Trial = Own
+    examination.Trial = Own
     x, y = data()
     found = {}
     for name, jit_compile in (("kernels", False), ("xla", True)):

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import cases
-from zeronorm import Autopsy, capsule, replay
+from zeronorm import Autopsy, replay
+from zeronorm.autopsy import CapsuleError
 
 
 def fitted(case: cases.Case, *callbacks, **more):
@@ -190,8 +191,8 @@ def test_a_capsule_replays_the_step_elsewhere(tmp_path):
     assert (here.line, here.elements, here.examples) == (there.line, there.elements, there.examples)
     assert (found.step, found.xla, found.kernels) == (case.step, True, False)
     other, _ = cases.fitted([cases.dense()])
-    with pytest.raises(capsule.CapsuleError, match="another model"):
+    with pytest.raises(CapsuleError, match="another model"):
         replay(other, tmp_path / "step.npz")
     (tmp_path / "none.npz").write_text("no capsule")
-    with pytest.raises(capsule.CapsuleError, match="is no capsule:"):
+    with pytest.raises(CapsuleError, match="is no capsule:"):
         replay(fresh, tmp_path / "none.npz")

@@ -17,7 +17,8 @@ import tensorflow as tf
 import cases
 import data_sized
 import zeronorm
-from zeronorm import Autopsy, apart, autopsy, examiner, harm
+from zeronorm import Autopsy, autopsy
+from zeronorm.autopsy import arrays, examiner, sandbox
 
 [DYING] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
 
@@ -114,7 +115,7 @@ def finite(model: keras.Model) -> bool:
 @pytest.fixture
 def asked(monkeypatch):
     """asked(do): calls do(examiner, what, examination) before anything is asked of one, and gives the list of these."""
-    ask, seen = apart._Child.ask, []
+    ask, seen = sandbox._Child.ask, []
 
     def install(do):
         def asking(child, message, limits):
@@ -122,7 +123,7 @@ def asked(monkeypatch):
             do(child, message[0], getattr(limits, "__self__", None))
             return ask(child, message, limits)
 
-        monkeypatch.setattr(apart._Child, "ask", asking)
+        monkeypatch.setattr(sandbox._Child, "ask", asking)
         return seen
 
     return install
@@ -135,7 +136,7 @@ def test_the_time_limit_is_said_and_costs_nothing():
 
 
 def test_the_memory_limit_is_said_and_costs_nothing(monkeypatch):
-    monkeypatch.setattr(apart, "LIVES", 1)
+    monkeypatch.setattr(sandbox, "LIVES", 1)
     report = fitted(memory=1)
     assert [reason for reason in report.left_out if "the memory limit was reached (memory=1 bytes)" in reason]
     assert report.kernels is report.xla is None
@@ -200,11 +201,11 @@ def test_an_interruption_reaches_the_user_and_leaves_no_process(asked):
     finally:
         signal.signal(signal.SIGINT, handler)
     assert finite(model) and not hasattr(model.train_function, "__self__")
-    assert ends(examiners[0]._process.pid) and examiners[0] not in apart._spare()
+    assert ends(examiners[0]._process.pid) and examiners[0] not in sandbox._spare()
 
 
 def test_a_healthy_training_starts_nothing(monkeypatch):
-    monkeypatch.setattr(apart, "_Child", lambda *arguments: pytest.fail("a process was started"))
+    monkeypatch.setattr(sandbox, "_Child", lambda *arguments: pytest.fail("a process was started"))
     model, arguments = cases.fitted([cases.dense()])
     model.fit(**arguments, batch_size=8, verbose=0, callbacks=[watch := Autopsy(verbose=0)])
     assert watch.report is None
@@ -222,10 +223,10 @@ def test_a_step_that_nothing_can_take_elsewhere_is_examined_as_it_is_trained(mon
     def refuse(settings):
         raise OSError("no room")
 
-    for child in list(apart._spare()):
-        apart._spare().remove(child)
+    for child in list(sandbox._spare()):
+        sandbox._spare().remove(child)
         child.end()
-    monkeypatch.setattr(apart, "_Child", refuse)
+    monkeypatch.setattr(sandbox, "_Child", refuse)
     report = fitted()
     assert (report.kernels, report.xla) == (True, None)
     assert report.guilty[0].forward_op_type == "Sqrt" and report.cures[0].finite
@@ -235,10 +236,10 @@ def test_a_step_that_nothing_can_take_elsewhere_is_examined_as_it_is_trained(mon
 def test_a_large_value_travels_as_what_is_asked_of_it():
     """Against numpy: where it is NaN, where infinite, its largest magnitude; and a finite one as that alone."""
     value = np.random.default_rng(0).standard_normal((600, 600)).astype(np.float32)
-    largest = harm.unpacked(*examiner.compacted(tf.constant(value)))
+    largest = arrays.unpacked(*examiner.compacted(tf.constant(value)))
     assert largest.shape == value.shape and (largest == np.abs(value).max()).all()
     value[3, 4], value[5, 6], value[7, 8] = np.nan, -np.inf, 2e10
-    packed = harm.unpacked(*examiner.compacted(tf.constant(value)))
+    packed = arrays.unpacked(*examiner.compacted(tf.constant(value)))
     assert len(packed.kinds) < value.nbytes / 100
     array = packed.array()
     np.testing.assert_array_equal(np.isnan(array), np.isnan(value))

@@ -5,7 +5,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from zeronorm import refusal
+from zeronorm.autopsy import refusal
 
 X = tf.constant([1.0, 0.0])
 WHERE = re.compile(r"Graph execution|Detected at|\[\[|\{\{|File \"|\[Op:|node name|tf2xla|_XlaMust|\n")

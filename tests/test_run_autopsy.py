@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeronorm import capsule, experiment, run_autopsy, similarity
+from zeronorm import experiment, run_autopsy, similarity
+from zeronorm.autopsy import capsule
 
 SMALL = ("training=smoke", "examples=40", "model.filters=16")
 SAFE = {"add_to_squares", "clamp_squares", "double_where"}  # under every numerics: epsilon inside the root, or no root

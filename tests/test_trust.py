@@ -10,8 +10,9 @@ import yaml
 from click.testing import CliRunner
 from omegaconf import OmegaConf
 
-from zeronorm import capsule, cli, experiment, run_autopsy, trust
+from zeronorm import cli, experiment, run_autopsy, trust
 from zeronorm import config as schema
+from zeronorm.autopsy import capsule
 from zeronorm.examples import Batch
 
 N_WORDS, N_TITLES, DIM = 20, 12, 8

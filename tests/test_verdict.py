@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 
 import zeronorm
-from zeronorm import autopsy, cures, harm
+from zeronorm.autopsy import cures, examination
+from zeronorm.autopsy.subject import Subject
 
 SIZE = 4  # examples of a batch
 
 
-def subject(loss, jit_compile: bool, x, weights=(1.0,), eager: bool = False) -> harm.Subject:
+def subject(loss, jit_compile: bool, x, weights=(1.0,), eager: bool = False) -> Subject:
     """A step of gradient descent on loss(x * weight, x), x [SIZE]."""
     weight, optimizer = keras.Variable(np.float32(weights), name="weight"), keras.optimizers.SGD(0.1)
     optimizer.build([weight])
@@ -25,7 +26,7 @@ def subject(loss, jit_compile: bool, x, weights=(1.0,), eager: bool = False) -> 
 
     state = [weight.value, *(variable.value for variable in optimizer.variables)]
     inputs = {"weights": {"weight": weight.value}, "state": state, "optimizers": [optimizer]}
-    return harm.Subject(step, tf.constant(x, tf.float32), jit_compile=jit_compile, eager=eager, inputs=["x"], **inputs)
+    return Subject(step, tf.constant(x, tf.float32), jit_compile=jit_compile, eager=eager, inputs=["x"], **inputs)
 
 
 def labels(h, x):  # the third is 4 of 0..3
@@ -140,7 +141,7 @@ CASES = {
 def test_a_verdict_needs_a_verdict(loss, jit_compile, monkeypatch):
     monkeypatch.setattr(cures, "tried", lambda *arguments: ())
     openings, (kernels, xla), losses, examples = CASES[loss]
-    found = autopsy.report(subject(loss, jit_compile, [1, 2, 3, 1]), 0)
+    found = examination.report(subject(loss, jit_compile, [1, 2, 3, 1]), 0)
     text_of = " ".join(str(found).split())
     assert text_of.startswith(openings[jit_compile])
     assert (found.kernels, found.xla, found.losses) == (kernels, xla, losses)
@@ -158,7 +159,7 @@ def test_a_verdict_needs_a_verdict(loss, jit_compile, monkeypatch):
 def test_an_eager_step_is_judged_as_a_compiled_one(monkeypatch):
     monkeypatch.setattr(cures, "tried", lambda *arguments: ())
     for loss, opening in ((labels, f"{REFUSE}{RANGE}."), (log_unlearned, UNLEARNED), (healthy, "Step 0 is finite.")):
-        found = autopsy.report(subject(loss, False, [1, 2, 3, 1], eager=True), 0)
+        found = examination.report(subject(loss, False, [1, 2, 3, 1], eager=True), 0)
         assert " ".join(str(found).split()).startswith(opening)
 
 
@@ -205,7 +206,7 @@ def written_out(write: str, kind: str, place: float) -> bool:
 def test_a_cure_is_finite_where_it_is_finite_written_out(kind, monkeypatch):
     monkeypatch.setattr(cures, "_folk", lambda *arguments: ())
     function, place = DOMAINS[kind]
-    found = autopsy.report(subject(lambda h, x: function(h), False, [1, 1, place, 1]), 0)
+    found = examination.report(subject(lambda h, x: function(h), False, [1, 1, place, 1]), 0)
     assert found.guilty[0].forward_op_type == kind and not found.left_out
     for cure in found.cures:
         assert cure.finite == cure.elsewhere == written_out(cure.write, kind, place), cure
@@ -216,7 +217,7 @@ def test_a_cure_is_finite_where_it_is_finite_written_out(kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["Sqrt", "Log"])
 def test_a_rule_that_is_enough_is_the_only_one(kind, monkeypatch):
     monkeypatch.setattr(cures, "_folk", lambda *arguments: ())
-    found = autopsy.report(subject(lambda h, x: DOMAINS[kind][0](h), False, [1, 1, 0, 1]), 0)
+    found = examination.report(subject(lambda h, x: DOMAINS[kind][0](h), False, [1, 1, 0, 1]), 0)
     assert [(cure.finite, cure.elsewhere) for cure in found.cures] == [(True, True)]
     assert "+ 1e-07" in found.cures[0].write
 
@@ -233,7 +234,7 @@ def root_and_log(h, x):
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["kernels", "xla"])
 def test_what_leaves_the_loss_lost_is_no_cure_and_says_so(jit_compile):
-    found = autopsy.report(subject(log_unlearned, jit_compile, [1, 2, 3, 1]), 0)
+    found = examination.report(subject(log_unlearned, jit_compile, [1, 2, 3, 1]), 0)
     first, second = [cure for cure in found.cures if not cure.folk]
     assert (first.write, first.finite, first.leaves) == ("tf.math.log(x + 1e-07)", False, "the loss stays NaN")
     assert (second.write, second.finite, second.elsewhere) == ("tf.math.log(tf.maximum(x, 1e-07))", True, True)
@@ -245,18 +246,18 @@ def test_what_leaves_the_loss_lost_is_no_cure_and_says_so(jit_compile):
 
 def test_what_rounding_makes_negative_and_two_kinds_of_guilty(monkeypatch):
     monkeypatch.setattr(cures, "_folk", lambda *arguments: ())
-    found = autopsy.report(subject(one_pass, False, [1, 1, 1, 1]), 0)
+    found = examination.report(subject(one_pass, False, [1, 1, 1, 1]), 0)
     writes = ["tf.sqrt(x + 1e-07)", "tf.sqrt(tf.maximum(x, 1e-07))"]
     assert [cure.write for cure in found.cures] == writes
     assert [cure.finite for cure in found.cures] == [False, True]
-    found = autopsy.report(subject(root_and_log, False, [1, 2, 3, 1]), 0)
+    found = examination.report(subject(root_and_log, False, [1, 2, 3, 1]), 0)
     assert {cure.finite for cure in found.cures[:-1]} == {False}  # the root or the logarithm alone
     assert found.cures[-1].name.startswith("these together: ") and found.cures[-1].finite
 
 
 def test_examples_left_out_are_no_cure_where_the_loss_stays_lost():
     """A NaN in one example, and in another the logarithm of a negative number, which costs no weight."""
-    found = autopsy.report(
+    found = examination.report(
         subject(lambda h, x: h + tf.stop_gradient(tf.math.log(x - 1.5)), False, [2, np.nan, 1, 2]), 0
     )
     [cure] = [cure for cure in found.cures if not cure.folk]
@@ -269,12 +270,12 @@ def root(h, x):
 
 def test_a_cure_that_cannot_be_tried_costs_no_other(monkeypatch):
     monkeypatch.setattr(cures, "_slower", lambda *arguments: 1 / 0)
-    found = autopsy.report(subject(root, False, [1, 2, 3, 1]), 0)
+    found = examination.report(subject(root, False, [1, 2, 3, 1]), 0)
     slower = found.cures[1]
     assert [cure.finite for cure in found.cures][:2] == [True, None] and len(found.cures) == 5
     assert slower.leaves == "it could not be (ZeroDivisionError: division by zero)"
     monkeypatch.setattr(cures, "_folk", lambda *arguments: (1 / 0 for _ in range(1)))
-    first, further = autopsy.report(subject(root, False, [1, 2, 3, 1]), 0).cures
+    first, further = examination.report(subject(root, False, [1, 2, 3, 1]), 0).cures
     assert first.finite and further.leaves == slower.leaves
 
 

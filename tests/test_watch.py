@@ -14,7 +14,9 @@ import tensorflow as tf
 
 import cases
 import zeronorm
-from zeronorm import Autopsy, autopsy, harm
+from zeronorm import Autopsy
+from zeronorm.autopsy import examination, findings
+from zeronorm.autopsy.subject import Trial
 
 
 def case(name: str) -> cases.Case:
@@ -59,8 +61,8 @@ def test_a_healthy_training_is_the_same_bit_by_bit(options):
 
 def test_a_training_that_dies_and_goes_on_is_the_same_and_examined_once(monkeypatch):
     found, examined = [], []
-    report = autopsy.report
-    monkeypatch.setattr(autopsy, "report", lambda *a, **k: examined.append(a) or report(*a, **k))
+    report = examination.report
+    monkeypatch.setattr(examination, "report", lambda *a, **k: examined.append(a) or report(*a, **k))
     for callbacks in ([], [Autopsy(then="go_on", verbose=0)]):
         model, arguments = DYING.make()
         model.fit(**arguments, batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=callbacks)
@@ -70,13 +72,15 @@ def test_a_training_that_dies_and_goes_on_is_the_same_and_examined_once(monkeypa
     assert len(examined) == 1 and callbacks[0].report.harmful
 
 
-@pytest.mark.parametrize("broken", ["examine", "Trial", "culprits"])
+BROKEN = {"find": (findings, "find"), "Trial": (Trial, "__call__"), "culprits": (examination, "culprits")}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_what_fails_in_the_autopsy_is_said_and_costs_nothing(monkeypatch, broken):
-    name = "global_norm_overflows" if broken == "culprits" else DYING.name
-    monkeypatch.setattr(harm, broken, lambda *arguments: 1 / 0) if broken != "Trial" else monkeypatch.setattr(
-        harm.Trial, "__call__", lambda *arguments: 1 / 0
-    )
-    model, arguments = case(name).make()
+    of = "global_norm_overflows" if broken == "culprits" else DYING.name
+    owner, name = BROKEN[broken]
+    monkeypatch.setattr(owner, name, lambda *arguments: 1 / 0)
+    model, arguments = case(of).make()
     watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
     assert watch.report.step == 1 and watch.report.harmful and all(np.isfinite(w).all() for w in model.get_weights())
@@ -94,7 +98,7 @@ def test_random_numbers_that_no_seed_fixes_are_said():
     watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=8, epochs=60, verbose=0, callbacks=[watch])
     assert watch.report.harmful and all(np.isfinite(w).all() for w in model.get_weights())
-    assert watch.report.guilty or autopsy.CAME_ONCE in watch.report.left_out
+    assert watch.report.guilty or examination.CAME_ONCE in watch.report.left_out
 
 
 def test_a_weight_that_a_callback_wrote_is_no_steps_fault():
@@ -106,7 +110,7 @@ def test_a_weight_that_a_callback_wrote_is_no_steps_fault():
     model, arguments = cases.fitted([cases.dense()])
     watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=8, verbose=0, callbacks=[Writes(), watch])
-    assert (watch.report.step, watch.report.birth, watch.report.left_out) == (2, "weights", (autopsy.WRITTEN,))
+    assert (watch.report.step, watch.report.birth, watch.report.left_out) == (2, "weights", (examination.WRITTEN,))
     assert str(watch.report).startswith("After step 2 values of these variables are non-finite:")
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
@@ -204,7 +208,7 @@ def test_another_compiler_can_be_asked_beforehand():
 
 
 def test_a_batch_of_texts_is_not_given_to_xla():
-    """Which would end the process (see harm.Trial)."""
+    """Which would end the process (see subject.Trial)."""
     keras.utils.set_random_seed(0)
     words = tf.constant([["a"], ["b"], ["c"], ["a"]] * 8)
     lookup = keras.layers.StringLookup(vocabulary=["a", "b", "c"])

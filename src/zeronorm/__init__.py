@@ -7,6 +7,6 @@ __all__ = ["Autopsy", "examine", "replay"]
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'zeronorm' has no attribute {name!r}")
-    from zeronorm import watch  # imports TensorFlow
+    from zeronorm import autopsy  # imports TensorFlow
 
-    return getattr(watch, name)
+    return getattr(autopsy, name)

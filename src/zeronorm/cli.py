@@ -270,15 +270,16 @@ def autopsy(
         died = tags.get("nan.first_step", "")
         step = int(died) if step is None and died.isdecimal() else step
     with sweep.console.status("Reaching the step and examining it"), _examining():
-        from zeronorm import capsule as capsules
-        from zeronorm import run_autopsy, watch
+        from zeronorm import run_autopsy
+        from zeronorm.autopsy import capsule as capsules
+        from zeronorm.autopsy import replay
 
         found = None if is_run else capsules.load(target)
         if is_run:
             moment = run_autopsy.reached(recorded, step)
         else:
             moment = run_autopsy.of_capsule(found, trusted) if found.config else None
-        report = run_autopsy.examine(moment) if moment else watch.replay(_made(factory, target), target)
+        report = run_autopsy.examine(moment) if moment else replay(_made(factory, target), target)
     click.echo(str(report))
     if capsule and moment:
         click.echo(f"written: {moment.capsule().save(capsule)}", err=True)
@@ -296,8 +297,9 @@ def _examining():
     from zeronorm import sweep
 
     with sweep.quiet_import():
-        from zeronorm import capsule, config, corpus, experiment, vectors
-    known = (capsule.CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
+        from zeronorm import config, corpus, experiment, vectors
+        from zeronorm.autopsy import CapsuleError
+    known = (CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
     known += (config.ConfigError,)
     try:
         yield

@@ -17,20 +17,13 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from zeronorm import (
-    autopsy,
-    contents,
-    experiment,
-    harm,
-    numerics,
-    steptrace,
-    training,
-    treatments,
-    trust,
-    vectors,
-)
 from zeronorm import config as schema
-from zeronorm.capsule import Capsule, CapsuleError
+from zeronorm import contents, experiment, numerics, training, treatments, trust, vectors
+from zeronorm.autopsy import examination, graph, trace
+from zeronorm.autopsy import report as reports
+from zeronorm.autopsy.blame import Guilty
+from zeronorm.autopsy.capsule import Capsule, CapsuleError
+from zeronorm.autopsy.subject import Snapshot, Subject, lost_since, nonfinite
 from zeronorm.examples import Batch
 
 LINES = 12  # of the text that a terminal shows after a run
@@ -39,7 +32,7 @@ STANDS_FOR = re.compile(r"(?P<kind>\w+)Grad_2017")  # the scope in which numeric
 
 
 @dataclass(frozen=True)
-class RunReport(autopsy.Report):
+class RunReport(reports.Report):
     """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}. own: the run's numerics;
     examined: that under which the guilty were found. places: of each guilty operation's elements example, role (the
     right title or which negative), title and whether its row is zero. treated: the step with every similarity and
@@ -62,11 +55,11 @@ class RunReport(autopsy.Report):
 
     def about(self, number: int) -> Iterator[str]:
         places = self.places[number]
-        for place in places[: autopsy.SHOWN]:
+        for place in places[: reports.SHOWN]:
             row = "a zero row" if place["zero_row"] else f"a row of norm {place['norm']:.3g}"
             yield f"  example {place['example']}, {place['role']}: title '{place['title']}', {row}"
-        if len(places) > autopsy.SHOWN:
-            yield f"  and {len(places) - autopsy.SHOWN} more"
+        if len(places) > reports.SHOWN:
+            yield f"  and {len(places) - reports.SHOWN} more"
 
     def endings(self) -> Iterator[str]:
         if self.treated:
@@ -225,7 +218,7 @@ def _of_interest(prepared: experiment.Prepared) -> int:
     return next((step for step in (foretold.predicted.first, foretold.touch.first) if step is not None), 0)
 
 
-@steptrace.quiet()
+@graph.quiet()
 def examine(moment: Moment) -> RunReport:
     """The autopsy of the step that follows the moment."""
     own = numerics.named(moment.config.numerics.name).name
@@ -235,7 +228,7 @@ def examine(moment: Moment) -> RunReport:
     program = programs[examined]
 
     traced, compiled = _traced(program, tuple(tensor.shape for tensor in _data(moment.batch)))
-    subject = harm.Subject(
+    subject = Subject(
         step=lambda data: program.take(*data),
         data=_data(moment.batch),
         weights=_weights(program),
@@ -247,7 +240,7 @@ def examine(moment: Moment) -> RunReport:
         compiled=compiled,
     )
     outcomes = {False: lost["kernels" if examined == "xla" else examined], True: lost["xla"]}
-    report = autopsy.report(subject, moment.step, outcomes, traced, _emulated, history=moment.history)
+    report = examination.report(subject, moment.step, outcomes, traced, _emulated, history=moment.history)
     known = vars(report) | {
         "harmful": bool(lost[own]),
         "kernels": bool(lost["kernels"]),
@@ -296,21 +289,21 @@ def _weights(program: training.Program) -> dict:
 
 def _lost(program: training.Program, batch: Batch) -> dict[str, int]:
     """{weight: elements that the step loses}, taken by the program's own compiled step. The state is as before."""
-    held, before = harm.Held([variable.value for variable in program.state]), harm.lost(_weights(program))
+    held, before = Snapshot([variable.value for variable in program.state]), nonfinite(_weights(program))
     inputs = (np.int32(batch.step), batch.text, batch.positive, batch.negatives)
     stops = tf.zeros([len(program.recording({}).tensors)], tf.bool)
     try:
         program.steps(*(tf.constant(x)[tf.newaxis] for x in inputs), stops)
-        return harm.newly(harm.lost(_weights(program)), before)
+        return lost_since(nonfinite(_weights(program)), before)
     finally:
         held.restore()
 
 
 @lru_cache(maxsize=8)  # runs of one graph follow each other
-def _traced(program: training.Program, shapes: tuple) -> tuple[steptrace.Step, dict]:
+def _traced(program: training.Program, shapes: tuple) -> tuple[graph.Step, dict]:
     """The program's step as a graph, and room for what is compiled of it."""
     data = tuple(tf.zeros(shape, tf.int32) for shape in shapes)
-    return steptrace.trace(lambda data: program.take(*data), data, [program.optimizer]), {}
+    return trace.trace(lambda data: program.take(*data), data, [program.optimizer]), {}
 
 
 def _history(recording) -> tuple[dict, ...]:
@@ -324,20 +317,20 @@ def _is_norm(name: str) -> bool:
     return name.startswith("norm/") and name.removeprefix("norm/") in experiment.model.WEIGHTS
 
 
-def _emulated(guilty: harm.Guilty, traced: steptrace.Step) -> harm.Guilty:
+def _emulated(guilty: Guilty, traced: graph.Step) -> Guilty:
     """An operation of the emulation of TensorFlow 1.x as the kernel that it stands for, at the line that called it."""
     stands = STANDS_FOR.search(guilty.operation)
     if not stands:
         return guilty
     kind = stands["kind"]
     operation = traced.graph.get_operation_by_name(guilty.operation)
-    forward = next(of for of in steptrace.above(operation) if of.type == kind)
-    line = steptrace.user_line(forward, past=(numerics.__file__,))
+    forward = next(of for of in graph.above(operation) if of.type == kind)
+    line = graph.user_line(forward, past=(numerics.__file__,))
     own = {"op_type": f"{kind}Grad", "forward_op_type": kind, "forward_operation": forward.name}
     return replace(guilty, **own, **vars(line))
 
 
-def _places(guilty: harm.Guilty, moment: Moment, program: training.Program) -> Iterator[dict]:
+def _places(guilty: Guilty, moment: Moment, program: training.Program) -> Iterator[dict]:
     """Of the elements that stand for a pair of an example and a title: which."""
     batch = moment.batch
     ids = {1: batch.positive, batch.negatives.shape[1]: batch.negatives}

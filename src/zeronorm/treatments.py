@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import harm, model, recorder
+from zeronorm import model, recorder
+from zeronorm.autopsy.subject import Snapshot, nonfinite
 from zeronorm.examples import Batch
 from zeronorm.training import Program
 
@@ -47,7 +48,7 @@ def tried(
     titles = program.ranker.weights["titles"]
     variants = [(name, None, titles.numpy()) for name in placements]
     variants += [(own, rule, rows) for rule, rows in repaired.items()]
-    held, found = harm.Held([variable.value for variable in program.state]), []
+    held, found = Snapshot([variable.value for variable in program.state]), []
     for name, rule, rows in variants:
         titles.assign(rows)
         try:
@@ -75,7 +76,7 @@ def _taken(program: Program, batch: Batch, head: Callable) -> tuple[bool, float 
     same_dropout()
     norm = update(text, ids, *gradients)
     floats = (v.value for v in program.state if tf.as_dtype(v.dtype).is_floating)
-    finite = not harm.lost(dict(enumerate(floats)))
+    finite = not nonfinite(dict(enumerate(floats)))
     return finite, *(float(x) if np.isfinite(x) else None for x in (norm, before, loss()[0]))
 
 

@@ -10,7 +10,8 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import backprop
 
 import zeronorm
-from zeronorm import lineage, steptrace
+from zeronorm.autopsy import graph as graphs
+from zeronorm.autopsy import rows, trace
 
 
 def distance(a, b):
@@ -35,7 +36,7 @@ def step():
 
 def test_a_gradient_s_operation_leads_to_what_it_differentiates_and_its_line(step):
     one, optimizer, _, batch = step
-    traced = steptrace.trace(one, batch, [optimizer])
+    traced = trace.trace(one, batch, [optimizer])
     roots = [operation.name for operation in traced.graph.get_operations() if operation.type == "SqrtGrad"]
     assert [traced.forward(root).type for root in roots] == ["Sqrt"]
     line = traced.line(roots[0])
@@ -50,7 +51,7 @@ def test_a_gradient_s_operation_leads_to_what_it_differentiates_and_its_line(ste
 def test_tracing_changes_nothing_and_leaves_nothing_behind(step):
     one, optimizer, weight, batch = step
     apply, gradient, rule = optimizer.apply, tf.GradientTape.gradient, backprop._gradient_function
-    steptrace.trace(one, batch, [optimizer])
+    trace.trace(one, batch, [optimizer])
     assert (optimizer.apply, tf.GradientTape.gradient, backprop._gradient_function) == (apply, gradient, rule)
     np.testing.assert_array_equal(weight, [1, 2])
 
@@ -113,8 +114,8 @@ def test_everything_patched_is_the_very_object_again(name, raises):
     if not raises:  # TensorFlow keeps some things of the first call
         tf.function(one, autograph=False).get_concrete_function(batch)
     before = attributes(optimizers)
-    traced = [lambda: steptrace.trace(one, batch, optimizers)]
-    traced += [lambda: tf.function(steptrace.judged(one), autograph=False)(batch)]
+    traced = [lambda: trace.trace(one, batch, optimizers)]
+    traced += [lambda: tf.function(trace.judged(one), autograph=False)(batch)]
     for of in traced:
         if raises:
             with pytest.raises(RuntimeError, match=raises):
@@ -152,37 +153,37 @@ def optimizers_and_models(optimizer, models):
 def test_a_run_computes_the_step_and_returns_its_values(step, jit_compile):
     """Against the distances and the gradient by hand: 5 and 1; the mean of the unit vectors to the points."""
     one, optimizer, weight, batch = step
-    traced = steptrace.trace(one, batch, [optimizer])
+    traced = trace.trace(one, batch, [optimizer])
     [root] = [o.outputs[0].name for o in traced.graph.get_operations() if o.type == "Sqrt"]
-    [distances] = steptrace.runner(traced, [root], jit_compile)(batch)
+    [distances] = graphs.runner(traced, [root], jit_compile)(batch)
     np.testing.assert_allclose(distances, [5, 1])
     np.testing.assert_allclose(weight, np.array([1, 2]) + 0.5 * np.mean([[0.6, 0.8], [0, 1]], axis=0), rtol=1e-6)
 
 
 def test_a_pure_run_assigns_nothing(step):
     one, optimizer, weight, batch = step
-    traced = steptrace.trace(one, batch, [optimizer])
-    steptrace.runner(traced, list(traced.losses), False, pure=True)(batch)
+    traced = trace.trace(one, batch, [optimizer])
+    graphs.runner(traced, list(traced.losses), False, pure=True)(batch)
     np.testing.assert_array_equal(weight, [1, 2])
 
 
 def test_the_interfaces_of_tensorflow_that_are_not_public_are_as_expected():
-    """If this fails TensorFlow has changed: see _Observer.watching and called in zeronorm/steptrace.py."""
+    """If this fails TensorFlow has changed: see _Observer.watching and called in zeronorm/autopsy."""
     names = ["op_name", "attr_tuple", "num_inputs", "inputs", "outputs", "out_grads", "skip_input_indices"]
     found = list(inspect.signature(backprop._gradient_function).parameters)
     assert found == [*names, "forward_pass_name_scope"]
     assert callable(pywrap_tfe.TFE_Py_RegisterGradientFunction)
     graph = tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: -x)).get_concrete_function(tf.constant(1.0)).graph
-    [branch] = [operation for operation in graph.get_operations() if operation.type in steptrace.BODIES]
-    assert [len(body.outputs) for body in steptrace.called(branch)] == [1, 1]
+    [branch] = [operation for operation in graph.get_operations() if operation.type in graphs.BODIES]
+    assert [len(body.outputs) for body in graphs.called(branch)] == [1, 1]
     compiled = tf.function(lambda x: x, jit_compile=True)
     graph = tf.function(lambda x: compiled(x)).get_concrete_function(tf.constant(1.0)).graph
-    [call] = [operation for operation in graph.get_operations() if operation.type in steptrace.BODIES]
+    [call] = [operation for operation in graph.get_operations() if operation.type in graphs.BODIES]
     assert call.get_attr("_XlaMustCompile")  # see harm._must_compile
 
 
 def test_the_interfaces_of_keras_that_are_not_documented_are_as_expected():
-    """If this fails Keras has changed: see _Steps and _in_order in zeronorm/watch.py."""
+    """If this fails Keras has changed: see Steps in zeronorm/autopsy/keras_step.py, and fit.py beside it."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
     model.compile("sgd", "mse")
     model.make_train_function()
@@ -200,8 +201,8 @@ def test_a_row_is_found_where_no_number_shows_the_dependence():
         return tf.reduce_sum(tf.square(tf.gather(table.value, ids)), -1)
 
     ids = tf.constant([[1, 0], [2, 1]])
-    traced = steptrace.trace(one, ids)
-    [lookup] = lineage.lookups(traced.graph)
+    traced = trace.trace(one, ids)
+    [lookup] = rows.lookups(traced.graph)
     [squares] = [o.outputs[0].name for o in traced.graph.get_operations() if o.type == "Sum"]
-    dye = lineage.Dye(traced, lookup, ids.numpy(), squares, [ids])
-    assert [dye.rows(element, 8).tolist() for element in ((0, 0), (0, 1), (1, 0), (1, 1))] == [[1], [0], [2], [1]]
+    taint = rows.Taint(traced, lookup, ids.numpy(), squares, [ids])
+    assert [taint.rows(element, 8).tolist() for element in ((0, 0), (0, 1), (1, 0), (1, 1))] == [[1], [0], [2], [1]]

@@ -1,6 +1,6 @@
 """From an element of a value in the step's graph to the rows of embeddings it was computed from.
 
-NaN is the dye: it is added to what one position of a lookup returns. What it reaches was computed from that position,
+NaN is the taint: it is added to what one position of a lookup returns. What it reaches was computed from that position,
 also where numbers cannot show it, as in the square of a zero.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import steptrace
+from zeronorm.autopsy import graph
 
 PASSING = ("Identity", "Cast", "ReadVariableOp")  # between a variable and the lookup in it
 
@@ -38,13 +38,13 @@ def lookups(graph: tf.Graph) -> list[Lookup]:
     return found
 
 
-class Dye:
-    """A lookup whose result can be dyed. ids: int, the rows that it looks up. target: the tensor in which to look for
-    the dye. batch: the step's own. run: calls a function as `harm.Subject.run` does, in this process by default."""
+class Taint:
+    """A lookup whose result can be tainted. ids: int, the rows that it looks up. target: the tensor in which to look for
+    the taint. batch: the step's own. run: calls a function as `subject.Subject.run` does, in this process by default."""
 
     def __init__(
         self,
-        step: steptrace.Step,
+        step: graph.Step,
         lookup: Lookup,
         ids: np.ndarray,
         target: str,
@@ -52,17 +52,17 @@ class Dye:
         run: Callable = lambda function, arguments, jit_compile, kept: (function(*arguments), {}),
     ):
         graph_def = step.graph.as_graph_def()
-        output, dyed = lookup.operation, f"{lookup.operation}/dyed"
-        fetched = f"{dyed}:0" if target == f"{output}:0" else target
+        output, tainted = lookup.operation, f"{lookup.operation}/tainted"
+        fetched = f"{tainted}:0" if target == f"{output}:0" else target
         for node in graph_def.node:
             for number, name in enumerate(node.input):
                 if name in (output, f"{output}:0"):
-                    node.input[number] = dyed
+                    node.input[number] = tainted
         tensor = step.graph.get_tensor_by_name(f"{output}:0")
-        added = graph_def.node.add(name=dyed, op="AddV2", input=[output, "dye"])
+        added = graph_def.node.add(name=tainted, op="AddV2", input=[output, "taint"])
         added.attr["T"].type = tensor.dtype.as_datatype_enum
-        dyed = steptrace.runner(step, [fetched], False, edited=graph_def, given=["dye"], pure=True)
-        self._run = lambda arguments: run(dyed, arguments, False, [0])[0]
+        tainted = graph.runner(step, [fetched], False, edited=graph_def, given=["taint"], pure=True)
+        self._run = lambda arguments: run(tainted, arguments, False, [0])[0]
         self._wide, self._dtype = ids.shape + (1,) * (tensor.shape.rank - ids.ndim), tensor.dtype
         self._ids, self._batch = ids, batch
         shape = step.graph.get_tensor_by_name(target).shape
@@ -76,8 +76,8 @@ class Dye:
             counted &= (np.arange(len(self._ids)) == element[0]).reshape(-1, *(1,) * (self._ids.ndim - 1))
 
         def reaches(some: np.ndarray) -> bool:
-            dye = np.where(counted & np.isin(self._ids, some), np.nan, 0).reshape(self._wide)
-            [found] = self._run([*self._batch, tf.cast(dye, self._dtype)])
+            taint = np.where(counted & np.isin(self._ids, some), np.nan, 0).reshape(self._wide)
+            [found] = self._run([*self._batch, tf.cast(taint, self._dtype)])
             return bool(np.isnan(np.asarray(found)[tuple(element)]))
 
         return those(np.unique(self._ids[counted]), reaches, most)

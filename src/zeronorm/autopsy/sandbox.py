@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-import psutil
 import tensorflow as tf
 from tensorflow.python.eager import cancellation
 from tensorflow.python.framework import config
 
-from zeronorm import examiner, harm
+from zeronorm.autopsy import arrays, examiner
+from zeronorm.autopsy import memory as memory_of
+from zeronorm.autopsy.subject import Died, Ended, Here, Stays
 
 SECONDS = 300.0  # an examination takes at most, unless told otherwise
 SHARE = 0.5  # of the memory that is free, which it takes at most, unless told otherwise
@@ -34,8 +34,8 @@ IDLE_BYTES = 5e8  # a process that has grown by more is not kept for the next ex
 OF_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
-class Apart:
-    """Where the functions of one examination run, as `harm.Here` is; used in a with statement.
+class Sandbox:
+    """Where the functions of one examination run, as `Here` is; used in a with statement.
 
     seconds: the whole examination takes at most. memory: bytes it takes at most beyond what TensorFlow takes by being
     imported; None: half of what is free. jit_compile: how the user trains, which is how a function that cannot be
@@ -46,7 +46,7 @@ class Apart:
 
     def __init__(self, seconds: float, memory: float | None, jit_compile: bool):
         check_limits(seconds, memory)
-        self.seconds, self.memory = seconds, memory or SHARE * _free()
+        self.seconds, self.memory = seconds, memory or SHARE * memory_of.free()
         self.jit_compile, self.left_out = jit_compile, _on_the_cpu()
         self.at_once = self.memory / 8
         self._end = time.monotonic() + seconds
@@ -55,7 +55,7 @@ class Apart:
         self._forget()
 
     def __enter__(self):
-        with suppress(harm.Stays):  # TensorFlow's import takes seconds, in which this process traces
+        with suppress(Stays):  # TensorFlow's import takes seconds, in which this process traces
             self._start()
         return self
 
@@ -78,7 +78,7 @@ class Apart:
         kept: Collection[int] | None = None,
         undo: bool = True,
     ) -> tuple[list, dict[str, int]]:
-        """As `harm.Here.run`. Raises harm.Ended if the process died, a limit was reached, or the function can be run
+        """As `Here.run`. Raises Ended if the process died, a limit was reached, or the function can be run
         neither apart nor here."""
         self._in_time()
         if not callable(getattr(function, "get_concrete_function", None)):
@@ -96,7 +96,7 @@ class Apart:
             looked_at = {numbers[id(variable.handle)]: name for name, variable in weights.items()}
             name = concrete.function_def.signature.name
             values, counts = self._ask("run", name, inputs, returned, list(looked_at), undo)
-        except harm.Stays as why:
+        except Stays as why:
             return self._here(function, arguments, jit_compile, state, weights, kept, undo, str(why))
         return [_value(*value) for value in values], {looked_at[n]: count for n, count in counts.items()}
 
@@ -108,14 +108,14 @@ class Apart:
     def _here(self, function, arguments, jit_compile, state, weights, kept, undo, why: str):
         """The function run in this process, if it is run as the user trains and the kernels do it."""
         if jit_compile or self.jit_compile:
-            raise harm.Stays(f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained")
+            raise Stays(f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained")
         canceled = cancellation.CancellationManager()
         timer = threading.Timer(max(0.0, self._end - time.monotonic()), canceled.start_cancel)
         timer.daemon = True
         timer.start()
         try:
             with cancellation.CancellationManagerContext(canceled):
-                return harm.Here().run(function, arguments, jit_compile, state, weights, kept, undo)
+                return Here().run(function, arguments, jit_compile, state, weights, kept, undo)
         except tf.errors.CancelledError:
             self._in_time()
             raise
@@ -126,17 +126,17 @@ class Apart:
         if time.monotonic() >= self._end:
             self._stop()
             self.deaths.append(self._limits(0.0))
-            raise harm.Ended(self.deaths[-1])
+            raise Ended(self.deaths[-1])
 
     def _start(self) -> None:
         if self._child is None:
             if not self._lives:
-                raise harm.Ended(f"{LIVES} processes that computed for this report have died, and no more are started")
+                raise Ended(f"{LIVES} processes that computed for this report have died, and no more are started")
             self._forget()
             try:
                 self._child = _taken()
             except OSError as error:
-                raise harm.Stays(f"no process of its own could be started for it ({error})") from error
+                raise Stays(f"no process of its own could be started for it ({error})") from error
 
     def _stop(self) -> None:
         if self._child is not None:
@@ -154,7 +154,7 @@ class Apart:
         try:
             self._child.ready(self._limits)
             kind, answer = self._child.ask(message, self._limits)
-        except harm.Ended as why:
+        except Ended as why:
             self._child, self._lives = None, self._lives - 1
             self.deaths.append(str(why))
             raise
@@ -164,7 +164,7 @@ class Apart:
         if kind == "done":
             return answer
         if kind == "NotFoundError" and "Op type not registered" in answer:
-            raise harm.Stays("it uses an operation that TensorFlow does not have of itself")
+            raise Stays("it uses an operation that TensorFlow does not have of itself")
         error = getattr(tf.errors, kind, None)
         raise RuntimeError(f"{kind}: {answer}") if error is None else error(None, None, answer)
 
@@ -190,7 +190,7 @@ class Apart:
         if id(value) in numbers:
             return "variable", numbers[id(value)]
         if value.dtype in (tf.resource, tf.variant):
-            raise harm.Stays("it uses a table or another object that cannot be handed over")
+            raise Stays("it uses a table or another object that cannot be handed over")
         return "array", value.numpy(), value.dtype.name
 
     def _definitions(self, concrete) -> list[bytes]:
@@ -202,7 +202,7 @@ class Apart:
         found[name] = concrete.function_def
         kinds = {node.op for function in found.values() for node in function.node_def}
         if kinds.intersection(OF_PYTHON):
-            raise harm.Stays("it calls Python")
+            raise Stays("it calls Python")
         new = found.keys() - self._defined
         self._defined |= new
         return [found[name].SerializeToString() for name in new]
@@ -260,7 +260,7 @@ def _value(kind: str, *value):
         return None
     if kind == "array":
         return value[0]
-    return Kept(value[0]) if kind == "kept" else harm.unpacked(kind, *value)
+    return Kept(value[0]) if kind == "kept" else arrays.unpacked(kind, *value)
 
 
 def _same(one: tf.Tensor, other: tf.Tensor) -> bool:
@@ -280,21 +280,6 @@ def _on_the_cpu() -> list[str]:
     if not tf.config.list_logical_devices("GPU"):
         return []
     return ["what the GPU makes of the step: it was examined on the CPU, which may round otherwise"]
-
-
-def _free() -> float:
-    """Bytes of memory that this process may still take: the machine's or, where there is one, its control group's."""
-    free = [float(psutil.virtual_memory().available)]
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            most, now = (float(Path("/sys/fs/cgroup", name).read_text()) for name in (limit, used))
-            free.append(max(most - now, 0.0))
-        except (OSError, ValueError):  # there is no such group, or it has no limit
-            pass
-    return min(free)
 
 
 class _Child:
@@ -320,7 +305,7 @@ class _Child:
     def ask(self, message: tuple, limits: Callable[[float], str]):
         """(kind, answer). limits: of the bytes by which it has grown, which limit is reached.
 
-        Raises harm.Ended if one is, harm.Died if the process has died; it has ended then.
+        Raises Ended if one is, Died if the process has died; it has ended then.
         """
         answers: list = []
         thread = threading.Thread(target=self._exchange, args=(message, answers), daemon=True)
@@ -332,13 +317,13 @@ class _Child:
             reached = limits(self.grown())
             if reached:
                 self.end()
-                raise harm.Ended(reached)
+                raise Ended(reached)
         if not answers:
             code = self._process.wait()
             how = f"with exit status {code}"
             if code < 0:
                 how = f"by {signal.Signals(-code).name}"
-            raise harm.Died(f"the process that computed it ended {how}")
+            raise Died(f"the process that computed it ended {how}")
         return answers[0]
 
     def _exchange(self, message: tuple, answers: list) -> None:
@@ -359,10 +344,8 @@ class _Child:
         return 0.0 if self.base is None else self._bytes() - self.base
 
     def _bytes(self) -> float:
-        try:
-            return float(psutil.Process(self._process.pid).memory_info().rss)
-        except psutil.Error:  # it has died
-            return math.nan
+        resident = memory_of.resident(self._process.pid)
+        return math.nan if resident is None else resident  # it has died
 
     def end(self) -> None:
         """Ends it, and waits until it has."""
@@ -389,7 +372,7 @@ def _taken() -> _Child:
         if child.settings != settings:
             child.end()
             continue
-        with suppress(harm.Ended):
+        with suppress(Ended):
             child.ready(lambda grown: "")
             return child
     return _Child(settings)
@@ -399,7 +382,7 @@ def _keep(child: _Child) -> None:
     if child.base is None or child.grown() > IDLE_BYTES or _spare():
         child.end()
         return
-    with suppress(harm.Ended):
+    with suppress(Ended):
         child.ask(("rest",), lambda grown: "")
         _spare().append(child)
 

@@ -7,7 +7,7 @@ terminal, leaves a GPU alone, and ends with the process that started it:
 python -P examiner.py SETTINGS
 
 Messages go through its standard input and output, each the pickle of a tuple after its length. SETTINGS: JSON, as
-`apart` writes it.
+`sandbox` writes it.
 """
 
 import json

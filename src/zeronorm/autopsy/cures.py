@@ -12,11 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import steptrace
-from zeronorm.harm import Died, Ended, Findings, Guilty, Held, Stays, Subject, Trial, lost, newly
-from zeronorm.steptrace import Step
-
-SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
+from zeronorm.autopsy import graph, trace
+from zeronorm.autopsy.blame import Guilty
+from zeronorm.autopsy.findings import Findings
+from zeronorm.autopsy.graph import Step
+from zeronorm.autopsy.rules import RULES, SMALL, STRONGER, Rule
+from zeronorm.autopsy.subject import Died, Ended, Snapshot, Stays, Subject, Trial, lost_since, nonfinite
 
 
 @dataclass(frozen=True)
@@ -33,93 +34,6 @@ class Cure:
     folk: bool = False
     elsewhere: bool | None = None
     leaves: str = ""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """For one kind of forward operation. changes: (input, operation, constant): what is put before an input; none where
-    the safe form cannot be put into the graph. The constants are for float32; see `_constant`."""
-
-    name: str
-    write: str
-    changes: tuple[tuple[int, str, float], ...] = ()
-
-
-def _inside(function: str) -> Rule:
-    return Rule("epsilon inside, where the operation is singular", f"{function}(x + {SMALL:g})", ((0, "AddV2", SMALL),))
-
-
-def _clipped(function: str, edge: float = 1 - 1e-6) -> Rule:
-    write = f"{function}(tf.clip_by_value(x, {-edge:g}, {edge:g}))"
-    return Rule("arguments kept inside the domain", write, ((0, "Minimum", edge), (0, "Maximum", -edge)))
-
-
-def _both_bounded(function: str) -> Rule:
-    write = f"{function}(tf.clip_by_value(x, -80.0, 80.0))"
-    changes = ((0, "Minimum", 80.0), (0, "Maximum", -80.0))
-    return Rule("arguments kept from overflowing on either side", write, changes)
-
-
-def _bounded(function: str) -> Rule:
-    return Rule("arguments kept from overflowing", f"{function}(tf.minimum(x, 80.0))", ((0, "Minimum", 80.0),))
-
-
-_DENOMINATOR = Rule("epsilon in the denominator", f"x / (y + {SMALL:g})", ((1, "AddV2", SMALL),))
-_MASK = Rule("a finite mask: a row that is masked throughout has no largest element", "tf.maximum(x, -1e9)", ())
-_JITTER = Rule("a small multiple of the identity added to the matrix", "matrix + 1e-6 * tf.eye(n)")
-
-RULES = {
-    "Sqrt": _inside("tf.sqrt"),
-    "Rsqrt": _inside("tf.math.rsqrt"),
-    "Log": _inside("tf.math.log"),
-    "Log1p": Rule("arguments kept above -1", "tf.math.log1p(tf.maximum(x, -1 + 1e-6))", ((0, "Maximum", -1 + 1e-6),)),
-    "Reciprocal": Rule("epsilon in the denominator", f"1 / (x + {SMALL:g})", ((0, "AddV2", SMALL),)),
-    "RealDiv": _DENOMINATOR,
-    "Div": _DENOMINATOR,
-    "DivNoNan": _DENOMINATOR,
-    "Xdivy": _DENOMINATOR,
-    "Xlogy": Rule(
-        "epsilon inside, where the operation is singular", f"tf.math.xlogy(x, y + {SMALL:g})", ((1, "AddV2", SMALL),)
-    ),
-    "Pow": Rule("epsilon in the base", f"tf.pow(x + {SMALL:g}, y)", ((0, "AddV2", SMALL),)),
-    "Prod": Rule("epsilon in the factors", f"tf.reduce_prod(x + {SMALL:g}, axis)", ((0, "AddV2", SMALL),)),
-    "EuclideanNorm": Rule(
-        "epsilon inside the root", f"tf.sqrt(tf.reduce_sum(x * x, axis) + {SMALL:g})", ((0, "AddV2", SMALL),)
-    ),
-    "Atan2": Rule("epsilon beside the origin", f"tf.atan2(y, x + {SMALL:g})", ((1, "AddV2", SMALL),)),
-    "Acos": _clipped("tf.acos"),
-    "Asin": _clipped("tf.asin"),
-    "Atanh": _clipped("tf.atanh"),
-    "Erfinv": _clipped("tf.math.erfinv"),
-    "Acosh": Rule("arguments kept above 1", "tf.acosh(tf.maximum(x, 1 + 1e-6))", ((0, "Maximum", 1 + 1e-6),)),
-    "Exp": _bounded("tf.exp"),
-    "Expm1": _bounded("tf.math.expm1"),
-    "Sinh": _bounded("tf.sinh"),
-    "Cosh": _bounded("tf.cosh"),
-    "Softmax": Rule(_MASK.name, "tf.nn.softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)),
-    "LogSoftmax": Rule(_MASK.name, "tf.nn.log_softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)),
-    "Cholesky": _JITTER,
-    "MatrixInverse": _JITTER,
-    "MatrixSolve": _JITTER,
-    "SelfAdjointEigV2": Rule("distinct eigenvalues", "matrix + tf.linalg.diag(tf.range(n) * 1e-6)"),
-    "Svd": Rule("distinct singular values", "matrix + noise of 1e-6"),
-}
-
-
-def _kept_above_zero(write: str, position: int = 0, what: str = "argument") -> Rule:
-    write = write.format(f"{SMALL:g}")
-    return Rule(f"the {what} kept above zero", write, ((position, "Maximum", SMALL),))
-
-
-STRONGER = {  # where the rule is not enough: arguments that lie beyond the edge of the domain
-    "Sqrt": _kept_above_zero("tf.sqrt(tf.maximum(x, {}))"),
-    "Rsqrt": _kept_above_zero("tf.math.rsqrt(tf.maximum(x, {}))"),
-    "Log": _kept_above_zero("tf.math.log(tf.maximum(x, {}))"),
-    "Xlogy": _kept_above_zero("tf.math.xlogy(x, tf.maximum(y, {}))", 1),
-    "Pow": _kept_above_zero("tf.pow(tf.maximum(x, {}), y)", what="base"),
-    "Sinh": _both_bounded("tf.sinh"),
-    "Cosh": _both_bounded("tf.cosh"),
-}
 
 
 def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
@@ -185,7 +99,7 @@ def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Tri
 
 def _replaced(subject: Subject) -> dict:
     """What comes of the step where zeros stand for the weights' non-finite values."""
-    held = Held(subject.weights.values())
+    held = Snapshot(subject.weights.values())
     try:
         for variable, value in held.values:
             variable.assign(tf.where(tf.math.is_finite(value), value, tf.zeros_like(value)))
@@ -241,7 +155,7 @@ def _root_below(step: Step, operation: str) -> list[tf.Operation]:
     """The square roots that a quotient's denominator comes from, where they are near."""
     quotient = step.graph.get_operation_by_name(operation)
     below = quotient.inputs[QUOTIENTS[quotient.type]].op
-    return [each for each in [below, *steptrace.above(below)[:NEAR]] if each.type in ("Sqrt", "Rsqrt")]
+    return [each for each in [below, *graph.above(below)[:NEAR]] if each.type in ("Sqrt", "Rsqrt")]
 
 
 def _written(rule: Rule, step: Step, operations: Sequence[str]) -> str:
@@ -257,13 +171,13 @@ def _written(rule: Rule, step: Step, operations: Sequence[str]) -> str:
 
 def _with(subject: Subject, optimizer, attribute: str, value) -> dict:
     """What comes of the step where an optimizer has another setting."""
-    with steptrace.replaced(optimizer, attribute, value):
+    with trace.replaced(optimizer, attribute, value):
         return _outcome(Trial(subject, subject.jit_compile))
 
 
 def _slower(trial: Trial, rate: keras.Variable, value: float) -> dict:
     """What comes of the step with another learning rate."""
-    held = Held([rate.value])
+    held = Snapshot([rate.value])
     try:
         rate.assign(value)
         return _outcome(trial)
@@ -299,7 +213,7 @@ def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
     own, other = (_substituted(subject, step, rules, jit) for jit in (subject.jit_compile, not subject.jit_compile))
     loops = any(operation.type.endswith("While") for operation in step.graph.get_operations())
     if other[0] is None and loops:  # XLA takes no loop that was traced for the kernels
-        anew = steptrace.trace(subject.step, subject.data, subject.optimizers, not subject.jit_compile)
+        anew = trace.trace(subject.step, subject.data, subject.optimizers, not subject.jit_compile)
         if rules.keys() <= {operation.name for operation in anew.graph.get_operations()}:
             other = _substituted(subject, anew, rules, not subject.jit_compile)
     return {"finite": own[0], "elsewhere": other[0], "leaves": own[1]}
@@ -309,16 +223,16 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_co
     """Whether the step is finite with each rule's changes before its forward operation and the gradient
     of that, None where it cannot be computed so; and what the loss is (NaN, infinite) where it is that
     alone which is lost."""
-    if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see harm.Trial
+    if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see subject.Trial
         return None, ""
-    before, edited = lost(subject.weights), changed(step, rules)
+    before, edited = nonfinite(subject.weights), changed(step, rules)
     losses = [name for name in step.losses if step.graph.get_tensor_by_name(name).dtype.is_floating]
     looks = [_look(edited, step, loss, kind) for kind in ("IsNan", "IsInf") for loss in losses]
     try:
-        run = steptrace.runner(step, looks, jit_compile, edited)
+        run = graph.runner(step, looks, jit_compile, edited)
         found, after = subject.run(run, subject.tensors, jit_compile, range(len(looks)))
         nan, infinite = (any(bool(each) for each in some) for some in np.array_split(found, 2))
-        gone = newly(after, before)
+        gone = lost_since(after, before)
         loss = "NaN" if nan else "infinite" if infinite else ""
         return not gone and not loss, "" if gone else loss
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Died, Stays):

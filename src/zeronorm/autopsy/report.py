@@ -1,18 +1,14 @@
-"""The autopsy of a training step: which operation, line, example and row poisoned a weight, under which compiler, and
-what makes the step finite."""
+"""What an autopsy found: as data, as JSON, and as text of 80 columns."""
 
 import json
 import math
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
-import tensorflow as tf
-
-from zeronorm import cures as remedies
-from zeronorm import harm, refusal, steptrace
-from zeronorm.harm import Guilty, Subject
+from zeronorm.autopsy.blame import Guilty
+from zeronorm.autopsy.cures import Cure
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Report:
     jit_compile: bool
     lost: dict[str, int]
     swallowed: tuple[str, ...] = ()
-    cures: tuple[remedies.Cure, ...] = ()
+    cures: tuple[Cure, ...] = ()
     history: tuple[dict, ...] = ()
     positions: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -54,7 +50,7 @@ class Report:
         """Who computed the values and the cures: as trained, or, where that is finite or refuses the
         step, the other."""
         fails = {False: self.kernels, True: self.xla}
-        return "XLA" if _examined(self.jit_compile, fails, self.losses) else "the kernels"
+        return "XLA" if is_examined_under_xla(self.jit_compile, fails, self.losses) else "the kernels"
 
     @property
     def disagreement(self) -> bool:
@@ -99,7 +95,7 @@ FIELDS = {False: "kernels", True: "xla"}  # of Report
 NAMES = {jit: f"the step under {who}" for jit, who in WHO.items()}
 
 
-def _examined(trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[str, str]) -> bool:
+def is_examined_under_xla(trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[str, str]) -> bool:
     """Whether it is XLA under which a step is examined. That is as it was trained (`trained`), or the
     other one, where that alone computes the step, loses weights, or loses the loss. fails, losses: as in
     `Report`."""
@@ -108,171 +104,6 @@ def _examined(trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[
         return trained
     worse = losses.get(FIELDS[other]) and not losses.get(FIELDS[trained])
     return other if fails[trained] is None or fails[other] or worse else trained
-
-
-@steptrace.quiet()
-def report(
-    subject: Subject,
-    step: int,
-    outcomes: Mapping[bool, Mapping[str, int] | None] | None = None,
-    traced: steptrace.Step | None = None,
-    known_as: Callable[[Guilty, steptrace.Step], Guilty] = lambda guilty, step: guilty,
-    loss_is_finite: bool | None = None,
-    **more,
-) -> Report:
-    """The autopsy of one step: run under both numerics, and examined under the one it was trained with; under the other
-    where only that one fails.
-
-    step: its number in the training. outcomes, traced: {jit_compile: what harm.Trial returns} and the traced step,
-    where the caller knows them. known_as: another description of a guilty operation of the traced step.
-    loss_is_finite: what the user's own step returned, where a fused kernel may have swallowed what the traced step
-    shows. more: of Report's, what only the caller knows.
-    """
-    doing = _Attempts()
-    trials = {jit: harm.Trial(subject, jit) for jit in (False, True)}
-    if outcomes is None:
-        outcomes = {jit: doing(NAMES[jit], trial) for jit, trial in trials.items()}
-    fails = {jit: None if outcome is None else bool(outcome) for jit, outcome in outcomes.items()}
-    refusing = {jit: trial.refused for jit, trial in trials.items() if fails[jit] is None}
-    refused = {FIELDS[jit]: why for jit, why in refusing.items() if why}
-    losses = {FIELDS[jit]: trial.loss for jit, trial in trials.items() if trial.loss is not None}
-    trained = subject.jit_compile
-    examined = _examined(trained, fails, losses)
-    subject = replace(subject, jit_compile=examined)
-    if FIELDS[examined] in refused:  # by both: there is nothing to look into
-        doing.add_place(subject.place)
-        more |= {"left_out": tuple(doing.left_out), "refused": refused}
-        return Report(step, "", False, (), None, None, trained, {}, **more)
-    traced = traced or doing(
-        "the step as a graph (none of it may read values in Python, as .numpy() does)",
-        steptrace.trace,
-        subject.step,
-        subject.data,
-        subject.optimizers,
-        examined,
-    )
-    found = traced and doing("the values of its operations", harm.examine, subject, traced, examined)
-    if not found and traced and examined and outcomes[False]:  # XLA's process may have died of it
-        found = doing("the values under the kernels", _under_kernels, subject)
-    found = found or harm.Findings((), (), {}, True)
-    closed = not found.guilty or any(one.op_type in steptrace.BODIES for one in found.guilty)
-    if traced and examined and outcomes[False] and closed:
-        found = doing("the inside of a loop", _from_kernels, subject, found) or found
-    guilty = tuple(known_as(one, traced) for one in found.guilty)
-    guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
-    found = replace(found, guilty=guilty)
-    own_loss = losses.get(FIELDS[examined])
-    if (loss_is_finite or own_loss == "") and not found.loss_is_finite:
-        hidden = "a fused kernel: the loss that was trained on is finite"
-        found = replace(found, loss_is_finite=True, swallowed=(*found.swallowed, hidden))
-    unknown = set(subject.names).difference(subject.weights)
-    if unknown:
-        tables = [name for name, variable in subject.weights.items() if variable.shape.rank == 2]
-        doing.left_out.append(
-            f"names of {', '.join(sorted(unknown))}: no such weight; there are {', '.join(tables[:8])}"
-        )
-    if outcomes[examined] and not guilty and not doing.left_out:
-        doing.left_out.append("the operation: the way back from the weights ends in what cannot be looked into")
-    cures = ()
-    if found.guilty and (outcomes[examined] or own_loss):
-        cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
-    doing.add_place(subject.place)
-    return Report(
-        step=step,
-        birth=found.guilty[0].birth if found.guilty else "",
-        harmful=bool(outcomes[trained]),
-        guilty=found.guilty,
-        kernels=fails[False],
-        xla=fails[True],
-        jit_compile=trained,
-        lost=_weights_first(outcomes[examined] or {}, subject.optimizers),
-        swallowed=found.swallowed,
-        cures=cures,
-        left_out=tuple(doing.left_out),
-        refused=refused,
-        losses=losses,
-        **more,
-    )
-
-
-def _weights_first(lost: Mapping[str, int], optimizers) -> dict[str, int]:
-    """The same, the optimizers' variables last."""
-    slots = tuple(f"{optimizer.name}/" for optimizer in optimizers)
-    return dict(sorted(lost.items(), key=lambda item: bool(slots) and item[0].startswith(slots)))
-
-
-CAME_ONCE = (
-    "the step did not fail when it was repeated: it draws random numbers that no Keras seed fixes, or something "
-    "besides the step, a callback perhaps, writes a weight"
-)
-
-
-WRITTEN = "the operation: no step did it; something else, a callback perhaps, wrote a weight between two of them"
-
-
-def unreached(step: int, jit_compile: bool, lost: Mapping[str, int], repeatable: bool) -> Report:
-    """The report of a failure that did not come again when the steps were repeated. step: the last of them. repeatable:
-    whether a step always does the same from the same state."""
-    birth, why = ("weights", WRITTEN) if repeatable else ("", CAME_ONCE)
-    return Report(step, birth, bool(lost), (), None, None, jit_compile, dict(lost), left_out=(why,))
-
-
-class _Attempts:
-    """Calls a function; where it raises notes what was being done, and gives None: a part of the report that cannot be
-    had must not cost the rest, let alone the training."""
-
-    def __init__(self):
-        self.left_out: list[str] = []
-
-    def __call__(self, doing: str, function: Callable, *arguments):
-        try:
-            return function(*arguments)
-        except harm.Ended as why:
-            self._add(doing, f" could not be had: {why}")
-            return None
-        except Exception as error:
-            said = str(error).splitlines()[0][:160] if str(error) else ""
-            said = refusal.sentence(error.message) if isinstance(error, tf.errors.OpError) else said
-            self.left_out.append(f"{doing} could not be had ({type(error).__name__}: {said})")
-            return None
-
-    def add_place(self, place: harm.Here) -> None:
-        """Notes what a report has to say of where it was computed, and which processes died of it."""
-        self.left_out += place.left_out
-        for how in dict.fromkeys(place.deaths):
-            if not any(how in known for known in self.left_out):
-                self.left_out.append(f"some of what was tried: {how}")
-
-    def _add(self, doing: str, because: str) -> None:
-        """Notes a part, with those that could not be had for the same reason."""
-        for number, known in enumerate(self.left_out):
-            if known.endswith(because):
-                self.left_out[number] = f"{known.removesuffix(because)}, {doing}{because}"
-                return
-        self.left_out.append(f"{doing}{because}")
-
-
-def _under_kernels(subject: Subject) -> harm.Findings:
-    subject = replace(subject, jit_compile=False)
-    return harm.examine(subject, steptrace.trace(subject.step, subject.data, subject.optimizers), False)
-
-
-def _from_kernels(subject: Subject, found: harm.Findings) -> harm.Findings:
-    """The findings with what is guilty inside of loops that XLA does not let one into: as the kernels compute it, where
-    the step fails as well."""
-    inside = _under_kernels(subject)
-    entered = [one for one in inside.guilty if one.op_type not in steptrace.BODIES]
-    outside = [one for one in found.guilty if one.op_type not in steptrace.BODIES]
-    return replace(found, guilty=tuple(outside or entered or found.guilty))
-
-
-def _with_examples(subject: Subject, guilty: tuple[Guilty, ...], trial: harm.Trial) -> tuple[Guilty, ...]:
-    """The same, and where the values of the first do not tell its examples, those found by trying."""
-    if not guilty or guilty[0].birth not in ("forward", "gradient", "weights") or guilty[0].rows:
-        return guilty
-    if guilty[0].examples and len(guilty[0].examples) < subject.batch:
-        return guilty
-    return (replace(guilty[0], examples=harm.culprits(subject, trial) or guilty[0].examples), *guilty[1:])
 
 
 BORN = {
