@@ -14,10 +14,11 @@ from zeronorm import corpus as corpora
 @pytest.fixture(autouse=True)
 def forgotten(tmp_path_factory):
     """What a test imported from a temporary folder is no module of the next test's."""
+    before, base = set(sys.modules), str(tmp_path_factory.getbasetemp())
     yield
-    base = str(tmp_path_factory.getbasetemp())
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(base):
+    for name in set(sys.modules) - before:
+        # past `__getattr__`, by which a lazy module loads what it stands for
+        if str(vars(sys.modules[name]).get("__file__") or "").startswith(base):
             del sys.modules[name]
 
 
