@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, OverrideParseException
 
 from zeronorm import config as schema
-from zeronorm import sweep
+from zeronorm.sweep.plan import expand
 
 CONF = schema.conf_dir()
 GROUPS = ("corpus", "vectors", "init", "similarity", "numerics", "optimizer", "training", "tracking")
@@ -62,7 +62,7 @@ def test_a_study_states_its_contract_and_keeps_it(home, covering, name):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"study={name}", f"home={home}"], return_hydra_config=True)
         assert config.hydra.mode.name == "MULTIRUN"
-        expanded = sweep.expand(config)
+        expanded = expand(config)
         assert len(expanded) == stated == len({frozenset(overrides) for overrides in expanded})
         jobs = [compose("config", overrides) for overrides in covering(expanded)]
         for job in jobs:
@@ -85,7 +85,7 @@ def expanded(home, *overrides):
         study = [override for override in overrides if override.startswith("study=")]
         config = compose("config", [*study, f"home={home}"], return_hydra_config=True)
         config.hydra.overrides.task = list(overrides)
-        return sweep.expand(config), config
+        return expand(config), config
 
 
 def test_a_study_is_the_union_of_its_grids_and_the_command_line_narrows_it(home):
@@ -100,7 +100,7 @@ def test_a_study_is_the_union_of_its_grids_and_the_command_line_narrows_it(home)
     assert len(jobs) == 3 * 2  # both grids make them: each counts once
     config.hydra.sweeper.grids, config.hydra.sweeper.params = None, None
     config.hydra.overrides.task = ["seed=1,2"]
-    assert sweep.expand(config) == [["seed=1"], ["seed=2"]]
+    assert expand(config) == [["seed=1"], ["seed=2"]]
 
 
 REFUSED = {

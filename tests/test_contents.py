@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from zeronorm import config as schema
-from zeronorm import contents, experiment, run_autopsy, sweep
+from zeronorm import contents, experiment, run_autopsy
+from zeronorm.sweep.plan import expand
 
 STUDIES = sorted(file.stem for file in (schema.conf_dir() / "study").glob("*.yaml"))
 FUNCTION = "from zeronorm.similarity import clamp_norms\ndef f(a, b, numerics, epsilon):\n    return {}\n"
@@ -24,7 +25,7 @@ def test_the_identities_of_the_committed_reports_are_what_they_were(home, study)
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         config = compose("config", [f"study={study}", f"home={home}"], return_hydra_config=True)
-        jobs = sweep.expand(config)
+        jobs = expand(config)
         for job in (jobs[0], jobs[-1]):
             assert schema.identity(compose("config", [f"study={study}", *job, f"home={home}"]))[:16] in known
 

@@ -16,7 +16,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 
 from zeronorm import config as schema
-from zeronorm import failure, sweep, tracking, workers
+from zeronorm import failure, tracking
+from zeronorm.sweep import check, workers
+from zeronorm.sweep import job as jobs
+from zeronorm.sweep.display import report_progress, status_file
+from zeronorm.sweep.parent_run import ParentRun
+from zeronorm.sweep.plan import Plan, expand
+from zeronorm.sweep.process import Interrupts
 
 SMALL = ["training=smoke", "examples=50", "model.filters=8", "trainable=false", "autopsy=false"]
 MINE = """
@@ -103,7 +109,7 @@ def folder(tmp_path_factory, home, excerpt):
 def started(folder: Path, *arguments: str, **more) -> subprocess.Popen:
     environment = {**os.environ, "ZERONORM_HOME": str(folder / "home"), "COLUMNS": "100", **more}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    environment.pop(sweep.PARENT_RUN, None)
+    environment.pop(jobs.PARENT_RUN, None)
     return subprocess.Popen(
         [sys.executable, "-c", "import zeronorm.cli; zeronorm.cli.main()", *arguments],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -166,11 +172,10 @@ def test_what_a_function_does_in_a_job_fails_its_run_and_no_other(folder, swept)
 def test_what_a_function_raises_in_the_check_is_a_sentence(folder, composed, monkeypatch, name):
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sweep, "interrupts", sweep.Interrupts())
     placement = ["similarity.name=mine", "similarity.epsilon=null", "similarity.bounds=null"]
     config = composed(*SMALL, *placement, f"similarity.function=mine.{name}_in_check")
     with pytest.raises(schema.ConfigError) as refused:
-        sweep.check_input(config)
+        check.check_input(config)
     said = str(refused.value)
     assert RAISED[name].removeprefix("RuntimeError: ") in said and said.endswith(f"({line_of(name)})")
 
@@ -178,16 +183,16 @@ def test_what_a_function_raises_in_the_check_is_a_sentence(folder, composed, mon
 def test_a_check_that_ends_its_process_is_a_sentence(folder, composed, monkeypatch):
     monkeypatch.syspath_prepend(folder)  # which a worker takes over
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sweep, "pool", workers.Workers(1, 1))
+    pool = workers.Workers(1, 1)
     placement = ["similarity.name=mine", "similarity.epsilon=null", "similarity.bounds=null"]
     try:
         for name, how in (("os_exit", "by exit status 0;"), ("sigterm", f"by SIGTERM ({line_of('sigterm')});")):
             config = composed(*SMALL, *placement, f"similarity.function=mine.{name}_in_check")
             with pytest.raises(schema.ConfigError, match="its check ended the worker process twice") as refused:
-                sweep._checked_apart(config)
+                check.checked_apart(config, pool)
             assert how in str(refused.value) and "\n" not in str(refused.value)
     finally:
-        sweep.pool.close(at_once=True)
+        pool.close(at_once=True)
 
 
 def test_a_run_by_itself_says_why_and_where(folder):
@@ -229,7 +234,7 @@ def test_one_signal_ends_a_sweep_whose_job_hangs(folder, number, code):
         assert process.poll() is None
         time.sleep(0.1)
         outputs = sorted((folder / "home" / "outputs").iterdir())[-1]
-        status = sweep.status_file(outputs / "1")
+        status = status_file(outputs / "1")
     time.sleep(2.0)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
@@ -250,17 +255,17 @@ def test_a_sweep_over_studies_is_refused(form, sign):
         base = compose("config", [], return_hydra_config=True)
         base.hydra.overrides.task = [f"{sign}study={form}"]
         with pytest.raises(schema.ConfigError, match="sweeps over studies"):
-            sweep.expand(base)
+            expand(base)
 
 
 def test_a_study_in_a_grid_is_refused_and_one_by_itself_is_not():
     schema.register()
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         base = compose("config", ["study=dose_response"], return_hydra_config=True)
-        assert len(sweep.expand(base)) == 105
+        assert len(expand(base)) == 105
         base.hydra.sweeper.params = {"study": "dose_response"}
         with pytest.raises(schema.ConfigError, match="sweeps over studies"):
-            sweep.expand(base)
+            expand(base)
 
 
 def test_a_sweep_over_studies_is_refused_on_the_command_line(tmp_path):
@@ -327,14 +332,15 @@ def test_only_a_signal_is_an_interruption(tmp_path, monkeypatch):
         (signal.SIGINT, KeyboardInterrupt(), KeyboardInterrupt),
         (signal.SIGTERM, RuntimeError("what TensorFlow makes of it"), SystemExit),
     ):
-        monkeypatch.setattr(sweep, "interrupts", sweep.Interrupts())
-        sweep.interrupts.came = came
-        with pytest.raises(expected), sweep.judged(tmp_path):
+        handled = Interrupts()
+        handled.came = came
+        monkeypatch.setattr(jobs, "interrupts", lambda: handled)  # noqa: B023
+        with pytest.raises(expected), jobs.judged(tmp_path):
             raise raised
 
 
 def test_a_worker_that_anyone_ends_fails_and_one_that_its_driver_ends_is_interrupted():
-    interrupts = sweep.Interrupts()
+    interrupts = Interrupts()
     interrupts.worker, interrupts.came = True, signal.SIGTERM
     assert not interrupts.interrupted()
     # its word comes a moment later, as where a signal reaches every process
@@ -360,13 +366,11 @@ def test_a_sweep_closes_without_its_store(tmp_path, composed, monkeypatch, capfd
     """What finished is counted by the status files, what failed is named, and the last lines are
     said."""
     job = composed(*SMALL, f"home={tmp_path}")
-    plan = sweep.Plan(job, [job, job], [job, job], [["seed=0"], ["seed=1"]], [0, 1], {})
-    monkeypatch.setattr(sweep, "display", None)
-    monkeypatch.setenv(sweep.PARENT_RUN, "")
-    under_way = sweep.Sweep(plan, tmp_path / "sweep")
-    sweep.display.stop()
-    assert (tmp_path / "sweep" / sweep.PARENT_FILE).read_text() == under_way.run.info.run_id
-    sweep.report_progress(tmp_path / "sweep" / "0", "finite", 1, 1)
+    plan = Plan(job, [job, job], [job, job], [["seed=0"], ["seed=1"]], [0, 1], {})
+    monkeypatch.setenv(jobs.PARENT_RUN, "")
+    under_way = ParentRun(plan, tmp_path / "sweep", ["train"], counted=True)
+    assert (tmp_path / "sweep" / jobs.PARENT_FILE).read_text() == under_way.run.info.run_id
+    report_progress(tmp_path / "sweep" / "0", "finite", 1, 1)
     failed = JobReturn(status=JobStatus.FAILED)
     failed.return_value = failure.RunFailed("The store is gone.")
     under_way.note([JobReturn(status=JobStatus.COMPLETED), failed])

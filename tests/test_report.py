@@ -10,8 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from zeronorm import cli, report, study, sweep
+from zeronorm import cli, report, study
 from zeronorm import config as schema
+from zeronorm.sweep.plan import expand
 
 ROOT = schema.conf_dir().parent
 READMES = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
@@ -106,7 +107,7 @@ def test_every_printed_configuration_composes(overrides, home, covering, tmp_pat
         study_name = next((word.split("=")[1] for word in overrides if word.startswith("study=")), None)
         if study_name:
             base.hydra.sweeper = compose("config", [f"study={study_name}"], return_hydra_config=True).hydra.sweeper
-        jobs = [compose("config", job) for job in covering(sweep.expand(base))]
+        jobs = [compose("config", job) for job in covering(expand(base))]
     for job in jobs:
         schema.validate(job)
 

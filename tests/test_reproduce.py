@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import cli, sweep, tracking
+from zeronorm import cli, tracking
 from zeronorm import config as schema
+from zeronorm.sweep import Session
 
 ROOT = schema.conf_dir().parent
 # one run whose every number is exact on any machine: it is dead after two steps
@@ -148,15 +149,11 @@ def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
 
 @pytest.mark.parametrize("code", [128 + signal.SIGINT, 128 + signal.SIGTERM])
 def test_an_interrupted_reproduction_is_neither_compared_nor_logged(monkeypatch, code):
-    def interrupted(command, overrides):
-        sweep.last = object()
+    def interrupted(session, overrides):
+        session.closed = object()
         raise SystemExit(code)
 
-    monkeypatch.setattr(sweep, "last", None)
-    monkeypatch.setattr(sweep, "reported", frozenset())
-    monkeypatch.setattr(sweep, "only_missing", False)
-    monkeypatch.setattr(sweep, "only_planned", False)
-    monkeypatch.setattr(cli, "_train", interrupted)
+    monkeypatch.setattr(Session, "run", interrupted)
     done = CliRunner().invoke(cli.main, ["reproduce", "quick_ablation", "--log", "--noise"])
     assert (done.exit_code, done.output) == (code, "")
 

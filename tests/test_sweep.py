@@ -15,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from zeronorm import config as schema
-from zeronorm import sweep, tracking
+from zeronorm import tracking
+from zeronorm.sweep.display import Display, remaining, report_progress, status_file
 
 SMALL = ["training=smoke", "examples=40", "model.filters=16"]
 ZERONORM = [str(Path(sys.executable).with_name("zeronorm"))]
@@ -290,7 +291,7 @@ def under_way(folder, earlier, number, *overrides):
     for _ in range(600):
         time.sleep(0.2)
         new = [path for path in (folder / "home" / "outputs").iterdir() if path not in earlier]
-        status = sweep.status_file(new[0] / str(number)) if new else None
+        status = status_file(new[0] / str(number)) if new else None
         if status and status.exists() and json.loads(status.read_text())["done"] > 0:
             return process
         assert process.poll() is None, process.communicate()
@@ -517,17 +518,17 @@ def test_thinned_keeps_ends_gaps_and_finite_values_only():
 
 
 def test_remaining_time():
-    assert sweep.remaining(60, 0.25) == "3:00 left"
-    assert sweep.remaining(10, 0.001) == ""
+    assert remaining(60, 0.25) == "3:00 left"
+    assert remaining(10, 0.001) == ""
 
 
 def test_the_display_counts_runs_and_fractions(tmp_path):
     clock = iter([0.0, 30.0]).__next__
     folders = [tmp_path / str(number) for number in range(4)]
-    display = sweep.Display(folders, ["a", "b", "c", "d"], [1.0, 1.0, 1.0, 1.0], clock)
+    display = Display(folders, ["a", "b", "c", "d"], [1.0, 1.0, 1.0, 1.0], clock)
     for number, state, done in ((0, "nan", 8), (1, "running", 4)):
         (tmp_path / str(number)).mkdir()
-        sweep.report_progress(tmp_path / str(number), state, 8, done)
+        report_progress(tmp_path / str(number), state, 8, done)
     assert display.look() == ("1/4 runs  b", 0.375, "0:50 left")
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from zeronorm import workers
 from zeronorm.config import ConfigError
+from zeronorm.sweep import workers
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_every_job_is_taken_once():
 
 PARENT = """
 import sys, time
-from zeronorm import workers
+from zeronorm.sweep import workers
 if __name__ == "__main__":
     print(workers.Workers(1, 1).first(int), flush=True)
     time.sleep(600)

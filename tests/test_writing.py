@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from zeronorm import cli, report, study, sweep, tracking
+from zeronorm import cli, report, study, tracking
 from zeronorm import config as schema
+from zeronorm.sweep.plan import identities
 
 ROOT = schema.conf_dir().parent
 NAME = "full_budget"  # of six runs
@@ -90,7 +91,7 @@ def test_only_a_whole_sweep_of_the_study_is_reported(status, states, shas, sente
 
 def test_the_identities_of_a_study_are_those_of_its_report():
     reported = set(report.committed_runs(NAME)["config_sha"])
-    assert {sha[:16] for sha in sweep.identities(NAME)} == reported
+    assert {sha[:16] for sha in identities(NAME)} == reported
 
 
 def test_a_partial_sweep_leaves_the_report_alone(checkout, tmp_path, monkeypatch, composed):

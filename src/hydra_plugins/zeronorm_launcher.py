@@ -1,4 +1,4 @@
-"""Hydra's door to `zeronorm.workers`: Hydra looks for launchers in this package only."""
+"""Hydra's door to `zeronorm.sweep`: Hydra looks for launchers in this package only."""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,6 @@ class WorkersLauncher(Launcher):
         self.context, self.task = hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from zeronorm import sweep
+        from zeronorm.sweep.session import UNDER_WAY
 
-        return sweep.launch(self.context, self.task, [list(overrides) for overrides in job_overrides])
+        return UNDER_WAY.get().launch(self.context, self.task, [list(overrides) for overrides in job_overrides])

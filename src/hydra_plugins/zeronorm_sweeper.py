@@ -10,15 +10,16 @@ class GridsSweeper(BasicSweeper):
         super().__init__(None, params)
 
     def setup(self, *, hydra_context, task_function, config) -> None:
-        from zeronorm import sweep
+        from zeronorm.sweep.session import UNDER_WAY
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.launcher.launch = sweep.quietly(self.launcher.launch)
+        self.launcher.launch = UNDER_WAY.get().quietly(self.launcher.launch)
 
     def split_arguments(self, overrides, max_batch_size):
-        from zeronorm import sweep
+        from zeronorm.sweep.session import UNDER_WAY
 
-        return [sweep.current.overrides] if sweep.current.overrides else []
+        overrides = UNDER_WAY.get().parent.overrides
+        return [overrides] if overrides else []
 
     def validate_batch_is_legal(self, batch):
         """Composed and validated before, in `zeronorm.sweep`; composing takes a tenth of a second a job."""

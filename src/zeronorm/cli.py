@@ -38,55 +38,13 @@ def train(overrides: tuple[str, ...]) -> None:
 
     A sweep with --only-missing takes over the finished runs of earlier ones: it goes on where one was interrupted.
     """
-    from zeronorm import sweep
+    from zeronorm.sweep import Session
 
-    sweep.only_missing = "--only-missing" in overrides
-    _train(["train", *overrides], tuple(word for word in overrides if word != "--only-missing"))
+    session = Session(["train", *overrides], only_missing="--only-missing" in overrides)
+    session.run([word for word in overrides if word != "--only-missing"])
 
 
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
-
-
-def _train(command: list[str], overrides: tuple[str, ...]) -> None:
-    """Hydra's application on the overrides. command: what was typed after `zeronorm`."""
-    import hydra
-
-    from zeronorm import config, sweep
-
-    sweep.interrupts.install()
-    sweep.command = command
-    config.register()
-    sys.argv = ["zeronorm train", *overrides]
-    entry = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep.job)
-    status = "FAILED"
-    try:
-        _require_composable(overrides)
-        entry()
-        status = "FINISHED"
-    except sweep.RunFailed as failed:  # one job of a sweep, made again by --experimental-rerun
-        raise SystemExit(f"zeronorm: {failed}") from None
-    except BaseException:
-        if sweep.interrupts.came is None:
-            raise
-        status = "KILLED"
-        raise SystemExit(128 + sweep.interrupts.came) from None
-    finally:
-        ended = sweep.close(status)
-    if ended != "FINISHED":
-        raise SystemExit(1)
-
-
-def _require_composable(overrides: tuple[str, ...]) -> None:
-    """Ends the program with one sentence, where Hydra would with several lines or a traceback."""
-    from zeronorm import config
-
-    flags = {word for word in overrides if word.startswith("-")}
-    if not flags <= {"-m", "--multirun"}:  # Hydra's own: --help, --cfg, --config-dir, ...
-        return
-    try:
-        config.require_composable([word for word in overrides if word not in flags])
-    except config.ConfigError as error:
-        raise SystemExit(f"zeronorm: {error}") from None
 
 
 @main.command()
@@ -100,8 +58,10 @@ def _require_composable(overrides: tuple[str, ...]) -> None:
 def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None) -> None:
     """Show the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
     from zeronorm import config as schema
-    from zeronorm import report, sweep, tracking
+    from zeronorm import report, tracking
     from zeronorm import study as tables
+    from zeronorm.sweep.display import console
+    from zeronorm.sweep.plan import identities
 
     client, found = _sweep(name, sweep_id, overrides)
     with _one_sentence():
@@ -114,14 +74,14 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
                 f"There is no conf/study/{name}.yaml: a report is of the runs that a study's file names."
             )
         with _one_sentence():
-            report.require_complete(name, found, runs, sweep.identities(name))
+            report.require_complete(name, found, runs, identities(name))
     conditions = tables.conditions_table(tables.runs_table(name, runs))
     if form:
         click.echo(tables.FORMATS[form](conditions))
     else:
-        tables.print_table(conditions, sweep.console)
+        tables.print_table(conditions, console)
         done = int((runs["status"] == "FINISHED").sum())
-        sweep.console.print(
+        console.print(
             f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its {found.data.tags['runs']} runs."
         )
     if reporting:
@@ -153,32 +113,33 @@ def reproduce(
 
     OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
     """
-    from zeronorm import report, reproduction, sweep, tracking
+    from zeronorm import report, reproduction, tracking
+    from zeronorm.sweep import Session
+    from zeronorm.sweep.display import console
 
     with _one_sentence():
         report.require_whole(name)
         reported = report.committed_runs(name)
         edited = report.edited_cells(name)
-    sweep.only_missing, sweep.only_planned = only_missing, dry_run
-    sweep.reported = frozenset(reported["config_sha"] if overrides else ())
+    confined = frozenset(reported["config_sha"] if overrides else ())
     chosen = {"only-missing": only_missing, "other-code": other_code, "dry-run": dry_run}
     options = [f"--{option}" for option, given in chosen.items() if given]
     command = ["reproduce", name, *overrides, *options]
-    failed = 0
+    session, failed = Session(command, only_missing, only_planned=dry_run, reported=confined), 0
     try:
-        _train(command, (f"study={name}", *overrides))
+        session.run([f"study={name}", *overrides])
     except SystemExit as ended:
-        if sweep.last is None or ended.code in INTERRUPTED:
+        if session.closed is None or ended.code in INTERRUPTED:
             raise
         failed = 1 if ended.code else 0  # some run failed: what is there is compared all the same
     with _one_sentence():
-        found = tracking.children(sweep.last.client, sweep.last.run)
+        found = tracking.children(session.closed.client, session.closed.run)
         cells = report.compare(name, reported, found, narrowed=bool(overrides))
-        reproduction.print_comparison(cells, edited, sweep.console)
+        reproduction.print_comparison(cells, edited, console)
         if noise:
-            report.write_noise(name, cells, command, sweep.last.run.data.tags)
+            report.write_noise(name, cells, command, session.closed.run.data.tags)
         if log:
-            report.log_reproduction(name, cells, command, sweep.last.run.data.tags, len(found))
+            report.log_reproduction(name, cells, command, session.closed.run.data.tags, len(found))
     raise SystemExit(failed or (1 if edited or (cells["verdict"] == "FAIL").any() else 0))
 
 
@@ -192,13 +153,15 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
     from zeronorm import claims as judge
-    from zeronorm import report, sweep, tracking
+    from zeronorm import report, tracking
+    from zeronorm.sweep.display import console
+    from zeronorm.sweep.plan import identities
 
     with _one_sentence():
         if sweep_id:
             client, found = _sweep("claims", sweep_id, overrides)
             runs = report.as_read(tracking.children(client, found), "claims")
-            missing = {sha[:16] for sha in sweep.identities("claims")} - set(runs["config_sha"])
+            missing = {sha[:16] for sha in identities("claims")} - set(runs["config_sha"])
             if missing:
                 said = f"sweep {sweep_id} lacks {len(missing)} runs of the study"
                 raise report.ReportError(f"These runs do not decide every claim: {said}.")
@@ -210,7 +173,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
             runs = report.committed_runs("claims")
             source = "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs again, here."
         try:
-            judge.print_claims(judge.judged(runs), judge.steps(runs), source, sweep.console)
+            judge.print_claims(judge.judged(runs), judge.steps(runs), source, console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
             raise click.ClickException(f"These runs do not decide every claim ({error}).") from error
 
@@ -245,7 +208,8 @@ def autopsy(
     from pathlib import Path
 
     from zeronorm import config as schema
-    from zeronorm import sweep, tracking, trust
+    from zeronorm import tracking, trust
+    from zeronorm.sweep.display import console
 
     is_run = not os.path.isfile(target)
     if is_run and (os.sep in target or target.endswith(".npz")):
@@ -269,7 +233,7 @@ def autopsy(
         another = step is not None and str(step) != tags.get("autopsy.step", str(step))
         died = tags.get("nan.first_step", "")
         step = int(died) if step is None and died.isdecimal() else step
-    with sweep.console.status("Reaching the step and examining it"), _examining():
+    with console.status("Reaching the step and examining it"), _examining():
         from zeronorm import run_autopsy
         from zeronorm.autopsy import capsule as capsules
         from zeronorm.autopsy import replay
@@ -294,9 +258,9 @@ def autopsy(
 @contextmanager
 def _examining():
     """What an autopsy cannot use is said in one sentence."""
-    from zeronorm import sweep
+    from zeronorm.sweep.process import quiet_import
 
-    with sweep.quiet_import():
+    with quiet_import():
         from zeronorm import config, corpus, experiment, vectors
         from zeronorm.autopsy import CapsuleError
     known = (CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)

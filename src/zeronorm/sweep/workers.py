@@ -22,13 +22,12 @@ import psutil
 
 from zeronorm import failure
 from zeronorm.config import ConfigError
+from zeronorm.sweep.process import GRACE, ORDER, Interrupts, quiet_import
 
 MEMORY = 2.0e9  # bytes allowed for a worker and the compiled graphs it keeps
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-ORDER = signal.SIGUSR1  # the driver's word to a worker to end; a SIGTERM may come from anyone
-GRACE = 10.0  # seconds that a worker has to end in before it is killed
 TRIES = 3  # starts of one worker that never takes a job
 
 
@@ -267,18 +266,18 @@ def _end_with(parent) -> None:
 
 def _work(pipe: connection.Connection, threads: int) -> None:
     """A worker's life: a task, the word that it has begun, its answer, and the next."""
-    interrupts = _begin(threads)
-    while interrupts.came is None:
+    handled = _begin(threads)
+    while handled.came is None:
         try:
             task = pipe.recv_bytes()
         except EOFError:  # there are no more
             return
-        interrupts.busy = True
+        handled.busy = True
         pipe.send_bytes(b"begun")
         answer = _answer(task)
-        interrupts.holding = True  # a signal must not cut the answer
+        handled.holding = True  # a signal must not cut the answer
         pipe.send_bytes(answer)
-        interrupts.busy = interrupts.holding = False
+        handled.busy = handled.holding = False
 
 
 def _answer(task: bytes) -> bytes:
@@ -298,24 +297,14 @@ def _answer(task: bytes) -> bytes:
         return cloudpickle.dumps((False, failure.of(error)))
 
 
-def _begin(threads: int):
-    """In the worker, before its first job. Returns the process's Interrupts."""
+def _begin(threads: int) -> Interrupts:
+    """In the worker, before its first job. Returns what handles the process's signals."""
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     for name in THREADS:
         os.environ[name] = str(threads)
-    from zeronorm import sweep
-
-    def end(number: int, frame) -> None:
-        if not sweep.interrupts.busy:
-            os._exit(128 + number)  # nothing to tidy up; an exception here would be printed with its traceback
-        sweep.interrupts.receive(number, frame)
-
-    sweep.interrupts.worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    for number in (signal.SIGTERM, ORDER):
-        signal.signal(number, end)
-    with sweep.quiet_import():
+    handled = Interrupts()
+    handled.install_in_worker()
+    with quiet_import():
         import zeronorm.experiment
         import zeronorm.tracking  # noqa: F401 (imported for the jobs to come)
-    return sweep.interrupts
+    return handled

@@ -1,0 +1,137 @@
+"""One job of a sweep, or a run by itself: from a composed config to the store.
+
+Whatever a run raises, it has failed: only a signal that ends the program is an interruption. So the exit status follows
+from the runs.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from zeronorm import failure
+from zeronorm.failure import RunFailed
+from zeronorm.sweep.display import console, report_progress
+from zeronorm.sweep.process import adopt, interrupts
+
+PARENT_RUN = "ZERONORM_PARENT_RUN"  # environment variable: the MLflow run id of the sweep a job belongs to
+PARENT_FILE = "parent_run"  # the same in a file of the sweep's folder
+DEEPEST = 5  # folders from a job's up to the sweep's
+
+
+def browse_hint(config: DictConfig) -> str:
+    """How to see the runs in a browser."""
+    name = config.study or "single runs"
+    if config.tracking.name != "local":
+        return f"Browse every run: {config.tracking.uri}, experiment '{name}'"
+    home = f"ZERONORM_HOME={os.environ['ZERONORM_HOME']} " if "ZERONORM_HOME" in os.environ else ""
+    installed = str(Path(sys.executable).with_name("zeronorm"))
+    program = "zeronorm" if shutil.which("zeronorm") else min(os.path.relpath(installed), installed, key=len)
+    return f"Browse every run: {home}{program} ui, experiment '{name}'"
+
+
+def parent_run() -> str | None:
+    """The run id of the sweep that this job belongs to: from the environment, or from the sweep's
+    folder where a scheduler passes no environment on; None for a run by itself."""
+    config = HydraConfig.get()
+    if PARENT_RUN not in os.environ and config.mode == RunMode.MULTIRUN:
+        # `hydra.sweep.dir` holds the date, which a job that is made again would settle anew
+        for folder in list(Path(config.runtime.output_dir).parents)[:DEEPEST]:
+            with suppress(OSError):
+                return (folder / PARENT_FILE).read_text().strip()
+    return os.environ.get(PARENT_RUN)
+
+
+@contextmanager
+def judged(folder: Path) -> Iterator[None]:
+    """What the block raises comes out as an interruption, if the program is interrupted, and else
+    as RunFailed, with the traceback in the run's folder: also SystemExit and KeyboardInterrupt,
+    which the user's code may raise."""
+    try:
+        yield
+    except RunFailed:
+        raise
+    except BaseException as error:
+        if interrupts().interrupted():
+            raise interrupts().exception() from error
+        with suppress(OSError):
+            (folder / "error.txt").write_text(traceback.format_exc())
+        if interrupts().came is not None:
+            came = signal.Signals(interrupts().came).name
+            raise RunFailed(f"{came} ended the run's process", interrupts().line) from error
+        raise failure.of(error) from error
+
+
+def job(config: DictConfig) -> None:
+    """One run, from a composed config to the store. Raises RunFailed; for a run by itself
+    SystemExit."""
+    adopt()
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    state, reason = "failed", ""
+    try:
+        with judged(folder):
+            state = _one_run(config, folder, parent_run())
+    except RunFailed as failed:
+        reason = str(failed)
+        if hydra_config.mode == RunMode.RUN:  # Hydra would name its overrides first
+            raise SystemExit(f"zeronorm: {failed} The traceback is in {folder}/error.txt.") from None
+        raise
+    except BaseException:
+        state = "killed"
+        raise
+    finally:
+        with suppress(OSError):
+            report_progress(folder, state, 1, 1, reason)
+
+
+def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
+    """Returns the run's outcome."""
+    from zeronorm import experiment, run_autopsy, tracking
+
+    hydra_config = HydraConfig.get()
+    number = hydra_config.job.num if parent else None
+    client = tracking.connect(config)
+    result = experiment.Result(folder)
+    report_progress(folder, "running", 1, 0)
+    said = 0.0
+
+    def tell(progress: experiment.Progress) -> None:
+        nonlocal said
+        interrupts().check()
+        if progress.done == 0 and parent is None:
+            console.print(experiment.forecast(result))
+        if time.monotonic() - said > 0.5:
+            said = time.monotonic()
+            report_progress(folder, "running", progress.steps, progress.done)
+
+    with tracking.tracked(client, config, list(hydra_config.overrides.task), parent, number) as run_id:
+        try:
+            with judged(folder):
+                with interrupts().held():
+                    experiment.run(config, result, tell)
+                wanted = result.outcome == "nan" or parent is None
+                if wanted if config.autopsy is None else config.autopsy:
+                    run_autopsy.add(config, result)
+        except BaseException:
+            with suppress(tracking.TrackingError):  # why the run ended comes first
+                tracking.log(client, run_id, result, config.tracking.points)
+            raise
+        tracking.log(client, run_id, result, config.tracking.points)
+    if parent is None:
+        console.print(result.story)
+        if result.autopsy:
+            console.print(result.autopsy, markup=False)
+        console.print(f"Files: {folder}")
+        console.print(f"Its autopsy again, or of another step: zeronorm autopsy {run_id}")
+        console.print(browse_hint(config))
+    return result.outcome

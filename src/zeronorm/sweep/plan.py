@@ -1,0 +1,147 @@
+"""Which runs a sweep is to make: what Hydra's overrides and grids expand to, less those that are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from zeronorm import config as schema
+from zeronorm.sweep.display import console
+
+
+@dataclass
+class Plan:
+    """What a sweep is to do.
+
+    config: of its first job. jobs: the configs of the runs to make; configs: the same with Hydra's own node, as a
+    launcher passes them on; overrides: what makes each; numbers: their places in the sweep. finished: {place: run id}
+    of the runs that are there and need no repetition.
+    """
+
+    config: DictConfig
+    jobs: list[DictConfig]
+    configs: list[DictConfig]
+    overrides: list[list[str]]
+    numbers: list[int]
+    finished: dict[int, str]
+
+    def __str__(self) -> str:
+        return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones to take over."
+
+    def labels(self) -> list[str]:
+        """What to call each of `jobs`: its condition, and of its other overrides those that the jobs do not share."""
+        shared = set.intersection(*map(set, self.overrides)) if self.overrides else set()
+        named = ("trainable=", "init=", "similarity=", "numerics=", "optimizer=")
+        return [
+            " ".join([schema.condition(job), *(o for o in own if o not in shared and not o.startswith(named))])
+            for job, own in zip(self.jobs, self.overrides, strict=True)
+        ]
+
+
+def planned(config: DictConfig, command: Sequence[str], only_missing: bool, reported: frozenset[str]) -> Plan:
+    """The jobs of a sweep.
+
+    command: what was typed after `zeronorm`. only_missing: less those that the store holds a finished run of. reported:
+    the config_sha of the runs of a report to which the sweep is confined; empty: it is not.
+
+    Raises ConfigError if none is.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    overrides = expand(config)
+    if not overrides:
+        raise schema.ConfigError("This sweep has no run: an override or a grid of it has no value.")
+    with console.status(f"Composing {len(overrides)} runs"):
+        configs = [loader.load_sweep_config(config, job) for job in overrides]
+    jobs = [without_hydra(job) for job in configs]
+    identities = [schema.identity(job) for job in jobs]
+    if reported:
+        # an override sets its key in every grid of a study, and so makes configs that are no part of it
+        kept = [number for number, sha in enumerate(identities) if sha[:16] in reported]
+        if not kept:
+            raise schema.ConfigError(
+                f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."
+            )
+        configs, overrides, jobs, identities = (
+            [items[number] for number in kept] for items in (configs, overrides, jobs, identities)
+        )
+    for job in jobs:
+        schema.validate(job)
+    finished: dict[int, str] = {}
+    if only_missing:
+        from zeronorm import tracking
+
+        try:
+            found = tracking.finished(tracking.connect(jobs[0]), jobs[0], set(identities))
+        except tracking.TrackingError as error:
+            raise schema.ConfigError(str(error)) from error
+        _compare_code(tracking.otherwise(found.values()), command)
+        finished = {number: found[sha].info.run_id for number, sha in enumerate(identities) if sha in found}
+    missing = [number for number in range(len(jobs)) if number not in finished]
+    kept = ([items[number] for number in missing] for items in (jobs, configs, overrides))
+    return Plan(jobs[0], *kept, missing, finished)
+
+
+def _compare_code(said: str, command: Sequence[str]) -> None:
+    """Says how the code of the runs that are taken over differs from this; a reproduction of it is refused unless it is
+    asked for."""
+    if said and list(command[:1]) == ["reproduce"] and "--other-code" not in command:
+        raise schema.ConfigError(f"{said} To reproduce is to run this code: drop --only-missing, or add --other-code.")
+    if said:
+        console.print(said)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    plain = config.copy()
+    with open_dict(plain):
+        plain.pop("hydra", None)
+    return plain
+
+
+def expand(config: DictConfig) -> list[list[str]]:
+    """The overrides of every job of a sweep, in order: the product of `hydra.sweeper.params`, or of these with each of
+    `hydra.sweeper.grids`; what the command line sets replaces what they say. A job that two grids make counts once."""
+    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    params = sweeper.get("params") or {}
+    jobs: dict[frozenset[str], list[str]] = {}
+    hydra = GlobalHydra.instance()  # whose loader knows what glob(*) may choose
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+    for grid in sweeper.get("grids") or [{}]:
+        own = parser.parse_overrides([f"{key}={value}" for key, value in {**params, **grid}.items()])
+        typed = parser.parse_overrides(list(config.hydra.overrides.task))
+        parsed = own + typed
+        for override in own + [override for override in typed if override.is_sweep_override()]:
+            if override.key_or_group == "study":
+                raise schema.ConfigError(
+                    f"{override.input_line} sweeps over studies, which would make one run of each "
+                    "instead of its sweep: train one after the other, by zeronorm train study=NAME."
+                )
+        for job in BasicSweeper.split_arguments(parsed, None)[0]:
+            jobs.setdefault(frozenset(job), job)
+    return list(jobs.values())
+
+
+def identities(study: str) -> list[str]:
+    """The identity of every run of a study, as its file says it."""
+    schema.register()
+    with (
+        console.status(f"Composing the runs of {study}"),
+        initialize_config_dir(str(schema.conf_dir()), version_base="1.3"),
+    ):
+        base = compose("config", [f"study={study}"], return_hydra_config=True)
+        return [schema.identity(compose("config", job)) for job in expand(base)]
+
+
+def costs(jobs: list[DictConfig]) -> list[float]:
+    """What each job will take, relative to each other, as measured on the ablation: a fixed part, the steps (a
+    trainable word matrix doubles them), and tracing and compiling where the step's graph is new."""
+    seen: set[str] = set()
+    found = []
+    for job in jobs:
+        graph = schema.graph(job)
+        found.append(2.0 + (5.0 if job.trainable in (True, "words") else 2.0) + (0.0 if graph in seen else 4.0))
+        seen.add(graph)
+    return found

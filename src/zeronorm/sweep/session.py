@@ -1,0 +1,249 @@
+"""A call of `zeronorm train` or `reproduce`, around Hydra's jobs: check every job first, hold the parent run, show how
+far it is.
+
+Jobs may run in this process or, with another launcher, elsewhere. So a job tells how far it is through a small file in
+its output folder, and learns its parent run through the environment or, where that does not reach it, through a file in
+the sweep's folder.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+import cloudpickle
+import hydra
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from zeronorm import config as schema
+from zeronorm import failure
+from zeronorm.failure import RunFailed
+from zeronorm.sweep import check, workers
+from zeronorm.sweep.display import Display, console, report_progress
+from zeronorm.sweep.job import job
+from zeronorm.sweep.parent_run import ParentRun
+from zeronorm.sweep.plan import Plan, costs, planned, without_hydra
+from zeronorm.sweep.process import GRACE, Interrupts
+
+UNDER_WAY: ContextVar["Session"] = ContextVar("the session to which Hydra's callback and plugins belong")
+
+
+class Session:
+    """What one command is about, from its words to its exit status.
+
+    command: what was typed after `zeronorm`.
+    only_missing: whether a finished run of the same config, in any earlier sweep of the study, is taken over.
+    only_planned: whether to say what a sweep would do, and stop.
+    reported: the config_sha of the runs of a report to which the sweep is confined; empty: it is not.
+    closed: the sweep's parent run, once it has ended; None before, and of a run by itself.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        only_missing: bool = False,
+        only_planned: bool = False,
+        reported: frozenset[str] = frozenset(),
+    ):
+        self.command, self.only_missing, self.only_planned = list(command), only_missing, only_planned
+        self.reported, self.interrupts = reported, Interrupts()
+        self.pool: workers.Workers | None = None
+        self.display: Display | None = None
+        self.parent: ParentRun | None = None
+        self.closed: ParentRun | None = None
+
+    def run(self, overrides: Sequence[str]) -> None:
+        """Hydra's application on the overrides. Raises SystemExit, with the exit status that follows from the runs,
+        unless all have finished."""
+        UNDER_WAY.set(self)
+        self.interrupts.install()
+        schema.register()
+        sys.argv = ["zeronorm train", *overrides]
+        entry = hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name="config")(job)
+        status = "FAILED"
+        try:
+            _require_composable(overrides)
+            entry()
+            status = "FINISHED"
+        except RunFailed as failed:  # one job of a sweep, made again by --experimental-rerun
+            raise SystemExit(f"zeronorm: {failed}") from None
+        except BaseException:
+            if self.interrupts.came is None:
+                raise
+            status = "KILLED"
+            raise SystemExit(128 + self.interrupts.came) from None
+        finally:
+            ended = self._close(status)
+        if ended != "FINISHED":
+            raise SystemExit(1)
+
+    def begin_run(self, config: DictConfig) -> None:
+        """Before a run by itself. config: with Hydra's own node."""
+        one = without_hydra(config)
+        schema.validate(one)
+        if self.only_missing:
+            console.print("--only-missing belongs to a sweep: this single run is made in any case.")
+        check.check([one], None)
+        self._show(Display([Path(config.hydra.run.dir)], [schema.condition(one)], [1.0]))
+
+    def begin_sweep(self, config: DictConfig) -> None:
+        """Before the jobs of a sweep. config: with Hydra's own node."""
+        folder = Path(config.hydra.sweep.dir)  # its date is settled here, for every job
+        plan = planned(config, self.command, self.only_missing, self.reported)
+        if self.only_planned:
+            more = "" if self.only_missing else " With --only-missing, less those that are finished."
+            console.print(f"{plan.config.study}: {plan}{more}")
+            raise SystemExit(0)
+        launcher = config.hydra.launcher
+        if plan.jobs and launcher._target_.endswith(".WorkersLauncher"):
+            self.pool = workers.Workers(*workers.plan(len(plan.jobs), launcher.workers, launcher.threads))
+        if plan.jobs:
+            check.check(plan.jobs, self.pool)
+        self.parent = ParentRun(plan, folder, self.command, counted=self.pool is None)
+        self._show(Display(self.parent.folders, self.parent.labels, costs(plan.jobs)))
+
+    def launch(self, context: HydraContext, task: TaskFunction, overrides: list[list[str]]) -> list[JobReturn]:
+        """Runs the sweep's jobs in the pool, for hydra/launcher=workers; a JobReturn for each, in order."""
+        shared = cloudpickle.dumps((context, task, Singleton.get_state()))
+        configs = _numbered(self.parent.plan)
+        arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in configs]
+
+        def lost(number: int, died: workers.WorkerDied) -> bytes:
+            failed = RunFailed(f"A worker process died in this run ({died}){_perhaps(str(died))}")
+            with suppress(OSError):  # the disk may be what is full
+                report_progress(self.parent.folders[number], "failed", 1, 1, str(failed))
+            return cloudpickle.dumps(_failed(failed, overrides[number]))
+
+        def waiting(jobs: list[int], killed: bool) -> None:
+            names = "; ".join(self.parent.labels[number] for number in jobs)
+            how = "Killed, because it did not end" if killed else f"Waiting {GRACE:.0f} s at most for the end of"
+            console.print(f"{how}: {names}", markup=False)
+            for number in jobs if killed else ():
+                with suppress(OSError):
+                    report_progress(self.parent.folders[number], "killed", 1, 1)
+
+        found = self.pool.map(_run_job, arguments, self.parent.graphs, lost, waiting)
+        return [cloudpickle.loads(one) for one in found]
+
+    def quietly(self, launch: Callable[..., Sequence[JobReturn]]) -> Callable[..., list[JobReturn]]:
+        """A launcher's `launch` that keeps what failed for the closing lines: Hydra's sweeper would raise the first of
+        it, with a traceback."""
+
+        def launched(*arguments, **options) -> list[JobReturn]:
+            try:
+                returns = launch(*arguments, **options)
+            except workers.WorkersFailed as error:
+                returns, self.parent.trouble = [], str(error)
+            except Exception as error:
+                failed = failure.of(error)
+                returns, self.parent.trouble = [], f"The launcher failed: {failed}"
+            self.parent.note(returns)
+            return [found for found in returns if found.status == JobStatus.COMPLETED]
+
+        return launched
+
+    def _show(self, display: Display) -> None:
+        self.display = display
+        display.start()
+
+    def _close(self, status: str) -> str:
+        """Ends the workers and the progress display, and closes the sweep under way, if there is one. Returns the
+        status that it came to."""
+        pool, self.pool = self.pool, None
+        try:
+            if pool is not None:
+                pool.close(at_once=status != "FINISHED")
+        finally:
+            if self.display is not None:
+                self.display.stop()
+        if self.parent is not None:
+            self.closed, self.parent = self.parent, None
+            return self.closed.close(status)
+        if status == "KILLED":
+            console.print("Interrupted.")
+        return status
+
+
+class SweepCallback(Callback):
+    """Hydra calls it before the jobs."""
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        with ending_the_program():
+            UNDER_WAY.get().begin_run(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        with ending_the_program():
+            UNDER_WAY.get().begin_sweep(config)
+
+
+@contextmanager
+def ending_the_program() -> Iterator[None]:
+    """Hydra turns an exception of a callback into a warning and goes on; here it ends the program: a mistake of the
+    user's with its one sentence, anything else with its traceback."""
+    try:
+        yield
+    except HydraException as error:  # a choice or a key that is not there: some are an OSError too
+        raise SystemExit(f"zeronorm: {schema.sentence(error)}") from None
+    except (schema.ConfigError, OSError) as error:
+        raise SystemExit(f"zeronorm: {error}") from None
+    except Exception as error:
+        if type(error).__module__.startswith("zeronorm."):  # each a sentence
+            raise SystemExit(f"zeronorm: {error}") from None
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+def _perhaps(how: str) -> str:
+    """What may have ended a process so."""
+    return {"SIGKILL": ", perhaps for want of memory"}.get(how, ", ended by what it calls" if "status" in how else "")
+
+
+def _numbered(plan: Plan) -> list[DictConfig]:
+    for number, config in zip(plan.numbers, plan.configs, strict=True):
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+    return plan.configs
+
+
+def _run_job(argument: tuple[bytes, dict[str, str], bytes]) -> bytes:
+    """In a worker: one job, as Hydra's own launchers run it. Returns its JobReturn, pickled."""
+    shared, environment, config = argument
+    os.environ.update(environment | {name: os.environ[name] for name in workers.THREADS})
+    context, task, state = cloudpickle.loads(shared)
+    setup_globals()
+    Singleton.set_state(state)
+    found = run_job(
+        hydra_context=context,
+        task_function=task,
+        config=cloudpickle.loads(config),
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    if found.status == JobStatus.FAILED:  # an exception may hold what cannot be pickled
+        found = _failed(failure.of(found._return_value), list(found.overrides))
+    return cloudpickle.dumps(found)
+
+
+def _failed(error: RunFailed, overrides: list[str]) -> JobReturn:
+    found = JobReturn(status=JobStatus.FAILED, overrides=overrides)
+    found.return_value = error
+    return found
+
+
+def _require_composable(overrides: Sequence[str]) -> None:
+    """Ends the program with one sentence, where Hydra would with several lines or a traceback."""
+    flags = {word for word in overrides if word.startswith("-")}
+    if not flags <= {"-m", "--multirun"}:  # Hydra's own: --help, --cfg, --config-dir, ...
+        return
+    try:
+        schema.require_composable([word for word in overrides if word not in flags])
+    except schema.ConfigError as error:
+        raise SystemExit(f"zeronorm: {error}") from None
