@@ -9,6 +9,7 @@ import pytest
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
+from zeronorm import preparation
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +52,8 @@ def composed(home):
 @pytest.fixture(scope="session")
 def excerpt(composed):
     """The embedded corpus and its word2vec matrices, as a run loads them."""
-    from zeronorm import experiment
 
-    return experiment.load(composed())
+    return preparation.load(composed())
 
 
 @pytest.fixture(scope="session")

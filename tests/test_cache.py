@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from zeronorm import cache
+from zeronorm import cache, preparation
 
 VALUE = {"rows": np.arange(5000, dtype=np.float32).reshape(50, 100), "words": ["a", "b"]}
 
@@ -71,7 +71,6 @@ def test_an_interruption_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize("name", ["corpus", "vectors", "baseline"])
 def test_each_cached_input_of_a_run_is_checked(composed, excerpt, home, caplog, name):
-    from zeronorm import experiment
 
     files = [file for file in (home / "cache").iterdir() if file.name.startswith(name)]
     before = {file: file.read_bytes() for file in files}
@@ -79,8 +78,8 @@ def test_each_cached_input_of_a_run_is_checked(composed, excerpt, home, caplog, 
         for file, whole in before.items():
             middle = len(whole) // 2
             file.write_bytes(whole[:middle] + bytes(8) + b"\xff" * 8 + whole[middle + 16 :])
-        experiment._read.cache_clear()
-        again = experiment.load(composed())
+        preparation._read.cache_clear()
+        again = preparation.load(composed())
     finally:
         for file, whole in before.items():
             file.write_bytes(whole)

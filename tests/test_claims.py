@@ -2,12 +2,13 @@
 
 import pytest
 
-from zeronorm import claims, report
+from zeronorm import claims
+from zeronorm.report import committed
 
 
 @pytest.fixture
 def runs():
-    return report.committed_runs("claims")
+    return committed.committed_runs("claims")
 
 
 def verdicts(runs):

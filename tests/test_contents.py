@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from zeronorm import config as schema
-from zeronorm import contents, experiment, run_autopsy
+from zeronorm import contents, preparation, run_autopsy
 from zeronorm.sweep.plan import expand
 
 STUDIES = sorted(file.stem for file in (schema.conf_dir() / "study").glob("*.yaml"))
@@ -146,14 +146,14 @@ def test_a_process_that_goes_on_takes_a_changed_function(base, folder):
     write(folder / "own_two.py", "BODY = 1\n")
     config = changed(base, similarity={"function": "own_one.f"})
     sizes = (20, 12, 8)
-    first = experiment.compiled(config, *sizes)
+    first = preparation.compiled(config, *sizes)
     placed = run_autopsy._placements(config)["clamp_norms"]
-    assert experiment.compiled(config, *sizes) is first
+    assert preparation.compiled(config, *sizes) is first
     assert run_autopsy._placements(config)["clamp_norms"] is placed
     write(folder / "own_one.py", "from own_two import BODY\n" + FUNCTION.format(BODY.replace("(a", "(b")))
-    second = experiment.compiled(config, *sizes)
+    second = preparation.compiled(config, *sizes)
     assert second is not first and run_autopsy._placements(config)["clamp_norms"] is not placed
-    assert experiment.compiled(config, *sizes) is second
+    assert preparation.compiled(config, *sizes) is second
     for number in range(2, 5):  # what it imports from beside it
         write(folder / "own_two.py", f"BODY = {number}\n")
         assert contents.resolved("own_one.BODY") == number
@@ -172,8 +172,8 @@ def test_a_process_that_goes_on_reads_a_changed_file(composed, tmp_path):
     assert os.path.exists(path + ".vectors.npy")
     config = composed("vectors=keyed_vectors", f"vectors.source.path={path}", "vectors.source.format=gensim")
     before = schema.identity(config)
-    row = experiment.load(config).corpus.vocabulary.index("alien")
-    assert experiment.load(config).words[row].tolist() == [1, 1, 1, 1]
+    row = preparation.load(config).corpus.vocabulary.index("alien")
+    assert preparation.load(config).words[row].tolist() == [1, 1, 1, 1]
     np.save(path + ".vectors.npy", np.full((3, 4), 2, np.float32))
-    assert experiment.load(config).words[row].tolist() == [2, 2, 2, 2]
+    assert preparation.load(config).words[row].tolist() == [2, 2, 2, 2]
     assert schema.identity(config) != before

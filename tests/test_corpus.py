@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zeronorm import corpus
+from zeronorm import corpus, preparation
 
 
 def test_the_excerpt_is_what_the_readme_says(excerpt):
@@ -33,9 +33,8 @@ def test_a_split_is_fixed_by_its_seed(excerpt):
 
 def test_keras_validation_split_on_article_order_validates_on_unseen_titles(composed):
     """The question's split: Keras takes the last tenth before it shuffles, here the last articles."""
-    from zeronorm import experiment
 
-    built = experiment.load(composed("corpus.validation_split=last_tenth")).corpus
+    built = preparation.load(composed("corpus.validation_split=last_tenth")).corpus
     assert built.validation.min() > built.train.max()
     assert len(built.validation) == 408
     unseen = ~np.isin(built.title[built.validation], built.title[built.train])

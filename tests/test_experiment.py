@@ -7,16 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zeronorm import experiment
+from zeronorm import checks, experiment, preparation
+from zeronorm.preparation import prepare
+from zeronorm.result import Result
 
 SMALL = ("training=smoke", "examples=40", "model.filters=16")
 
 
 def run(config, folder):
     folder.mkdir(exist_ok=True)
-    result = experiment.Result(folder)
+    result = Result(folder)
     seen = []
-    experiment.run(config, result, seen.append)
+    experiment.run(prepare(config), result, seen.append)
     assert seen[0].done == 0 and seen[-1].done == seen[-1].steps == result.steps
     return result
 
@@ -87,8 +89,8 @@ def test_trainable_apart(composed, tmp_path):
 
 
 def test_stop_and_every_epoch_and_validation(composed, tmp_path):
-    stopped = run_stopped = experiment.Result(tmp_path)
-    experiment.run(composed("numerics=xla", "training.on_nan=stop", *SMALL), run_stopped)
+    stopped = run_stopped = Result(tmp_path)
+    experiment.run(prepare(composed("numerics=xla", "training.on_nan=stop", *SMALL)), run_stopped)
     assert stopped.recording.steps == 1 and stopped.outcome == "nan"
     result = run(
         composed("training.evaluate_every_epoch=true", "training.evaluate_on=validation", *SMALL), tmp_path / "epochs"
@@ -136,8 +138,8 @@ def test_a_run_stops_when_its_encoder_is_lost(composed, tmp_path):
     overrides = ("vectors.zero_share=0.01", "training.batch=1", "numerics=xla", *SMALL)
     whole = run(composed(*overrides), tmp_path / "whole")
     (tmp_path / "stopped").mkdir()
-    stopped = experiment.Result(tmp_path / "stopped")
-    experiment.run(composed("training.on_nan=stop_when_lost", *overrides), stopped)
+    stopped = Result(tmp_path / "stopped")
+    experiment.run(prepare(composed("training.on_nan=stop_when_lost", *overrides)), stopped)
     assert whole.predicted.titles < whole.predicted.encoder < whole.recording.steps - 1
     assert stopped.recording.steps == whole.predicted.encoder + 1
     assert stopped.recording.first_nan("convolution/kernel").step == whole.predicted.encoder
@@ -153,17 +155,17 @@ def test_normalising_and_float64_do_not_help(composed, tmp_path):
 
 def test_norm_rescales_both_matrices(composed):
     config = composed("init.norm=0.29")
-    for rows in experiment.initial_matrices(config, experiment.load(config)):
+    for rows in preparation.initial_matrices(config, preparation.load(config)):
         norms = np.linalg.norm(rows, axis=1)
         np.testing.assert_allclose(norms[norms > 0].mean(), 0.29, rtol=1e-4)
 
 
 def test_runs_of_one_graph_share_the_compiled_step(composed):
     sizes = (100, 10, 8)
-    base = experiment.compiled(composed(), *sizes)
-    assert experiment.compiled(composed("seed=3", "init=uniform", "examples=20"), *sizes) is base
+    base = preparation.compiled(composed(), *sizes)
+    assert preparation.compiled(composed("seed=3", "init=uniform", "examples=20"), *sizes) is base
     for override in ("numerics=tf1", "similarity.epsilon=1e-6", "trainable=false", "optimizer=sgd", "model.filters=9"):
-        assert experiment.compiled(composed(override), *sizes) is not base
+        assert preparation.compiled(composed(override), *sizes) is not base
 
 
 def test_vectors_with_nan_are_refused_by_name(composed, tmp_path):
@@ -176,26 +178,28 @@ def test_vectors_with_nan_are_refused_by_name(composed, tmp_path):
     vectors.save(str(tmp_path / "vectors"))
     source = (f"vectors.source.path={tmp_path / 'vectors'}", "vectors.source.format=gensim")
     config = composed("vectors=keyed_vectors", *source)
-    with pytest.raises(experiment.ExperimentError, match="non-finite values in 1 word rows, the first that of 'alien'"):
-        experiment.check(config)
+    with pytest.raises(
+        preparation.ExperimentError, match="non-finite values in 1 word rows, the first that of 'alien'"
+    ):
+        checks.check(config)
 
 
 def test_more_examples_than_there_are(composed):
-    with pytest.raises(experiment.ExperimentError, match="examples=5000 is more than the 3677 examples"):
-        experiment.check(composed("examples=5000"))
+    with pytest.raises(preparation.ExperimentError, match="examples=5000 is more than the 3677 examples"):
+        checks.check(composed("examples=5000"))
 
 
 def test_a_placement_that_cannot_be_imported(composed):
-    with pytest.raises(experiment.ExperimentError, match=r"zeronorm\.similarity\.nothing cannot be imported"):
-        experiment.check(composed("similarity.function=zeronorm.similarity.nothing"))
-    with pytest.raises(experiment.ExperimentError, match="optimizer=adam cannot be made"):
-        experiment.check(composed("optimizer.keras.learning_rate=fast"))
+    with pytest.raises(preparation.ExperimentError, match=r"zeronorm\.similarity\.nothing cannot be imported"):
+        checks.check(composed("similarity.function=zeronorm.similarity.nothing"))
+    with pytest.raises(preparation.ExperimentError, match="optimizer=adam cannot be made"):
+        checks.check(composed("optimizer.keras.learning_rate=fast"))
 
 
 def test_a_full_disk(composed, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
-    with pytest.raises(experiment.ExperimentError, match="has 0 MB left and a run may need 200: free some"):
-        experiment.check(composed())
+    with pytest.raises(preparation.ExperimentError, match="has 0 MB left and a run may need 200: free some"):
+        checks.check(composed())
 
 
 @pytest.mark.slow

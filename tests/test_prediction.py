@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from zeronorm import examples, experiment, model, numerics, optimizers, prediction, similarity, training
+from zeronorm import examples, model, numerics, optimizers, prediction, preparation, similarity, training
 from zeronorm.examples import Batch
 from zeronorm.prediction import Look, Prediction, Rows, Touch
 from zeronorm.singularity import Fates, Kind
@@ -189,8 +189,8 @@ def made(tiny, composed):
 
     def make(words, titles, drawn, name, used, trainable=True, optimizer=None, margin=1.0, batch=3):
         of = config(optimizer, f"training.batch={batch}", f"training.margin={margin}")
-        data = experiment.Data(built, words, titles, {})
-        return experiment.Prepared(of, data, words, titles, drawn, program(name, used, trainable, optimizer, margin))
+        data = preparation.Data(built, words, titles, {})
+        return preparation.Prepared(of, data, words, titles, drawn, program(name, used, trainable, optimizer, margin))
 
     return make
 

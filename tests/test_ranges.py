@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zeronorm import checks, optimizers, preparation, similarity, treatments, vectors
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
-from zeronorm import experiment, optimizers, similarity, treatments, vectors
 from zeronorm.ranges import RANGES
 
 GROUPS = sorted(name for name in schema.Config.__dataclass_fields__ if schema.is_group(name))
@@ -146,11 +146,11 @@ def test_no_value_of_a_number_is_not_finite_negative_where_it_may_not_or_lost_in
 
 def test_what_is_accepted_can_be_checked(accepted):
     """The tiny run passes, or is refused by an error that is said in a sentence."""
-    known = (experiment.ExperimentError, corpora.CorpusError, vectors.VectorsError)
+    known = (preparation.ExperimentError, corpora.CorpusError, vectors.VectorsError)
     passed = 0
     for key, value, config in accepted:
         try:
-            experiment.check(config)
+            checks.check(config)
             passed += 1
         except known as error:
             assert len(str(error).splitlines()) == 1, (key, value)
@@ -261,8 +261,8 @@ def test_what_cannot_be_called_is_said_with_its_reason(small, overrides):
         else:
             OmegaConf.update(changed, key, OverridesParser.create().parse_override(f"{key}={value}").value())
     schema.validate(changed)
-    with pytest.raises(experiment.ExperimentError) as refused:
-        experiment.check(changed)
+    with pytest.raises(preparation.ExperimentError) as refused:
+        checks.check(changed)
     assert str(refused.value).startswith(UNCALLABLE[overrides]), str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -270,19 +270,19 @@ def test_what_cannot_be_called_is_said_with_its_reason(small, overrides):
 def test_a_run_without_a_test_window_is_told_so(small):
     few = small.copy()
     few.corpus.test_share = 0.01
-    experiment.check(few)
-    assert experiment.unscored(few) == (
+    checks.check(few)
+    assert checks.unscored(few) == (
         "There will be no score, because corpus.test_share=0.01 holds out none of the 120 windows of 12 titles: raise "
         "it, or give each title more text."
     )
-    assert experiment.unscored(small) == ""
+    assert checks.unscored(small) == ""
 
 
 def test_a_model_without_dropout_trains_and_is_treated(small):
     """Keras gives a dropout of 0 no random state."""
     small = small.copy()
     small.model.dropout = 0
-    prepared = experiment.prepare(small)
+    prepared = preparation.prepare(small)
     prepared.start()
     batch = next(prepared.order())
     placements = {"unguarded": similarity.unguarded}

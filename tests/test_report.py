@@ -10,8 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from zeronorm import cli, report, study
+from zeronorm import checks, cli, report
 from zeronorm import config as schema
+from zeronorm.report import blocks, committed, measured, present, tables
 from zeronorm.sweep.plan import expand
 
 ROOT = schema.conf_dir().parent
@@ -23,23 +24,23 @@ STUDIES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/rep
 def test_every_block_of_a_readme_is_what_the_data_says(readme):
     text = readme.read_text()
     assert "<!-- begin" in text
-    assert report.refreshed(text) == text
+    assert blocks.refreshed(text) == text
 
 
 def test_changing_a_cell_changes_the_block(monkeypatch):
     """The test above can fail."""
     text = (ROOT / "README.md").read_text()
-    found = report.conditions("quick_ablation")
+    found = committed.conditions("quick_ablation")
     found.loc[3, "hits_at_10_mean"] += 0.001
     monkeypatch.setattr(report, "conditions", lambda name: found)
-    assert report.refreshed(text) != text
+    assert blocks.refreshed(text) != text
 
 
 def test_every_study_is_reported_under_its_name():
     assert sorted(path.stem for path in (ROOT / "conf" / "study").glob("*.yaml")) == STUDIES
     for name in STUDIES:
-        assert not report.provenance(name)["dirty"]
-        assert all(len(commit) == 12 for commit in report.provenance(name)["commit"].split(", "))
+        assert not committed.provenance(name)["dirty"]
+        assert all(len(commit) == 12 for commit in committed.provenance(name)["commit"].split(", "))
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -47,7 +48,7 @@ def test_the_tables_have_their_columns_and_no_nan(name):
     metrics = [zero + metric for zero in ("", "zero_") for metric in ("mrr", "hits_at_1", "hits_at_10", "mean_rank")]
     factors = ["study", "trainable", "init", "similarity", "epsilon", "numerics", "optimizer"]
     first_nan = ["first_nan_predicted", "first_nan_observed", "first_nan_tensor"]
-    norms = [f"norm/{weight}_{end}" for weight in study.WEIGHTS for end in ("start", "end")]
+    norms = [f"norm/{weight}_{end}" for weight in tables.WEIGHTS for end in ("start", "end")]
     pooled = [f"{metric}_{what}" for metric in metrics for what in ("mean", "std")]
     for file, counted, quality in (("reported.csv", ["seeds", "nan_runs"], pooled), ("runs.csv", ["seed"], metrics)):
         table = pd.read_csv(ROOT / "experiments" / name / file, dtype=str, keep_default_na=False)
@@ -55,14 +56,14 @@ def test_the_tables_have_their_columns_and_no_nan(name):
         wanted = [*counted, *first_nan, *quality, *norms]
         assert [column for column in table.columns if column in wanted] == wanted
         assert not table.drop(columns="outcome", errors="ignore").isin(["nan", "NaN", "inf", "-inf"]).any(axis=None)
-    runs, table = report.committed_runs(name), report.conditions(name)
-    assert runs["config_sha"].is_unique and table["seeds"].sum() == len(runs) == report.provenance(name)["runs"]
+    runs, table = committed.committed_runs(name), committed.conditions(name)
+    assert runs["config_sha"].is_unique and table["seeds"].sum() == len(runs) == committed.provenance(name)["runs"]
     assert (table["predicted_exactly"] == table["seeds"]).all()
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_report_follows_from_its_runs(name):
-    assert report.edited_cells(name) == []
+    assert committed.edited_cells(name) == []
 
 
 def commands():
@@ -114,7 +115,7 @@ def test_every_printed_configuration_composes(overrides, home, covering, tmp_pat
 
 @pytest.mark.parametrize("name", ["ablation", "quick_ablation"])
 def test_the_ablations_are_what_their_readmes_say(name):
-    found = report.conditions(name)
+    found = committed.conditions(name)
     dead = found[found["nan_runs"] > 0]
     assert len(found) == 48
     assert set(zip(dead["trainable"], dead["init"], dead["similarity"], dead["numerics"], strict=True)) == {
@@ -134,14 +135,12 @@ def test_the_readmes_own_placement_works(composed, tmp_path, monkeypatch):
     """Its code blocks, taken as they stand."""
     import yaml
 
-    from zeronorm import experiment
-
     text = (ROOT / "README.md").read_text()
     code = next(block for block in text.split("```python\n") if block.startswith("# mine.py"))
     (tmp_path / "mine.py").write_text(code.split("```")[0])
     placement = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     monkeypatch.syspath_prepend(tmp_path)
-    experiment.check(composed(*(f"similarity.{key}={value}" for key, value in placement.items())))
+    checks.check(composed(*(f"similarity.{key}={value}" for key, value in placement.items())))
 
 
 def test_the_readmes_callback_works():
@@ -166,7 +165,7 @@ def test_the_example_prints_what_the_readme_shows():
 def test_the_suite_is_the_cases_and_no_case_went_wrong():
     import cases
 
-    rows = report.suite("autopsy")["rows"]
+    rows = measured.suite_data("autopsy")["rows"]
     assert [row["case"] for row in rows] == [case.name for case in [*cases.BUGS, *cases.HEALTHY]]
     assert all(all(row["autopsy"]["right"].values()) for row in rows if row["birth"])
     assert not any(row["autopsy"]["alarm"] for row in rows if not row["birth"])
@@ -177,8 +176,8 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     zero, titles = int((~excerpt.titles.any(axis=1)).sum()), len(excerpt.corpus.titles)
     assert f"{zero} of {titles}, nothing planted" in text.replace("\n", " ")
     assert f"over {titles} titles (chance {10 / titles:.3f})" in text.replace("\n", " ")
-    assert "about 3 minutes" in text and 1.5 < report.provenance("quick_ablation")["minutes"] < 4.5
-    assert f"{report.provenance('quick_ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
+    assert "about 3 minutes" in text and 1.5 < committed.provenance("quick_ablation")["minutes"] < 4.5
+    assert f"{committed.provenance('quick_ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
     why = text.split("## Why it happens")[1].split("\n## ")[0]
     assert len(why.split()) <= 320
 
@@ -196,44 +195,44 @@ def test_what_tells_runs_apart_stands_beside_them():
             "params.tracking.points": ["1", "2", "3", "4"],
         }
     )
-    assert study.further_factors(children) == ["params.optimizer.keras.learning_rate", "params.training.name"]
+    assert tables.further_factors(children) == ["params.optimizer.keras.learning_rate", "params.training.name"]
     children["params.init.name"] = ["pretrained", "uniform", "uniform", "uniform"]
     children["params.init.norm"] = ["None", "0.3", "0.3", "0.3"]  # follows from the choice, as far as one can see
-    assert "params.init.norm" not in study.further_factors(children)
+    assert "params.init.norm" not in tables.further_factors(children)
     children["tags.overrides"] = ["seed=0", *["init=uniform init.norm=0.3"] * 3]
-    assert "params.init.norm" in study.further_factors(children)
-    found = report.conditions("quick_ablation").iloc[[0, 0]].copy()
+    assert "params.init.norm" in tables.further_factors(children)
+    found = committed.conditions("quick_ablation").iloc[[0, 0]].copy()
     found["epsilon"] = ["1e-07", "0.001"]
-    assert [heading for heading, _ in study.groups(found)] == [
+    assert [heading for heading, _ in present.groups(found)] == [
         "trainable embeddings, pretrained vectors, epsilon=1e-07",
         "trainable embeddings, pretrained vectors, epsilon=0.001",
     ]
 
 
 def test_seeds_are_pooled():
-    base = report.committed_runs("quick_ablation").iloc[[0, 0, 1]].copy()
+    base = committed.committed_runs("quick_ablation").iloc[[0, 0, 1]].copy()
     base["seed"] = [0, 1, 0]
     base.loc[:, "hits_at_10"] = [0.2, 0.4, 0.7]
     base["outcome"] = ["finite", "nan", "finite"]
-    pooled = study.conditions_table(base)
+    pooled = tables.conditions_table(base)
     assert len(pooled) == 2
     first = pooled.iloc[0]
     assert (first["seeds"], first["nan_runs"]) == (2, 1)
     assert first["hits_at_10_mean"] == pytest.approx(0.3) and first["hits_at_10_std"] == pytest.approx(0.1414, abs=1e-4)
-    assert study.cells(first, ["outcome", "hits10"]) == ["NaN 1/2", ".300±.141"]
+    assert present.cells(first, ["outcome", "hits10"]) == ["NaN 1/2", ".300±.141"]
     assert pd.isna(pooled.iloc[1]["hits_at_10_std"])
 
 
 def test_a_condition_of_which_some_seeds_die_is_tabled_by_the_first_that_did():
-    base = report.committed_runs("quick_ablation").iloc[[0, 0, 0]].copy()
+    base = committed.committed_runs("quick_ablation").iloc[[0, 0, 0]].copy()
     base["seed"] = [0, 1, 2]
     base["outcome"] = ["finite", "nan", "nan"]
     base["first_nan_observed"] = base["first_nan_predicted"] = ["", "17", "5"]
     base["encoder_nan_observed"] = base["encoder_nan_predicted"] = ["", "53", "9"]
-    pooled = study.conditions_table(base)
-    assert study.cells(pooled.iloc[0], ["outcome", "predicted", "observed"]) == ["NaN 2/3", "17, 53", "17, 53"]
-    assert "of the first seed that died" in study.caption(pooled, ["observed"])
-    assert "that died" not in study.caption(report.conditions("dose_response"), ["observed"])
+    pooled = tables.conditions_table(base)
+    assert present.cells(pooled.iloc[0], ["outcome", "predicted", "observed"]) == ["NaN 2/3", "17, 53", "17, 53"]
+    assert "of the first seed that died" in present.caption(pooled, ["observed"])
+    assert "that died" not in present.caption(committed.conditions("dose_response"), ["observed"])
 
 
 def test_dead_zones_by_hand():
@@ -251,19 +250,19 @@ def test_dead_zones_by_hand():
         for norm, n in zip(norms, counts, strict=True)
     ]
     table = pd.DataFrame(rows)
-    assert study.dead_zones(table).values.tolist() == [
+    assert tables.dead_zones(table).values.tolist() == [
         ["clamp_product", "kernels", 1e-30, 1e-20],
         ["clamp_product", "xla", 0.0, 1e-30],
         ["clamp_product", "xla", 1e20, 1e38],
     ]
-    assert "| clamp_product | 1e-30 to 1e-20 | 0 to 1e-30, from 1e20 | none |" in study.zones_markdown(table)
+    assert "| clamp_product | 1e-30 to 1e-20 | 0 to 1e-30, from 1e20 | none |" in present.zones_markdown(table)
 
 
 @pytest.mark.parametrize("name", ["quick_ablation", "ablation"])
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_table_fits_the_terminal_and_cuts_nothing(name, width, capsys):
     console = Console(width=width, force_terminal=True, no_color=True)
-    study.print_table(report.conditions(name), console)
+    present.print_table(committed.conditions(name), console)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= width
     assert not any("…" in line for line in lines)

@@ -5,14 +5,15 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from zeronorm.reproduction import FAIL, OK, OKISH
 
 from zeronorm import report, reproduction
-from zeronorm.reproduction import FAIL, OK, OKISH
+from zeronorm.report import committed, write
 
 
 @pytest.fixture
 def reported():
-    return report.conditions("quick_ablation")
+    return committed.conditions("quick_ablation")
 
 
 def verdicts(reported, found, noise=None):
@@ -89,17 +90,19 @@ def test_noise_is_the_largest_difference_of_the_measured_columns(reported):
 )
 def test_a_cell_changed_by_hand_is_found(tmp_path, monkeypatch, column, value):
     """reported.csv follows from runs.csv to the last digit; what does not, no run has written."""
-    assert report.edited_cells("quick_ablation") == []
-    shutil.copytree(report.experiments_dir() / "quick_ablation", tmp_path / "quick_ablation")
+    assert committed.edited_cells("quick_ablation") == []
+    shutil.copytree(committed.experiments_dir() / "quick_ablation", tmp_path / "quick_ablation")
     monkeypatch.setattr(report, "experiments_dir", lambda: tmp_path)
     file = tmp_path / "quick_ablation" / "reported.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     table.loc[0, column] = value
     table.to_csv(file, index=False)
-    [sentence] = report.edited_cells("quick_ablation")
+    [sentence] = committed.edited_cells("quick_ablation")
     assert f"{column}: reported.csv says {value or 'nothing'}, its runs.csv gives" in sentence
     table.iloc[1:].to_csv(file, index=False)
-    assert report.edited_cells("quick_ablation") == ["reported.csv has other rows or columns than its runs.csv gives."]
+    assert committed.edited_cells("quick_ablation") == [
+        "reported.csv has other rows or columns than its runs.csv gives."
+    ]
 
 
 def test_other_factors_are_refused(reported):
@@ -121,15 +124,15 @@ def test_the_printed_comparison_names_the_cell(reported, capsys):
 
 def test_a_part_of_a_study_is_compared_by_config(monkeypatch):
     """A part that varies fewer factors has fewer columns of its own; the report's are taken."""
-    runs = report.committed_runs("quick_ablation")
+    runs = committed.committed_runs("quick_ablation")
     part = runs[runs["numerics"] == "xla"]
     changed = part.assign(mrr=part["mrr"] + 0.5)
     monkeypatch.setattr(report, "as_read", lambda children, name: changed)
-    cells = report.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)
+    cells = write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)
     assert set(cells[cells["verdict"] == FAIL]["column"]) == {"mrr_mean"}
     assert cells["condition"].nunique() == 16
-    whole = report.compare("quick_ablation", runs, pd.DataFrame(), narrowed=False)
+    whole = write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=False)
     assert (whole["column"] == "(condition)").sum() == 32
     monkeypatch.setattr(report, "as_read", lambda children, name: changed.assign(config_sha="other"))
-    with pytest.raises(report.ReportError, match="None of the 16 runs that finished is one of the report's"):
-        report.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)
+    with pytest.raises(committed.ReportError, match="None of the 16 runs that finished is one of the report's"):
+        write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from zeronorm import config as schema
-from zeronorm import examples, experiment, model, numerics, optimizers, training
+from zeronorm import examples, experiment, model, numerics, optimizers, preparation, training
 
 PLACEMENTS = sorted(path.stem for path in (schema.conf_dir() / "similarity").glob("*.yaml"))
 DECADES = [float(f"1e{k}") for k in range(-45, 39)]
@@ -35,8 +35,8 @@ def prepared(tiny, composed, placement, used, optimizer=None, steps=3, **overrid
         margin=config.training.margin, trainable_words=True, trainable_titles=True, similarity=bound, numerics=used,
     )  # fmt: skip
     program = training.program(ranker, optimizer or optimizers.Adam(), used)
-    data = experiment.Data(built, words, titles, {})
-    return experiment.Prepared(config, data, words, np.abs(titles) + 0.1, drawn, program)
+    data = preparation.Data(built, words, titles, {})
+    return preparation.Prepared(config, data, words, np.abs(titles) + 0.1, drawn, program)
 
 
 def observed(run):

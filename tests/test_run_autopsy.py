@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeronorm import experiment, run_autopsy, similarity
+from zeronorm import experiment, preparation, run_autopsy, similarity
 from zeronorm.autopsy import capsule
+from zeronorm.preparation import prepare
+from zeronorm.result import Result
 
 SMALL = ("training=smoke", "examples=40", "model.filters=16")
 SAFE = {"add_to_squares", "clamp_squares", "double_where"}  # under every numerics: epsilon inside the root, or no root
@@ -15,7 +17,9 @@ SAFE = {"add_to_squares", "clamp_squares", "double_where"}  # under every numeri
 
 @pytest.fixture(scope="module")
 def moment(composed):
-    return {name: run_autopsy.reached(composed(f"numerics={name}", *SMALL)) for name in ("kernels", "xla", "tf1")}
+    return {
+        name: run_autopsy.reached(prepare(composed(f"numerics={name}", *SMALL))) for name in ("kernels", "xla", "tf1")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +88,20 @@ def test_a_capsule_holds_the_moment(moment, report, tmp_path):
 def test_a_later_step_is_reached_as_the_run_reached_it(composed, tmp_path):
     """The state before step 5 is that of a run which was stopped after it; its history are that run's curves."""
     config = composed("numerics=kernels", *SMALL)
-    result = experiment.Result(tmp_path)
-    experiment.run(config, result)
-    moment = run_autopsy.reached(config, 5)
+    result = Result(tmp_path)
+    experiment.run(prepare(config), result)
+    moment = run_autopsy.reached(prepare(config), 5)
     assert moment.batch.step == 5 and [entry["step"] for entry in moment.history] == [0, 1, 2, 3, 4]
     for entry in moment.history:
         assert entry["train/loss"] == pytest.approx(result.curves["train/loss"][entry["step"]], rel=1e-5)
-    with pytest.raises(experiment.ExperimentError, match="has no step 8: it has 8"):
-        run_autopsy.reached(config, 8)
+    with pytest.raises(preparation.ExperimentError, match="has no step 8: it has 8"):
+        run_autopsy.reached(prepare(config), 8)
 
 
 def test_what_a_run_gets(composed, tmp_path):
-    config, result = composed("numerics=xla", *SMALL), experiment.Result(tmp_path)
-    experiment.run(config, result)
-    run_autopsy.add(config, result)
+    config, result = composed("numerics=xla", *SMALL), Result(tmp_path)
+    experiment.run(prepare(config), result)
+    run_autopsy.add(prepare(config), result)
     assert "Guilty of step 0: SqrtGrad (Sqrt's gradient) of clamp_product, similarity.py:" in result.story
     assert result.tags["guilty.operation"] == "SqrtGrad" and result.tags["autopsy.fails"] == "xla, tf1"
     written = json.loads((tmp_path / "autopsy.json").read_text(), parse_constant=pytest.fail)
@@ -107,9 +111,9 @@ def test_what_a_run_gets(composed, tmp_path):
 
 
 def test_an_autopsy_that_fails_does_not_cost_the_run(composed, tmp_path, monkeypatch, caplog):
-    config, result = composed("numerics=xla", *SMALL), experiment.Result(tmp_path)
-    experiment.run(config, result)
+    config, result = composed("numerics=xla", *SMALL), Result(tmp_path)
+    experiment.run(prepare(config), result)
     monkeypatch.setattr(run_autopsy, "examine", lambda moment: 1 / 0)
-    run_autopsy.add(config, result)
+    run_autopsy.add(prepare(config), result)
     assert result.tags["autopsy"] == "failed: ZeroDivisionError" and result.outcome == "nan"
     assert "the run is whole" in caplog.text

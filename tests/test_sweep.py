@@ -16,6 +16,8 @@ from mlflow import MlflowClient
 
 from zeronorm import config as schema
 from zeronorm import tracking
+from zeronorm.preparation import prepare
+from zeronorm.result import Result
 from zeronorm.sweep.display import Display, remaining, report_progress, status_file
 
 SMALL = ["training=smoke", "examples=40", "model.filters=16"]
@@ -472,12 +474,12 @@ def test_a_store_that_dies_under_way_loses_nothing(composed, tmp_path):
 
     config = composed(f"home={tmp_path}", *SMALL)
     client = tracking.connect(config)
-    result = experiment.Result(tmp_path)
+    result = Result(tmp_path)
     with (
         pytest.raises(tracking.TrackingError, match="everything it found is in") as failed,
         tracking.tracked(client, config, [], None, None) as run_id,
     ):
-        experiment.run(composed(*SMALL), result)
+        experiment.run(prepare(composed(*SMALL)), result)
         (tmp_path / "mlflow.db").write_bytes(b"")
         tracking.log(client, run_id, result, points=10)
     assert str(tmp_path) in str(failed.value) and "\n" not in str(failed.value)

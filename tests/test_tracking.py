@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from zeronorm import tracking
+from zeronorm import provenance, tracking
 
 NOW = {"git.commit": "a" * 40, "git.dirty": "false", "code.sha": "c" * 64}
 NOW["versions"] = "Python 3.11.7, numpy 2.4.6, hydra-core 1.3.8"
@@ -75,7 +75,4 @@ def test_uncommitted_changes_are_told_apart_by_the_source(monkeypatch):
 
 
 def test_the_source_is_among_what_a_run_says(monkeypatch):
-    assert (
-        len(tracking.provenance()["code.sha"]) == 64
-        and tracking.otherwise([run("a", "1", **tracking.provenance())]) == ""
-    )
+    assert len(provenance.tags()["code.sha"]) == 64 and tracking.otherwise([run("a", "1", **provenance.tags())]) == ""

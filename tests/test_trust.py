@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 from omegaconf import OmegaConf
 
-from zeronorm import cli, experiment, run_autopsy, trust
+from zeronorm import cli, preparation, run_autopsy, trust
 from zeronorm import config as schema
 from zeronorm.autopsy import capsule
 from zeronorm.examples import Batch
@@ -33,7 +33,7 @@ def moment(tmp_path_factory):
     """A run's moment of which nothing had to be read or trained."""
     home = tmp_path_factory.mktemp("small")
     config = schema.composed(f"home={home}", "model.filters=4", "corpus.window=10", "corpus.min_window=1")
-    program, rng = experiment.compiled(config, N_WORDS, N_TITLES, DIM), np.random.default_rng(0)
+    program, rng = preparation.compiled(config, N_WORDS, N_TITLES, DIM), np.random.default_rng(0)
     words, titles = (rng.standard_normal((n, DIM)).astype(np.float32) for n in (N_WORDS, N_TITLES))
     titles[0] = 0
     program.reset(words, titles, 0)
@@ -238,7 +238,7 @@ def test_an_option_is_what_it_was_typed_as(plain, moment):
 )  # fmt: skip
 def test_keras_optimizers_and_schedules_are_taken(plain, node):
     text = yaml.safe_dump(plain | {"optimizer": {"name": "own", "keras": node}})
-    experiment.compiled(trust.config(text, "It"), N_WORDS, N_TITLES, DIM)
+    preparation.compiled(trust.config(text, "It"), N_WORDS, N_TITLES, DIM)
 
 
 def test_trust_takes_what_would_be_refused(parts, plain, tmp_path, monkeypatch):
@@ -254,7 +254,7 @@ def test_trust_takes_what_would_be_refused(parts, plain, tmp_path, monkeypatch):
 def test_an_optimizer_with_a_wrong_argument_is_said(parts, plain, tmp_path):
     node = {"_target_": "keras.optimizers.SGD", "speed": 1}
     text = yaml.safe_dump(plain | {"optimizer": {"name": "own", "keras": node}})
-    with pytest.raises(experiment.ExperimentError, match=r"The optimizer cannot be made: .*speed"):
+    with pytest.raises(preparation.ExperimentError, match=r"The optimizer cannot be made: .*speed"):
         run_autopsy.of_capsule(capsule.load(written(parts, tmp_path / "own.npz", config=text)))
 
 
@@ -310,7 +310,7 @@ def test_a_malformed_capsule_costs_one_sentence(parts, plain, tmp_path):
         np.savez(tmp_path / "broken.npz", **arrays)
         try:
             run_autopsy.of_capsule(capsule.load(tmp_path / "broken.npz"))
-        except (capsule.CapsuleError, schema.ConfigError, experiment.ExperimentError) as error:
+        except (capsule.CapsuleError, schema.ConfigError, preparation.ExperimentError) as error:
             assert "\n" not in str(error), number
             refused += 1
     assert refused > 70  # of the rest the change is to what does not matter

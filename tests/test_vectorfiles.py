@@ -15,7 +15,7 @@ import pytest
 from gensim.models import FastText, KeyedVectors
 from gensim.models.fasttext import save_facebook_model
 
-from zeronorm import experiment, vectorfiles, vectors
+from zeronorm import checks, vectorfiles, vectors
 
 WORDS = ["alien", "zebra", "ünïcode", "<unk>", "{"]
 ROWS = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
@@ -205,8 +205,8 @@ def test_the_command_refuses_a_pickle_that_was_not_asked_for(composed, files, tm
     path.write_bytes(files["gensim"])
     source = ("vectors=keyed_vectors", f"vectors.source.path={path}")
     with pytest.raises(vectors.VectorsError, match=r"own\.kv is a pickle, as KeyedVectors.save writes it"):
-        experiment.check(composed(*source))
-    assert "no row" not in str(experiment.check(composed(*source, "vectors.source.format=gensim")))
+        checks.check(composed(*source))
+    assert "no row" not in str(checks.check(composed(*source, "vectors.source.format=gensim")))
 
 
 def test_an_unknown_format(tmp_path):

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from zeronorm import cli, report, study, tracking
 from zeronorm import config as schema
+from zeronorm.report import committed, tables, write
 from zeronorm.sweep.plan import identities
 
 ROOT = schema.conf_dir().parent
@@ -31,12 +32,12 @@ def files(folder):
 
 
 def written(monkeypatch, curves_of):
-    runs = report.committed_runs(NAME)
+    runs = committed.committed_runs(NAME)
     monkeypatch.setattr(study, "runs_table", lambda name, children: runs)
-    measured = {f"metrics.eval_tfidf/{metric}": [0.5] * len(runs) for metric in study.METRICS}
+    measured = {f"metrics.eval_tfidf/{metric}": [0.5] * len(runs) for metric in tables.METRICS}
     children = pd.DataFrame({"tags.mlflow.parentRunId": ["a"] * len(runs), **measured})
     tags = {"date": "2026-11-25", "command": "zeronorm train", "hardware": "a machine", "versions": "all"}
-    return report.write(NAME, children, "a", tags, 60.0, curves_of)
+    return write.write(NAME, children, "a", tags, 60.0, curves_of)
 
 
 def curves(run_id):
@@ -82,15 +83,15 @@ def test_only_a_whole_sweep_of_the_study_is_reported(status, states, shas, sente
     found = SimpleNamespace(info=SimpleNamespace(run_id="1", status=status))
     children = pd.DataFrame({"status": states, "tags.config.sha": shas})
     if sentence is None:
-        report.require_complete(NAME, found, children, ["a", "b"])
+        write.require_complete(NAME, found, children, ["a", "b"])
         return
-    with pytest.raises(report.ReportError) as refused:
-        report.require_complete(NAME, found, children, ["a", "b"])
+    with pytest.raises(committed.ReportError) as refused:
+        write.require_complete(NAME, found, children, ["a", "b"])
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_the_identities_of_a_study_are_those_of_its_report():
-    reported = set(report.committed_runs(NAME)["config_sha"])
+    reported = set(committed.committed_runs(NAME)["config_sha"])
     assert {sha[:16] for sha in identities(NAME)} == reported
 
 

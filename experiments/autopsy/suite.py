@@ -23,10 +23,11 @@ import tensorflow as tf
 from rich.progress import track
 
 import cases
-from zeronorm import Autopsy, report, tracking
+from zeronorm import Autopsy, provenance
+from zeronorm.report import blocks, committed
 
 HERE = Path(__file__).parent
-PROVENANCE = tracking.provenance()
+PROVENANCE = provenance.tags()
 
 
 def fit(case: cases.Case, *callbacks: keras.callbacks.Callback) -> None:
@@ -124,8 +125,8 @@ def main(small: bool, to: Path) -> None:
     printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     (to / "example.txt").write_text(printed.strip() + "\n")
     if to == HERE:
-        with suppress(report.ReportError):
-            report.refresh_readmes()
+        with suppress(committed.ReportError):
+            blocks.refresh_readmes()
 
 
 def arguments() -> argparse.Namespace:

@@ -19,6 +19,8 @@ from hydra import compose, initialize_config_dir
 import pairs
 from zeronorm import config as schema
 from zeronorm import experiment, tracking
+from zeronorm.preparation import prepare
+from zeronorm.result import Result
 
 
 def main(rounds: int, small: bool, to: Path) -> None:
@@ -33,9 +35,9 @@ def main(rounds: int, small: bool, to: Path) -> None:
             client = tracking.connect(config)
             trained, logged = [], []
             for number in range(rounds + 1):
-                result = experiment.Result(Path(home, f"{name}-{number}"))
+                result = Result(Path(home, f"{name}-{number}"))
                 result.folder.mkdir()
-                experiment.run(config, result)
+                experiment.run(prepare(config), result)
                 start = time.perf_counter()
                 with tracking.tracked(client, config, overrides, None, None) as run_id:
                     tracking.log(client, run_id, result, config.tracking.points)

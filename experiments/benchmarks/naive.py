@@ -29,7 +29,7 @@ from hydra import compose, initialize_config_dir
 
 import plain_keras
 from zeronorm import config as schema
-from zeronorm import experiment, numerics, ranking, similarity, vectors
+from zeronorm import numerics, preparation, ranking, similarity, vectors
 
 
 class Watch(keras.callbacks.Callback):
@@ -73,9 +73,9 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         config = compose("config", ["training=quick", "examples=2000", *overrides])
     with TemporaryDirectory() as config.home:
-        data = experiment.load(config)
-    words, titles = experiment.initial_matrices(config, data)
-    drawn = experiment.draw(config, data, vectors.zero_rows(titles))
+        data = preparation.load(config)
+    words, titles = preparation.initial_matrices(config, data)
+    drawn = preparation.draw(config, data, vectors.zero_rows(titles))
     clock.mark("corpus and vectors")
     used = numerics.BY_NAME[config.numerics.name]
     placement = partial(getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zeronorm import tracking
+from zeronorm import provenance
 
 HERE = Path(__file__).parent
-PROVENANCE = tracking.provenance()  # of the code that is about to be measured
+PROVENANCE = provenance.tags()  # of the code that is about to be measured
 
 
 def arguments(description: str, rounds: int | None = None) -> argparse.Namespace:

@@ -58,8 +58,8 @@ INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None) -> None:
     """Show the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
     from zeronorm import config as schema
-    from zeronorm import report, tracking
-    from zeronorm import study as tables
+    from zeronorm import tracking
+    from zeronorm.report import present, tables, write
     from zeronorm.sweep.display import console
     from zeronorm.sweep.plan import identities
 
@@ -74,12 +74,12 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
                 f"There is no conf/study/{name}.yaml: a report is of the runs that a study's file names."
             )
         with _one_sentence():
-            report.require_complete(name, found, runs, identities(name))
+            write.require_complete(name, found, runs, identities(name))
     conditions = tables.conditions_table(tables.runs_table(name, runs))
     if form:
-        click.echo(tables.FORMATS[form](conditions))
+        click.echo(present.FORMATS[form](conditions))
     else:
-        tables.print_table(conditions, console)
+        present.print_table(conditions, console)
         done = int((runs["status"] == "FINISHED").sum())
         console.print(
             f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its {found.data.tags['runs']} runs."
@@ -87,7 +87,7 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
     if reporting:
         with _one_sentence():
             of_sweep = (found.info.run_id, found.data.tags, tracking.seconds(found))
-            written = report.write(name, runs, *of_sweep, lambda run_id: tracking.curves(client, run_id))
+            written = write.write(name, runs, *of_sweep, lambda run_id: tracking.curves(client, run_id))
         for path in written:
             click.echo(f"written: {path}", err=True)
 
@@ -113,14 +113,15 @@ def reproduce(
 
     OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
     """
-    from zeronorm import report, reproduction, tracking
+    from zeronorm import tracking
+    from zeronorm.report import committed, reproduction, write
     from zeronorm.sweep import Session
     from zeronorm.sweep.display import console
 
     with _one_sentence():
-        report.require_whole(name)
-        reported = report.committed_runs(name)
-        edited = report.edited_cells(name)
+        committed.require_whole(name)
+        reported = committed.committed_runs(name)
+        edited = committed.edited_cells(name)
     confined = frozenset(reported["config_sha"] if overrides else ())
     chosen = {"only-missing": only_missing, "other-code": other_code, "dry-run": dry_run}
     options = [f"--{option}" for option, given in chosen.items() if given]
@@ -134,12 +135,12 @@ def reproduce(
         failed = 1 if ended.code else 0  # some run failed: what is there is compared all the same
     with _one_sentence():
         found = tracking.children(session.closed.client, session.closed.run)
-        cells = report.compare(name, reported, found, narrowed=bool(overrides))
+        cells = write.compare(name, reported, found, narrowed=bool(overrides))
         reproduction.print_comparison(cells, edited, console)
         if noise:
-            report.write_noise(name, cells, command, session.closed.run.data.tags)
+            write.write_noise(name, cells, command, session.closed.run.data.tags)
         if log:
-            report.log_reproduction(name, cells, command, session.closed.run.data.tags, len(found))
+            write.log_reproduction(name, cells, command, session.closed.run.data.tags, len(found))
     raise SystemExit(failed or (1 if edited or (cells["verdict"] == "FAIL").any() else 0))
 
 
@@ -152,28 +153,28 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
 
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
-    from zeronorm import claims as judge
-    from zeronorm import report, tracking
+    from zeronorm import tracking
+    from zeronorm.report import committed
     from zeronorm.sweep.display import console
     from zeronorm.sweep.plan import identities
 
     with _one_sentence():
         if sweep_id:
             client, found = _sweep("claims", sweep_id, overrides)
-            runs = report.as_read(tracking.children(client, found), "claims")
+            runs = committed.as_read(tracking.children(client, found), "claims")
             missing = {sha[:16] for sha in identities("claims")} - set(runs["config_sha"])
             if missing:
                 said = f"sweep {sweep_id} lacks {len(missing)} runs of the study"
-                raise report.ReportError(f"These runs do not decide every claim: {said}.")
+                raise committed.ReportError(f"These runs do not decide every claim: {said}.")
             source = f"From sweep {sweep_id} of this store."
         elif overrides:
             raise click.ClickException(f"{overrides[0]} goes with --sweep: the reported runs lie in experiments/.")
         else:
-            report.require_whole("claims")
-            runs = report.committed_runs("claims")
+            committed.require_whole("claims")
+            runs = committed.committed_runs("claims")
             source = "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs again, here."
         try:
-            judge.print_claims(judge.judged(runs), judge.steps(runs), source, console)
+            claims.print_claims(claims.judged(runs), claims.steps(runs), source, console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
             raise click.ClickException(f"These runs do not decide every claim ({error}).") from error
 
@@ -234,13 +235,13 @@ def autopsy(
         died = tags.get("nan.first_step", "")
         step = int(died) if step is None and died.isdecimal() else step
     with console.status("Reaching the step and examining it"), _examining():
-        from zeronorm import run_autopsy
+        from zeronorm import preparation, run_autopsy
         from zeronorm.autopsy import capsule as capsules
         from zeronorm.autopsy import replay
 
         found = None if is_run else capsules.load(target)
         if is_run:
-            moment = run_autopsy.reached(recorded, step)
+            moment = run_autopsy.reached(preparation.prepare(recorded), step)
         else:
             moment = run_autopsy.of_capsule(found, trusted) if found.config else None
         report = run_autopsy.examine(moment) if moment else replay(_made(factory, target), target)
@@ -261,9 +262,9 @@ def _examining():
     from zeronorm.sweep.process import quiet_import
 
     with quiet_import():
-        from zeronorm import config, corpus, experiment, vectors
+        from zeronorm import config, corpus, preparation, vectors
         from zeronorm.autopsy import CapsuleError
-    known = (CapsuleError, corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError)
+    known = (CapsuleError, corpus.CorpusError, vectors.VectorsError, preparation.ExperimentError)
     known += (config.ConfigError,)
     try:
         yield
@@ -309,7 +310,7 @@ def reap(overrides: tuple[str, ...]) -> None:
 def _one_sentence():
     """What goes wrong with a report, or with the store it is made from, is said in one sentence."""
     from zeronorm import failure, tracking
-    from zeronorm.report import ReportError
+    from zeronorm.report.committed import ReportError
 
     try:
         yield

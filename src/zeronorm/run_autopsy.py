@@ -18,13 +18,14 @@ import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
-from zeronorm import contents, experiment, numerics, training, treatments, trust, vectors
+from zeronorm import contents, experiment, numerics, preparation, training, treatments, trust, vectors
 from zeronorm.autopsy import examination, graph, trace
 from zeronorm.autopsy import report as reports
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.capsule import Capsule, CapsuleError
 from zeronorm.autopsy.subject import Snapshot, Subject, lost_since, nonfinite
 from zeronorm.examples import Batch
+from zeronorm.result import Result
 
 LINES = 12  # of the text that a terminal shows after a run
 HISTORY = 50  # steps before the examined one of which the report tells the loss and the norms
@@ -126,7 +127,7 @@ class Moment:
         """The run's steps under a numerics, from whatever state they are in."""
         config = OmegaConf.merge(self.config, {"numerics": {"name": name}})
         words = next(value for value in self.state if value.shape[:1] == (len(self.vocabulary),))
-        return experiment.compiled(config, len(self.vocabulary), len(self.titles), words.shape[1])
+        return preparation.compiled(config, len(self.vocabulary), len(self.titles), words.shape[1])
 
     def program(self, name: str) -> training.Program:
         """The run's steps under a numerics, from this moment."""
@@ -144,23 +145,22 @@ class Moment:
         return Capsule(self.step, program.numerics.jit_compile, state, _data(self.batch), text, names)
 
 
-def reached(config: DictConfig, step: int | None = None) -> Moment:
+def reached(prepared: preparation.Prepared, step: int | None = None) -> Moment:
     """The moment before a step of the run, which is trained up to there. step: by default the first in which the audit
     predicts a death or, where it predicts none, that touches a zero row.
 
-    Raises ExperimentError, CorpusError or VectorsError if the run's input cannot be used, or if it has no such step.
+    Raises ExperimentError if it has no such step.
     """
-    prepared = experiment.prepare(config)
     if step is None:
         step = _of_interest(prepared)
     order, recording = prepared.order(), prepared.start()
     training.train(prepared.program, islice(order, step), recording)
     batch = next(order, None)
     if batch is None:
-        raise experiment.ExperimentError(f"The run has no step {step}: it has {recording.steps}, counted from 0.")
+        raise preparation.ExperimentError(f"The run has no step {step}: it has {recording.steps}, counted from 0.")
     state = tuple(np.array(variable) for variable in prepared.program.state)
     corpus = prepared.data.corpus
-    return Moment(config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording))
+    return Moment(prepared.config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording))
 
 
 def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
@@ -213,7 +213,7 @@ def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
     return None
 
 
-def _of_interest(prepared: experiment.Prepared) -> int:
+def _of_interest(prepared: preparation.Prepared) -> int:
     foretold = prepared.foretell()
     return next((step for step in (foretold.predicted.first, foretold.touch.first) if step is not None), 0)
 
@@ -258,14 +258,14 @@ def examine(moment: Moment) -> RunReport:
     )
 
 
-def add(config: DictConfig, result: experiment.Result) -> None:
+def add(prepared: preparation.Prepared, result: Result) -> None:
     """Adds the autopsy to what a run found: its files, tags, a sentence of its story and the beginning of its text.
 
     An autopsy that fails is said in the log and in a tag: the run itself is not lost.
     """
     first = result.recording.first_nan()
     try:
-        report = examine(reached(config, first and first.step))
+        report = examine(reached(prepared, first and first.step))
     except Exception as error:
         logging.getLogger(__name__).warning("The autopsy failed; the run is whole.", exc_info=True)
         result.tags["autopsy"] = f"failed: {type(error).__name__}"

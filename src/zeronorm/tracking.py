@@ -3,14 +3,10 @@
 import logging
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import date
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -22,10 +18,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from zeronorm import config as schema
-from zeronorm import contents, failure
+from zeronorm import failure, provenance
 
 if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
-    from zeronorm.experiment import Result
+    from zeronorm.result import Result
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a dead server is reported in seconds, not minutes
@@ -111,49 +107,6 @@ def experiment_id(client: MlflowClient, config: DictConfig) -> str:
     return found.experiment_id
 
 
-LIBRARIES = ("tensorflow", "keras", "numpy", "gensim", "mlflow", "hydra-core")
-
-
-@cache
-def provenance() -> dict[str, str]:
-    """Tags that say where a number comes from: date, hardware, versions, and the code's commit."""
-    processor = platform.processor()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    gpu = "with a GPU" if Path("/dev/nvidia0").exists() else "no GPU"
-    return {
-        "date": date.today().isoformat(),
-        "hardware": f"{os.cpu_count()} cores, {processor}, {gpu}",
-        "versions": ", ".join(
-            [f"Python {platform.python_version()}", *(f"{library} {version(library)}" for library in LIBRARIES)]
-        ),
-        "code.sha": contents.folder(Path(__file__).parent, "*.py"),  # also of changes that are not committed
-        **commit(),
-    }
-
-
-def commit() -> dict[str, str]:
-    """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel. What a report writes
-    (tables, figures, READMEs) does not make it dirty: no number depends on it."""
-    checkout = schema.conf_dir().parent
-    if not (checkout / ".git").exists():
-        return {}
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(checkout), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        written = [f":(exclude,glob)**/*.{kind}" for kind in ("md", "json", "csv", "png")]
-        dirty = bool(git("status", "--porcelain", "--", ":/", *written))
-    except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
-        return {}
-    return {"git.commit": commit, "git.dirty": str(dirty).lower(), COMMIT: commit}
-
-
 def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str) -> Run:
     """The parent run of a sweep of `runs` runs."""
     tags = {
@@ -165,7 +118,7 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
         "mlflow.source.name": command,
         "runs": str(runs),
         PROCESS: _process(),
-        **provenance(),
+        **provenance.tags(),
     }
     return client.create_run(experiment_id(client, config), tags=tags)
 
@@ -188,7 +141,7 @@ def tracked(
         "config.sha": schema.identity(config),
         "overrides": " ".join(overrides),
         PROCESS: _process(),
-        **provenance(),
+        **provenance.tags(),
     }
     if parent:
         tags |= {PARENT: parent, JOB: str(number)}
@@ -301,7 +254,7 @@ def _whole(client: MlflowClient, run: Run) -> bool:
 def otherwise(runs: Collection[Run]) -> str:
     """How runs that are taken over differ from what would be made now, in a line: of other code or other versions;
     empty where none does."""
-    now = _code(provenance())
+    now = _code(provenance.tags())
     differing = [code for code in (_code(run.data.tags) for run in runs) if code != now]
     said = []
     for key in dict.fromkeys(key for code in (*differing, now) for key in code):

@@ -38,10 +38,10 @@ def check(jobs: Sequence[DictConfig], pool: Workers | None) -> None:
 
 def unscored(jobs: Sequence[DictConfig]) -> list[str]:
     """Each sentence once that says why jobs will have no score. Their corpus is built."""
-    from zeronorm import experiment
+    from zeronorm import checks
 
     of_corpus = {f"{job.corpus} {job.training.evaluate_on}": job for job in jobs}
-    return [sentence for sentence in map(experiment.unscored, of_corpus.values()) if sentence]
+    return [sentence for sentence in map(checks.unscored, of_corpus.values()) if sentence]
 
 
 def checked_apart(job: DictConfig, pool: Workers) -> list:
@@ -66,11 +66,11 @@ def check_input(job: DictConfig) -> list:
     unless it is an interruption; RunFailed if another process ended this one's.
     """
     with quiet_import():
-        from zeronorm import corpus, experiment, vectors
-    known = (corpus.CorpusError, vectors.VectorsError, experiment.ExperimentError, schema.ConfigError)
+        from zeronorm import checks, corpus, preparation, vectors
+    known = (corpus.CorpusError, vectors.VectorsError, preparation.ExperimentError, schema.ConfigError)
     try:
-        experiment.check(job)
-        return experiment.load(job).corpus.bad_lines
+        checks.check(job)
+        return preparation.load(job).corpus.bad_lines
     except BaseException as error:
         if interrupts().interrupted():
             raise

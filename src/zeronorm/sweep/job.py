@@ -96,12 +96,13 @@ def job(config: DictConfig) -> None:
 
 def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
     """Returns the run's outcome."""
-    from zeronorm import experiment, run_autopsy, tracking
+    from zeronorm import experiment, preparation, run_autopsy, tracking
+    from zeronorm.result import Result, forecast
 
     hydra_config = HydraConfig.get()
     number = hydra_config.job.num if parent else None
     client = tracking.connect(config)
-    result = experiment.Result(folder)
+    result = Result(folder)
     report_progress(folder, "running", 1, 0)
     said = 0.0
 
@@ -109,7 +110,7 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
         nonlocal said
         interrupts().check()
         if progress.done == 0 and parent is None:
-            console.print(experiment.forecast(result))
+            console.print(forecast(result))
         if time.monotonic() - said > 0.5:
             said = time.monotonic()
             report_progress(folder, "running", progress.steps, progress.done)
@@ -118,10 +119,11 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
         try:
             with judged(folder):
                 with interrupts().held():
-                    experiment.run(config, result, tell)
+                    prepared = preparation.prepare(config)
+                    experiment.run(prepared, result, tell)
                 wanted = result.outcome == "nan" or parent is None
                 if wanted if config.autopsy is None else config.autopsy:
-                    run_autopsy.add(config, result)
+                    run_autopsy.add(prepared, result)
         except BaseException:
             with suppress(tracking.TrackingError):  # why the run ended comes first
                 tracking.log(client, run_id, result, config.tracking.points)

@@ -110,14 +110,14 @@ class ParentRun:
 
     def _tables(self, runs) -> list[Path]:
         """Prints the sweep's table and writes it into its folder."""
-        from zeronorm import study
+        from zeronorm.report import present, tables
 
         files = [self.folder / name for name in ("table.md", "table.csv", "runs.csv")]
         try:
-            table = study.runs_table(self.config.study or "sweep", runs)
-            conditions = study.conditions_table(table)
-            study.print_table(conditions, console)
-            files[0].write_text(study.markdown(conditions) + "\n")
+            table = tables.runs_table(self.config.study or "sweep", runs)
+            conditions = tables.conditions_table(table)
+            present.print_table(conditions, console)
+            files[0].write_text(present.markdown(conditions) + "\n")
             conditions.to_csv(files[1], index=False)
             table.to_csv(files[2], index=False)
         except Exception as error:  # the runs' states are still to be told

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from zeronorm import study
+from zeronorm.report import tables
 
 OK, OKISH, FAIL = "OK", "OKish", "FAIL"
 DIGITS = 3  # significant digits of a measured number that a table prints
@@ -22,20 +22,20 @@ def measured(column: str) -> bool:
         return True
     return (
         column.startswith("score_")
-        or column.removeprefix("zero_").removesuffix("_mean").removesuffix("_std") in study.METRICS
+        or column.removeprefix("zero_").removesuffix("_mean").removesuffix("_std") in tables.METRICS
     )
 
 
 def compare(reported: pd.DataFrame, found: pd.DataFrame, noise: Mapping[str, float]) -> pd.DataFrame:
     """One row per cell: condition, column, reported, found, difference, tolerance, verdict.
 
-    reported, found: from `study.conditions_table`, both read back from csv. noise: {column: the largest difference
+    reported, found: from `tables.conditions_table`, both read back from csv. noise: {column: the largest difference
     measured between two runs of one config}; a column without one has tolerance 0. A reported condition that was not
     found is one FAIL; so is one found that is not reported.
     """
-    factors = study.factors_of(reported)
-    if factors != study.factors_of(found):
-        raise ValueError(f"The report's factors are {factors}, the runs' {study.factors_of(found)}.")
+    factors = tables.factors_of(reported)
+    if factors != tables.factors_of(found):
+        raise ValueError(f"The report's factors are {factors}, the runs' {tables.factors_of(found)}.")
     theirs, ours = (
         {" ".join(str(row[name]) for name in factors if row[name] != ""): row for _, row in table.iterrows()}
         for table in (reported, found)

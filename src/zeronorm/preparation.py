@@ -1,0 +1,309 @@
+"""From a config to what a run trains on: corpus, matrices, examples, compiled program; made once and handed on."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from zeronorm import (
+    baseline,
+    cache,
+    contents,
+    examples,
+    model,
+    numerics,
+    optimizers,
+    prediction,
+    recorder,
+    singularity,
+    training,
+    vectorfiles,
+    vectors,
+)
+from zeronorm import config as schema
+from zeronorm import corpus as corpora
+
+TEXTS = 4  # of the first batch, with which rows of unusual norm are tried
+WILD = 1e15  # norm of a word row above which the convolution may overflow
+
+
+class ExperimentError(Exception):
+    """Input that a run cannot start from: one sentence that says what is wrong and what to do."""
+
+
+@dataclass
+class Data:
+    """What every run of one corpus and vectors shares. words: [n_words, d], titles: [n_titles, d], as built. baseline:
+    {split: metrics of a TF-IDF centroid}."""
+
+    corpus: corpora.Corpus
+    words: np.ndarray
+    titles: np.ndarray
+    baseline: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains, and on what. words, titles: the matrices it starts from. drawn: its examples."""
+
+    config: DictConfig
+    data: Data
+    words: np.ndarray
+    titles: np.ndarray
+    drawn: examples.Examples
+    program: training.Program
+
+    def order(self) -> Iterator[examples.Batch]:
+        """Its batches, from the first."""
+        budget = self.config.training
+        return examples.batches(self.drawn, budget.epochs, budget.batch, budget.shuffle, self.config.seed)
+
+    @property
+    def masked(self) -> np.ndarray | None:
+        """bool [titles]: those whose hinges are multiplied by 0; None where none is."""
+        masks = self.config.training.zero_titles == schema.ZeroTitles.masked
+        return vectors.zero_rows(self.titles) if masks else None
+
+    def start(self) -> recorder.Recording:
+        """Puts the program into the state before the first step. Returns an empty recording."""
+        self.program.reset(self.words, self.titles, self.config.seed, self.masked)
+        return self.program.recording({"words": self.data.corpus.vocabulary, "titles": self.data.corpus.titles})
+
+    def foretell(self) -> "Foretold":
+        """What is known before the first step. Leaves the program in a state of no meaning: `start` comes next."""
+        self.start()
+        budget, program, first = self.config.training, self.program, next(self.order())
+        similarity, used = program.ranker.similarity, program.numerics
+        scale = float(program.optimizer.scale_loss(1.0))
+        # of step 0 the dropout is known too, since nothing has drawn from its seed
+        opening = np.array(program.ranker.encoder(first.text, training=True))
+        norms = np.linalg.norm(opening.astype(np.float64), axis=1)
+        usual = opening[(norms >= singularity.USUAL[0]) & (norms <= singularity.USUAL[1])][:TEXTS]
+        width = opening.shape[1]
+        texts = usual if len(usual) else np.full((1, width), width**-0.5, np.float32)
+        fates = singularity.fates(
+            similarity, used, self.titles, texts, scale / len(first.text), scale * budget.negatives
+        )
+        wild = ~(np.linalg.norm(self.words.astype(np.float64), axis=1) < WILD)
+        is_finite = training.encoder_is_finite(program)
+
+        def look(batch: examples.Batch) -> prediction.Look:
+            z = opening if batch.step == 0 else training.encode(program.ranker, batch.text)
+            ids = np.concatenate([batch.positive, batch.negatives], axis=1)
+            idle = None if self.masked is None else prediction.masked_pairs(batch, self.masked)
+            upstream = scale / len(ids)
+            seen = prediction.look(similarity, used, z, self.titles, ids, budget.margin, upstream, idle)
+            if wild[batch.text].any() and not is_finite(batch.text):
+                seen.text[:] = singularity.Kind.nan
+            return seen
+
+        lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
+        rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()), used.jit_compile)
+        reach = reaches(optimizer_json(self.config), used.jit_compile, optimizer_sources(self.config))
+        predicted = prediction.predict(self.order(), fates, look, reach, rows, program.trained, budget.margin)
+        deadly = fates.deadly | lost
+        singular = deadly | vectors.zero_rows(self.titles)
+        touch = prediction.touches(self.order(), singular, vectors.zero_rows(self.words))
+        return Foretold(deadly, singular, touch, predicted)
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What is known of a run before its first step. deadly: bool [titles], rows at which the gradient that is computed
+    is not finite; singular: those and the zero rows. touch, predicted: see `prediction`."""
+
+    deadly: np.ndarray
+    singular: np.ndarray
+    touch: prediction.Touch
+    predicted: prediction.Prediction
+
+
+@lru_cache(maxsize=64)
+def reaches(optimizer: str, jit_compile: bool, sources: tuple) -> optimizers.Reaches:
+    """Of the optimizer that a config node, as JSON, makes. Raises ExperimentError if it cannot update an embedding.
+
+    sources: as `_compiled` takes them.
+    """
+    made = _made(optimizer)
+    try:
+        return optimizers.reaches(made, jit_compile)
+    except Exception as error:  # the optimizer's own, of any kind
+        raise ExperimentError(
+            f"The optimizer {type(made).__name__} cannot update an embedding ({first_line(error)}): choose another, "
+            "or other options."
+        ) from error
+
+
+def _made(optimizer: str):
+    """The Keras optimizer that a config node, as JSON, makes."""
+    contents.refresh(json.loads(optimizer))
+    try:
+        return hydra.utils.instantiate(json.loads(optimizer))
+    except Exception as error:
+        raise ExperimentError(f"The optimizer cannot be made: {' '.join(str(error).split())}") from error
+
+
+def optimizer_json(config: DictConfig) -> str:
+    return json.dumps(OmegaConf.to_container(config.optimizer.keras, resolve=True))
+
+
+def optimizer_sources(config: DictConfig) -> tuple:
+    """What the optimizer's code is known by, so that a changed one is made anew."""
+    return tuple(contents.functions("optimizer", json.loads(optimizer_json(config))).items())
+
+
+def prepare(config: DictConfig) -> Prepared:
+    """Raises ExperimentError, CorpusError or VectorsError if the input cannot be used."""
+    data = load(config)
+    words, titles = initial_matrices(config, data)
+    drawn = draw(config, data, vectors.zero_rows(titles))
+    return Prepared(config, data, words, titles, drawn, compiled(config, len(words), len(titles), words.shape[1]))
+
+
+def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Examples:
+    """The examples a run trains on. Raises ExperimentError if there are fewer than asked for."""
+    left_out = zero_titles if config.training.zero_titles == schema.ZeroTitles.left_out else None
+    try:
+        return examples.draw(data.corpus, config.examples, config.training.negatives, config.seed, left_out)
+    except ValueError as error:
+        raise ExperimentError(str(error)) from error
+
+
+def load(config: DictConfig) -> Data:
+    """The corpus and the matrices of `config`: built once and cached under home, by the content of their sources."""
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    nodes = {"corpus.reader": plain["corpus"]["reader"], "vectors.source": plain["vectors"]["source"]}
+    try:
+        sources = json.dumps([_sources(at, node) for at, node in nodes.items()])
+    except OSError as error:
+        raise ExperimentError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    corpus, vector = plain["corpus"], plain["vectors"]
+    as_read = [json.dumps(part) for part in (corpus, vector["source"], vector["dtype"])]
+    read = _read(*as_read, sources, str(Path(config.home).resolve()))
+    words, titles = read.words, read.titles
+    if vector["normalise"]:
+        words, titles = vectors.normalised(words), vectors.normalised(titles)
+    if vector["zero_share"] is not None:
+        share, norm = vector["zero_share"], vector["planted_norm"] or 0.0
+        titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
+    if vector["zero_word_share"] is not None:
+        words = vectors.with_zero_words(words, vector["zero_word_share"], np.random.default_rng(0))
+    return replace(read, words=words, titles=titles)
+
+
+@lru_cache(maxsize=2)
+def _read(corpus_json: str, source_json: str, dtype_json: str, sources: str, home: str) -> Data:
+    """The corpus, and the matrices as its vectors make them, which runs that plant or normalise rows share."""
+    corpus_options, source, dtype = (json.loads(part) for part in (corpus_json, source_json, dtype_json))
+    folder = Path(home) / "cache"
+    del corpus_options["name"]
+    of_corpus, of_vectors = json.loads(sources)
+    read = [corpus_options, of_corpus]
+    corpus = cache.kept(folder, "corpus", read, partial(_build_corpus, corpus_options))
+    found = cache.kept(folder, "vectors", [*read, source, of_vectors], partial(_call, source, corpus=corpus))
+    words = vectors.matrix(found, corpus.vocabulary, dtype)
+    titles = vectors.matrix(found, corpus.titles, dtype)
+    for rows, names, what in ((words, corpus.vocabulary, "word"), (titles, corpus.titles, "title")):
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise ExperimentError(
+                f"The vectors hold non-finite values in {len(bad)} {what} rows, the first that of "
+                f"'{names[bad[0]]}': remove or replace these vectors."
+            )
+    without = cache.kept(folder, "baseline", read, partial(_build_baseline, corpus))
+    return Data(corpus, words, titles, without)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> dict[str, str]:
+    return {library: version(library) for library in ("gensim", "numpy", "scikit-learn")}
+
+
+def _sources(at: str, node: dict) -> dict[str, str]:
+    """Digests of what a reader's or a source's node reads and calls, and of the code here that does it; so that what is
+    cached under another is not taken for it."""
+    modules = (cache, corpora, vectors, vectorfiles, baseline)
+    own = {module.__name__: contents.digest(module.__file__) for module in modules}
+    found = contents.files(at, node) | contents.functions(at, node) | own
+    return found | _libraries()
+
+
+def _build_corpus(options: dict) -> corpora.Corpus:
+    bad_lines: list[corpora.BadLine] = []
+    articles = _call(options["reader"], bad_lines=bad_lines)
+    return corpora.build(articles, bad_lines, **{k: v for k, v in options.items() if k != "reader"})
+
+
+def _build_baseline(corpus: corpora.Corpus) -> dict[str, dict[str, float]]:
+    splits = {"test": corpus.test, "validation": corpus.validation}
+    return {name: baseline.tfidf_centroid(corpus, positions) for name, positions in splits.items() if len(positions)}
+
+
+def _call(node: dict, **more):
+    """Calls a config node's _target_. hydra.utils.instantiate would copy the arguments that are lists."""
+    return contents.resolved(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
+
+
+def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """The two embedding matrices a run starts from, float32 [n_words, d] and [n_titles, d]: the `init` factor."""
+    words, titles = data.words, data.titles
+    rng = np.random.default_rng([config.seed, 1])
+    if config.init.start == schema.Start.uniform:
+        words, titles = (vectors.uniform(rows.shape, config.init.scale, rng) for rows in (words, titles))
+    elif config.init.repair is not None:
+        titles = vectors.repaired(config.init.repair, titles, words, data.corpus, rng)
+    if config.init.norm is not None:
+        words, titles = vectors.rescaled(words, config.init.norm), vectors.rescaled(titles, config.init.norm)
+    return vectors.float32(words), vectors.float32(titles)
+
+
+def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> training.Program:
+    """The compiled step of `config`'s graph. Runs that differ only in seed, init or data share it: one trace and one
+    XLA compilation serves them all."""
+    placement = config.similarity
+    graph = {
+        "n_words": n_words,
+        "n_titles": n_titles,
+        "dim": dim,
+        "window": config.corpus.window,
+        "negatives": config.training.negatives,
+        "filters": config.model.filters,
+        "width": config.model.width,
+        "dropout": config.model.dropout,
+        "margin": config.training.margin,
+        "trainable_words": config.trainable in (True, "words"),
+        "trainable_titles": config.trainable in (True, "titles"),
+        "masks_titles": config.training.zero_titles == schema.ZeroTitles.masked,
+    }
+    optimizer = optimizer_json(config)
+    called = (placement.function, placement.epsilon, config.numerics.name, optimizer)
+    sources = contents.functions("similarity", placement.function).items()
+    return _compiled(tuple(graph.items()), *called, (*sources, *optimizer_sources(config)))
+
+
+@lru_cache(maxsize=16)  # the ablation's runs come back to a graph after 12 others
+def _compiled(
+    graph: tuple, function: str, epsilon: float | None, name: str, optimizer: str, sources: tuple
+) -> training.Program:
+    """sources: digests of what `function` and `optimizer` name, so that what has changed is compiled anew."""
+    import keras
+
+    keras.backend.clear_session()  # else the layers' names count up from run to run
+    placement = contents.resolved(function)
+    if epsilon is not None:
+        placement = partial(placement, epsilon=epsilon)
+    made = _made(optimizer)
+    ranker = model.build(
+        **dict(graph), similarity=placement, numerics=numerics.named(name), rows_only=optimizers.rows_only(made)
+    )
+    return training.program(ranker, made, numerics.named(name))
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,172 @@
+"""The README blocks that are rendered from the committed report.
+
+A block stands between `<!-- begin KIND STUDY -->` and `<!-- end -->`. `refreshed` renders every block of a text
+again from the committed files; the tests hold the READMEs against it, so no number in a block can differ from the data.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from zeronorm import config
+from zeronorm.report import claims, measured, present, tables
+from zeronorm.report.committed import (
+    ReportError,
+    committed_runs,
+    conditions,
+    existing,
+    experiments_dir,
+    noise,
+    provenance,
+    reproductions,
+)
+
+METRIC_LABELS = {"hits_at_1": "hits@1", "hits_at_10": "hits@10", "mrr": "MRR", "mean_rank": "mean rank"}
+FAILED = (
+    "A FAIL here is a measured number that moved by more than twice the noise known at the time; the noise above now "
+    "counts it."
+)
+
+
+def _provenance_line(name: str) -> str:
+    p = provenance(name)
+    seeds = ", ".join(map(str, p["seeds"]))
+    dirty = " with uncommitted changes" if p["dirty"] else ""
+    over = f", {p['taken_over']} of them taken over from an earlier sweep" if p["taken_over"] else ""
+    plural = ["s" if p["runs"] > 1 else "", "s" if "," in seeds else ""]
+    return (
+        f"{p['runs']} run{plural[0]} in {p['minutes']} minutes{over}, seed{plural[1]} {seeds}, {p['date']}, commit "
+        f"{p['commit']}{dirty}; {p['hardware']}; {p['versions']}."
+    )
+
+
+def _peers(name: str) -> str:
+    """The study's conditions beside what others reach on the same task: TF-IDF, measured in the study itself, and the
+    systems of peers.csv."""
+    table = conditions(name)
+    factors = tables.varying(table)
+    tfidf = provenance(name)["tfidf_centroid"]
+    peers = pd.read_csv(experiments_dir() / name / "peers.csv")
+    rows = [(tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})]
+    rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
+    for _, row in table.iterrows():
+        who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
+        means, deviations = ({m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std"))
+        rows.append((means["mrr"], f"**the question's network: {who}**", means, deviations))
+    lines = ["| system | " + " | ".join(METRIC_LABELS.values()) + " |", "|---|" + "---|" * len(METRIC_LABELS)]
+    for _, who, means, deviations in sorted(rows, key=lambda row: -row[0]):
+        cells = []
+        for metric in METRIC_LABELS:
+            digits = 2 if metric == "mean_rank" else 3
+            deviation = f" ± {deviations[metric]:.{digits}f}" if metric in deviations else ""
+            cells.append(f"{means[metric]:.{digits}f}{deviation}")
+        lines.append(f"| {who} | " + " | ".join(cells) + " |")
+    note = "¹ Measured apart from this repository on the same recipe and split, one seed, one core."
+    return "\n".join([*lines, "", note])
+
+
+def _studies(_: str) -> str:
+    """Every study of conf/study that is reported: its question, its cost, how it came out."""
+    lines = ["| study | question | runs, minutes | NaN | predicted exactly |", "|---|---|---|---|---|"]
+    for path in sorted((config.conf_dir() / "study").glob("*.yaml")):
+        question = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)[1]
+        table, found = conditions(path.stem), provenance(path.stem)
+        dead = f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions"
+        exact = f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs"
+        link = f"[{path.stem}](experiments/{path.stem}/README.md)"
+        lines.append(f"| {link} | {question} | {found['runs']}, {found['minutes']:.0f} | {dead} | {exact} |")
+    return "\n".join(lines)
+
+
+def _noise(name: str) -> str:
+    """The tolerance of the quality columns, and where it comes from."""
+    found = noise(name)
+    if not found:
+        return "Not measured for this study: `zeronorm reproduce` then accepts no difference that a table would show."
+    columns = [f"{metric}_mean" for metric in tables.METRICS]
+    labels = {"mrr": "MRR", "hits_at_1": "hits@1", "hits_at_10": "hits@10", "mean_rank": "mean rank"}
+    ways = [f"`{m['command']}` ({m['date']}, commit {m['commit']}, {m['hardware']})" for m in found["measurements"]]
+    largest = ", ".join(f"{labels[m]} {found['columns'].get(c, 0):.3g}" for m, c in zip(labels, columns, strict=True))
+    return (
+        f"Largest difference of a condition between two runs of the same configs: {largest}. `zeronorm reproduce` "
+        f"tolerates twice that. Measured by {'; '.join(ways)}."
+    )
+
+
+def _reproductions(name: str) -> str:
+    """The reproduction log as a table."""
+    lines = ["| date | commit | machine | command | runs | OK | OKish | FAIL |", "|" + "---|" * 8]
+    for entry in reproductions(name):
+        keys = ("date", "commit", "hardware", "command", "runs", "OK", "OKish", "FAIL")
+        lines.append("| " + " | ".join(str(entry[key]) for key in keys) + " |")
+    if any(entry["FAIL"] for entry in reproductions(name)):
+        lines += ["", FAILED]
+    return "\n".join(lines) if len(lines) > 2 else "None logged yet."
+
+
+def _listed(columns: str) -> list[str]:
+    return [column.strip() for column in columns.split(",") if column.strip()]
+
+
+BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after the colon) -> text
+    "dead_zones": lambda name, _: present.zones_markdown(conditions(name)),
+    "summary": lambda name, rows: present.summary(conditions(name), *([_listed(rows)] if rows else [])),
+    "table": lambda name, columns: present.markdown(conditions(name), _listed(columns)),
+    "provenance": lambda name, _: _provenance_line(name),
+    "peers": lambda name, _: _peers(name),
+    "studies": lambda name, _: _studies(name),
+    "verdict": lambda name, _: present.verdict(conditions(name)),
+    "noise": lambda name, _: _noise(name),
+    "reproductions": lambda name, _: _reproductions(name),
+    "claims": lambda name, _: claims.markdown(claims.judged(committed_runs(name))),
+    "verdicts": lambda name, _: claims.verdicts_markdown(claims.judged(committed_runs(name))),
+    "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
+    "benchmark": lambda name, _: measured.benchmark(name),
+    "phases": lambda name, _: measured.phases(name),
+    "measured": lambda name, _: measured.when_measured(name),
+    "suite": lambda name, _: measured.suite(name),
+    "suite_verdict": lambda name, _: measured.suite_verdict(name),
+    "suite_measured": lambda name, _: measured.where_measured(measured.suite_data(name)),
+    "watching": lambda name, _: measured.watching(name),
+    "example": lambda name, _: f"```text\n{existing(name, 'example.txt').read_text().strip()}\n```",
+}
+
+
+def refreshed(text: str) -> str:
+    """`text` with every block `<!-- begin KIND STUDY -->` ... `<!-- end -->` rendered from experiments/STUDY.
+
+    What stands after a colon, `<!-- begin table STUDY: similarity, outcome -->`, is the block's columns. The block of a
+    study that is not reported stays as it is.
+    """
+
+    def render(match: re.Match) -> str:
+        kind, name, more = match["kind"], match["study"], match["more"] or ""
+        try:
+            text = BLOCKS[kind](name, more.lstrip(": "))
+        except ReportError:  # its study is not reported yet
+            return match[0]
+        return f"<!-- begin {kind} {name}{more} -->\n{text}\n<!-- end -->"
+
+    pattern = r"<!-- begin (?P<kind>\w+) (?P<study>\w+)(?P<more>:[^>]*?)? -->\n.*?<!-- end -->"
+    return re.sub(pattern, render, text, flags=re.DOTALL)
+
+
+def refresh_readmes() -> list[Path]:
+    """Renders the blocks of every README again; those that have changed. Nothing is written if one
+    cannot be."""
+    readmes = [experiments_dir().parent / "README.md", *sorted(experiments_dir().glob("[!.]*/README.md"))]
+    before = {readme: readme.read_text() for readme in readmes}
+    new = {readme: refreshed(text) for readme, text in before.items()}
+    changed = [readme for readme in readmes if new[readme] != before[readme]]
+    for readme in changed:
+        put(readme, new[readme])
+    return changed
+
+
+def put(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)

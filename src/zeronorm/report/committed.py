@@ -1,0 +1,168 @@
+"""The committed report, experiments/<study>/, as data: read, written and held against itself."""
+
+import csv
+import json
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from zeronorm import config
+from zeronorm.report import tables
+
+CSV = {"index": False, "float_format": "%.6g"}  # how every table is written
+
+
+class ReportError(Exception):
+    """A report that cannot be written or read: one sentence."""
+
+
+def experiments_dir() -> Path:
+    """experiments/ of the checkout. Raises ReportError in an installed wheel, which has none."""
+    folder = config.conf_dir().parent / "experiments"
+    if not folder.is_dir():
+        raise ReportError("The reported numbers lie in experiments/ of a checkout, and this is an installed package.")
+    return folder
+
+
+def save(runs: pd.DataFrame, folder: Path) -> None:
+    """runs.csv, and reported.csv from what it says, so that it follows from it to the last digit."""
+    runs.to_csv(folder / "runs.csv", **CSV)
+    tables.conditions_table(read_table(folder / "runs.csv")).to_csv(folder / "reported.csv", **CSV)
+
+
+def condition(run: Mapping) -> str:
+    """The values of the factors of a run, or of a condition: the key of its curves in curves.csv, besides the seed."""
+    names = list(run.keys())
+    factors = names[1 : names.index("seed" if "seed" in names else "seeds")]
+    return " ".join(str(run[factor]) for factor in factors)
+
+
+def _read(name: str, file: str) -> pd.DataFrame:
+    return read_table(existing(name, file))
+
+
+def existing(name: str, file: str) -> Path:
+    path = experiments_dir() / name / file
+    if not path.exists():
+        raise ReportError(f"Nothing is reported of '{name}': {path} does not exist.")
+    return path
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as `save` wrote it: texts as texts, and no value where a number's cell is empty."""
+    metrics = [zero + metric for zero in ("", "zero_") for metric in tables.METRICS]
+    numbers = [column for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")]
+    numbers += ["first_touch_mean"]
+    # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it was written from.
+    columns = _csv(path, nrows=0).columns
+    whole = ("seed", "seeds", "nan_runs", "predicted_exactly", "nonfinite/words", "nonfinite/titles")
+    whole += ("zero_titles", "step")
+    text = {name: str for name in columns if name not in (*numbers, *whole, "seconds", "value")}
+    return _csv(path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers})
+
+
+def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, **options)
+        text = file.read_text() if isinstance(file, Path) else "\n"
+        widths = {len(row) for row in csv.reader(text.splitlines())}
+    except (ValueError, OverflowError, csv.Error) as error:  # also a text where a number should stand
+        raise ReportError(f"{file} is no table of a report: {error} Restore the file.") from error
+    if not text.endswith("\n") or len(widths) > 1:  # pandas fills up what is not there
+        raise ReportError(f"{file} is no table of a report: it is cut. Restore the file.")
+    return table
+
+
+def _json(path: Path, kind: type, *needed: str):
+    """What a file of a report holds. Raises ReportError if it is not of this kind, or lacks keys
+    that are needed."""
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ReportError(f"{path} cannot be read: {error}. Restore the file.") from error
+    if not isinstance(found, kind) or not all(key in found for key in needed):
+        raise ReportError(f"{path} is not what a report wrote: restore the file.")
+    return found
+
+
+def conditions(name: str) -> pd.DataFrame:
+    """experiments/<name>/reported.csv, as `tables.conditions_table` made it."""
+    return _read(name, "reported.csv")
+
+
+def committed_runs(name: str) -> pd.DataFrame:
+    """experiments/<name>/runs.csv, as `tables.runs_table` made it."""
+    return _read(name, "runs.csv")
+
+
+def noise(name: str) -> dict:
+    """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one config}, and how it
+    was measured; empty where it was not."""
+    path = experiments_dir() / name / "noise.json"
+    return _json(path, dict, "columns", "measurements") if path.exists() else {}
+
+
+def reproductions(name: str) -> list[dict]:
+    """experiments/<name>/reproductions.json: one entry per logged reproduction."""
+    path = experiments_dir() / name / "reproductions.json"
+    return _json(path, list) if path.exists() else []
+
+
+def provenance(name: str) -> dict:
+    """experiments/<name>/provenance.json: date, command, cost, hardware, versions, commit."""
+    return _json(existing(name, "provenance.json"), dict, "runs")
+
+
+def require_whole(name: str) -> None:
+    """Raises ReportError unless everything that experiments/<name>/ says can be read and no row of
+    it is missing."""
+    runs, said, counted = committed_runs(name), conditions(name), provenance(name)["runs"]
+    noise(name), reproductions(name)
+    try:
+        follows = tables.conditions_table(runs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReportError(f"{name}/runs.csv is no table of runs ({error}): restore the file.") from error
+    for file, rows, wanted, where in (
+        ("runs.csv", len(runs), counted, "provenance.json counts"),
+        ("reported.csv", len(said), len(follows), "runs.csv gives"),
+    ):
+        if rows != wanted:
+            path = experiments_dir() / name / file
+            raise ReportError(f"{path} has {rows} rows, and {where} {wanted}: restore the file.")
+
+
+def as_read(children: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The runs of a sweep as they would read from a committed runs.csv. children: from `tracking`."""
+    if not len(children) or not (children["status"] == "FINISHED").any():
+        raise ReportError(f"The sweep of '{name}' has no finished run.")
+    return _round_trip(tables.runs_table(name, children))
+
+
+def _round_trip(table: pd.DataFrame) -> pd.DataFrame:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        table.to_csv(path, **CSV)
+        return read_table(path)
+
+
+def pooled(runs: pd.DataFrame) -> pd.DataFrame:
+    return _round_trip(tables.conditions_table(runs))
+
+
+def edited_cells(name: str) -> list[str]:
+    """Sentences: the cells of reported.csv that do not follow from runs.csv, i.e. that no run has written."""
+    derived = StringIO(tables.conditions_table(committed_runs(name)).to_csv(**CSV))
+    texts = [_csv(file, dtype=str, keep_default_na=False) for file in (existing(name, "reported.csv"), derived)]
+    said, follows = texts
+    if list(said.columns) != list(follows.columns) or len(said) != len(follows):
+        return ["reported.csv has other rows or columns than its runs.csv gives."]
+    return [
+        f"{condition(said.loc[row])}, {column}: reported.csv says {said.loc[row, column] or 'nothing'}, its runs.csv "
+        f"gives {follows.loc[row, column] or 'nothing'}."
+        for row in said.index
+        for column in said.columns
+        if said.loc[row, column] != follows.loc[row, column]
+    ]

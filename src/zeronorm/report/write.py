@@ -1,0 +1,197 @@
+"""A sweep -> experiments/<study>/, whole or not at all; and what a reproduction adds to it."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from zeronorm.report import figures, reproduction, tables
+from zeronorm.report.blocks import put, refresh_readmes
+from zeronorm.report.committed import (
+    ReportError,
+    as_read,
+    condition,
+    experiments_dir,
+    noise,
+    pooled,
+    read_table,
+    reproductions,
+    save,
+)
+
+CURVES = ("train/loss", *(f"norm/{name}" for name in tables.WEIGHTS))
+POINTS = 20  # of each committed curve
+MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still label
+MOST_CONDITIONS = 300  # of such a study; of a larger one only the curves that a figure draws are committed
+FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
+NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")  # environment that changes the arithmetic
+
+
+def write(
+    name: str,
+    children: pd.DataFrame,
+    sweep_id: str,
+    tags: dict[str, str],
+    seconds: float,
+    curves_of: Callable[[str], pd.DataFrame],
+) -> list[Path]:
+    """Writes experiments/<name>/ from a sweep and refreshes the READMEs, whole or not at all.
+
+    Returns the files written.
+    children, sweep_id, tags, seconds: of the sweep, from `tracking`. curves_of: run id -> (step, name, value).
+    """
+    folder = experiments_dir() / name
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        if folder.exists():
+            shutil.copytree(folder, new)
+        new.mkdir(exist_ok=True)
+        runs = tables.runs_table(name, children)
+        save(runs, new)
+        first = runs[runs["seed"] == runs["seed"].min()]
+        first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
+        curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
+        curves.to_csv(new / "curves.csv", index=False, float_format="%.5g")
+        (new / "provenance.json").write_text(
+            json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
+        )
+        drawn = draw(new)
+        try:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+            changed = refresh_readmes()
+        except BaseException:
+            if folder.exists():
+                folder.rename(new)
+            if old.exists():
+                old.rename(folder)
+            raise
+    return [folder / file for file in (*FILES, *drawn)] + changed
+
+
+def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[str]) -> None:
+    """Raises ReportError unless a sweep is the whole of its study and all its runs have finished.
+
+    sweep, children: from `tracking`. wanted: the identities of the study's runs.
+    """
+    who = f"Nothing is written: sweep {sweep.info.run_id} of '{name}'"
+    todo = f"zeronorm train study={name} --only-missing makes what is missing."
+    unfinished = int((children["status"] != "FINISHED").sum())
+    if sweep.info.status != "FINISHED" or unfinished:
+        raise ReportError(f"{who} is {sweep.info.status}, and {unfinished} of its runs have not finished. {todo}")
+    found = set(children["tags.config.sha"])
+    missing, others = len(set(wanted) - found), len(found - set(wanted))
+    if missing or others:
+        raise ReportError(
+            f"{who} is not that study as its file says it: {missing} of its {len(set(wanted))} runs are missing, and "
+            f"{others} have other options or data. {todo}"
+        )
+
+
+def draw(folder: Path) -> list[str]:
+    """The study's figures, from the tables in `folder`; their names."""
+    runs, table, curves = (read_table(folder / f"{file}.csv") for file in ("runs", "reported", "curves"))
+    drawn = {"norms.png": lambda path: figures.study_norms(runs, curves, condition, path)}
+    readable = len(tables.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
+    if readable:
+        drawn["outcome.png"] = lambda path: figures.outcome(table, path)
+    if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
+        drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
+    if "vectors.planted_norm" in table:
+        drawn["row_norms.png"] = lambda path: figures.row_norms(table, path)
+    if readable and table["similarity"].nunique() > 1:
+        drawn["quality.png"] = lambda path: figures.quality(table, path)
+    for file, picture in drawn.items():
+        picture(folder / file)
+    return list(drawn)
+
+
+def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
+    kept = curves[curves["name"].isin(CURVES)]
+    every = max(1, -(-(int(kept["step"].max()) + 1) // POINTS)) if len(kept) else 1
+    deaths = {0, 1, int(kept["step"].max()) if len(kept) else 0}
+    kept = kept[(kept["step"] % every == 0) | kept["step"].isin(deaths)]
+    return kept.assign(condition=condition(run), seed=run["seed"])[["condition", "seed", "step", "name", "value"]]
+
+
+def _provenance(
+    runs: pd.DataFrame, children: pd.DataFrame, sweep_id: str, tags: dict[str, str], seconds: float
+) -> dict:
+    commits = sorted(set(children.get("tags.git.commit", pd.Series("unknown")).str[:12]))
+    return {
+        "date": tags["date"],
+        "command": tags["command"],
+        "runs": len(runs),
+        "taken_over": len(children) - int((children["tags.mlflow.parentRunId"] == sweep_id).sum()),
+        "seeds": sorted({int(seed) for seed in runs["seed"]}),
+        "minutes": round(seconds / 60, 1),
+        "hardware": tags["hardware"],
+        "versions": tags["versions"],
+        "commit": ", ".join(commits),
+        **_baseline(children),
+        "dirty": "true" in {tags.get("git.dirty"), *children.get("tags.git.dirty", [])},
+    }
+
+
+def _baseline(children: pd.DataFrame) -> dict:
+    """{"tfidf_centroid": {metric: value}}, where the sweep's runs logged it."""
+    found = {metric: children.get(f"metrics.eval_tfidf/{metric}") for metric in tables.METRICS}
+    if any(values is None for values in found.values()):
+        return {}
+    return {"tfidf_centroid": {metric: float(f"{values.dropna().iloc[0]:.6g}") for metric, values in found.items()}}
+
+
+def compare(name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed: bool) -> pd.DataFrame:
+    """The cells of a new sweep against the report; see `reproduction.compare`.
+
+    reported: experiments/<name>/runs.csv. narrowed: whether only a part of the study was asked for; else every reported
+    run is expected. Raises ReportError if none of the runs that finished is part of the report.
+    """
+    found = as_read(children, name)
+    if narrowed:
+        reported = reported[reported["config_sha"].isin(found["config_sha"])]
+        if not len(reported):
+            raise ReportError(f"None of the {len(found)} runs that finished is one of the report's.")
+    # a factor that the part does not vary is a column that its own table lacks: take it from the report, by config
+    factors = ["study", *tables.factors_of(reported)]
+    known = reported.drop_duplicates("config_sha").set_index("config_sha")[factors]
+    found = found.drop(columns=[*tables.factors_of(found), "study"])
+    found = found.join(known, on="config_sha").fillna({factor: "not reported" for factor in factors})
+    return reproduction.compare(
+        pooled(reported),
+        pooled(found[[*factors, *found.columns.difference(factors, False)]]),
+        noise(name).get("columns", {}),
+    )
+
+
+def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
+    """experiments/<name>/noise.json from a comparison with another run of the same configs; what was measured before
+    stays where it is larger."""
+    before, found = noise(name), reproduction.noise_of(cells)
+    known = before.get("columns", {})
+    largest = {column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]}
+    found = {"columns": largest, "measurements": [*before.get("measurements", []), _entry(command, tags)]}
+    put(experiments_dir() / name / "noise.json", json.dumps(found, indent=1) + "\n")
+    refresh_readmes()
+
+
+def log_reproduction(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str], runs: int) -> None:
+    """Adds an entry to experiments/<name>/reproductions.json."""
+    entries = [*reproductions(name), {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)}]
+    put(experiments_dir() / name / "reproductions.json", json.dumps(entries, indent=1) + "\n")
+    refresh_readmes()
+
+
+def _entry(command: list[str], tags: dict[str, str]) -> dict[str, str]:
+    environment = [f"{name}={os.environ[name]}" for name in NUMERICAL if name in os.environ]
+    return {
+        "date": tags["date"],
+        "commit": tags.get("git.commit", "unknown")[:12],
+        "hardware": tags["hardware"],
+        "command": " ".join([*environment, "zeronorm", *command]),
+    }
