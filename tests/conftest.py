@@ -25,7 +25,8 @@ def forgotten(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def covering():
-    """covering(jobs) -> those of a sweep's jobs that bring an override which none before had: each is composed once."""
+    """covering(jobs) -> those of a sweep's jobs that bring an override which none before had: each
+    is composed once."""
 
     def cover(jobs):
         met: set[str] = set()
@@ -58,10 +59,13 @@ def excerpt(composed):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A corpus of 12 titles and 40 words, 20 words a text, with vectors of d = 8 of which every third title is zero."""
+    """A corpus of 12 titles and 40 words, 20 words a text, with vectors of d = 8 of which every
+    third title is zero."""
     rng = np.random.default_rng(0)
     vocabulary = [f"word{number}" for number in range(40)]
-    articles = [(f"Title {t}", [vocabulary[w] for w in rng.integers(0, 40, size=200)]) for t in range(12)]
+    articles = [
+        (f"Title {t}", [vocabulary[w] for w in rng.integers(0, 40, size=200)]) for t in range(12)
+    ]
     built = corpora.build(articles, [], 20, 10, 0.1, 0.1, "per_title", seed=0)
     words = rng.standard_normal((len(built.vocabulary), 8)).astype(np.float32)
     titles = rng.standard_normal((12, 8)).astype(np.float32)

@@ -1,7 +1,9 @@
-"""Training steps whose sizes only the data decides, each with something non-finite to find on a marked line.
+"""Training steps whose sizes only the data decides, each with something non-finite to find on a
+marked line.
 
-A `Graph` is a function of a batch h [8, 4] of finite numbers, of which row 5 is zero and h[:, 0] > 0 in four rows, and
-of a weight w [4]: what it returns is added to the loss. Its marked line makes NaN or infinity, in value or gradient.
+A `Graph` is a function of a batch h [8, 4] of finite numbers, of which row 5 is zero and h[:, 0] >
+0 in four rows, and of a weight w [4]: what it returns is added to the loss. Its marked line makes
+NaN or infinity, in value or gradient.
 """
 
 import inspect
@@ -23,8 +25,9 @@ GRAPHS: list["Graph"] = []
 
 @dataclass(frozen=True)
 class Graph:
-    """function: of (h, w). xla: whether XLA takes it, and shows its line. here: whether it can run in no other
-    process."""
+    """function: of (h, w).
+    xla: whether XLA takes it, and shows its line.
+    here: whether it can run in no other process."""
 
     function: Callable
     xla: bool
@@ -216,7 +219,9 @@ def random_shape(h, w):
 @graph
 def trip_count(h, w):
     count = tf.reduce_sum(tf.cast(h[:, 0] > 0, tf.int32))
-    shrunk = tf.while_loop(lambda i, _: i < count, lambda i, x: (i + 1, x * 0.0), (0, h * w), maximum_iterations=9)[1]
+    shrunk = tf.while_loop(
+        lambda i, _: i < count, lambda i, x: (i + 1, x * 0.0), (0, h * w), maximum_iterations=9
+    )[1]
     x = shrunk
     return tf.reduce_sum(tf.sqrt(tf.reduce_sum(x * x, -1)))  # guilty
 
@@ -426,7 +431,9 @@ def model(graphs: Sequence[Graph], jit_compile: bool) -> keras.Model:
 def named(report, of: Graph) -> bool:
     """Whether a report names the marked line of a graph."""
     lines, first = inspect.getsourcelines(of.function)
-    marked = {first + number for number, line in enumerate(lines) if line.rstrip().endswith("# guilty")}
+    marked = {
+        first + number for number, line in enumerate(lines) if line.rstrip().endswith("# guilty")
+    }
     return any(one.file == __file__ and one.line in marked for one in report.guilty)
 
 
@@ -434,13 +441,16 @@ class Own(Trial):
     """Takes the step only as it is trained."""
 
     def __call__(self, *arguments):
-        return super().__call__(*arguments) if self._jit_compile == self.subject.jit_compile else None
+        return (
+            super().__call__(*arguments) if self._jit_compile == self.subject.jit_compile else None
+        )
 
 
 def main() -> None:
-    """Examines every graph under both compilers, in groups, and prints {compiler: {graph: [named, what it
-    could not see]}}."""
-    cures.tried = lambda *arguments: ()  # neither cures nor the other compiler are asked for: they take time
+    """Examines every graph under both compilers, in groups, and prints {compiler: {graph: [named,
+    what it could not see]}}."""
+    # neither cures nor the other compiler are asked for: they take time
+    cures.tried = lambda *arguments: ()
     examination.Trial = Own
     x, y = data()
     found = {}
@@ -448,7 +458,10 @@ def main() -> None:
         found[name] = {}
         for group in groups():
             report = zeronorm.examine(model(group, jit_compile), x, y, seconds=3600)
-            said = [*report.left_out, *(f"{who} refuses: {why}" for who, why in report.refused.items())]
+            said = [
+                *report.left_out,
+                *(f"{who} refuses: {why}" for who, why in report.refused.items()),
+            ]
             found[name] |= {of.name: [named(report, of), said] for of in group}
     print(json.dumps(found))
 

@@ -45,16 +45,24 @@ def test_names_the_cause(case):
     fitted(case, watch)
     report = watch.report
     assert report is not None
-    assert report.harmful == (case.xla if case.jit_compile else case.kernels) == (oracle.lost_in is not None)
+    assert (
+        report.harmful
+        == (case.xla if case.jit_compile else case.kernels)
+        == (oracle.lost_in is not None)
+    )
     assert case.step in (None, report.step) and oracle.lost_in in (None, report.step)
     first = report.guilty[0]
     assert (report.birth, case.op or first.forward_op_type) == (case.birth, first.forward_op_type)
     assert (report.kernels, report.xla) == (case.kernels, case.xla)
     assert first.examples == case.examples
     assert {weight.partition("/")[2]: rows for weight, rows in first.rows.items()} == case.rows
-    assert report.positions == tuple(report.step * cases.BATCH + example for example in case.examples)
+    assert report.positions == tuple(
+        report.step * cases.BATCH + example for example in case.examples
+    )
     if case.marked:
-        assert first.file == cases.__file__ and "# guilty" in linecache.getline(first.file, first.line)
+        assert first.file == cases.__file__ and "# guilty" in linecache.getline(
+            first.file, first.line
+        )
     else:
         assert first.line is None
 
@@ -68,13 +76,18 @@ def test_leaves_the_healthy_alone(case):
 
 def test_the_model_keeps_its_last_finite_weights_or_goes_on():
     [case] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
-    stopped, gone_on = fitted(case, Autopsy(verbose=0)), fitted(case, Autopsy(then="go_on", verbose=0))
+    stopped, gone_on = (
+        fitted(case, Autopsy(verbose=0)),
+        fitted(case, Autopsy(then="go_on", verbose=0)),
+    )
     assert int(stopped.optimizer.iterations) == case.step and not lost(stopped)
     assert int(gone_on.optimizer.iterations) == 4 and lost(gone_on)
 
 
 @pytest.mark.parametrize(
-    "options", [{"steps_per_execution": 3}, {"run_eagerly": True}], ids=lambda options: next(iter(options))
+    "options",
+    [{"steps_per_execution": 3}, {"run_eagerly": True}],
+    ids=lambda options: next(iter(options)),
 )
 def test_however_it_is_compiled(options):
     [case] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
@@ -99,7 +112,9 @@ def in_a_branch(y, p):
 
 def in_a_loop(y, p):
     return tf.while_loop(
-        lambda i, _: i < 3, lambda i, sum_: (i + 1, sum_ + exact(p, y)), (0, tf.zeros(tf.shape(p)[0]))
+        lambda i, _: i < 3,
+        lambda i, sum_: (i + 1, sum_ + exact(p, y)),
+        (0, tf.zeros(tf.shape(p)[0])),
     )[1]
 
 
@@ -107,7 +122,9 @@ def in_a_map(y, p):
     return tf.map_fn(lambda pair: exact(*pair), (p, y), fn_output_signature=tf.float32)
 
 
-@pytest.mark.parametrize("loss", [in_a_function, in_a_branch, in_a_loop, in_a_map], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize(
+    "loss", [in_a_function, in_a_branch, in_a_loop, in_a_map], ids=lambda loss: loss.__name__
+)
 def test_enters_what_a_step_calls(loss):
     x, y = cases.features(), cases.targets()
     x[cases.ROW], y[cases.ROW] = 0, 0
@@ -115,8 +132,15 @@ def test_enters_what_a_step_calls(loss):
     watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=cases.BATCH, shuffle=False, verbose=0, callbacks=[watch])
     first = watch.report.guilty[0]
-    assert (watch.report.step, watch.report.birth, first.forward_op_type) == (cases.STEP, "gradient", "Sqrt")
-    assert (first.file, first.text) == (__file__, "return tf.sqrt(tf.reduce_mean(tf.square(y - p), -1))  # the root")
+    assert (watch.report.step, watch.report.birth, first.forward_op_type) == (
+        cases.STEP,
+        "gradient",
+        "Sqrt",
+    )
+    assert (first.file, first.text) == (
+        __file__,
+        "return tf.sqrt(tf.reduce_mean(tf.square(y - p), -1))  # the root",
+    )
     assert first.examples == (cases.EXAMPLE,)
 
 
@@ -133,14 +157,22 @@ def after_a_recurrence():
 
 
 def before_a_maximum():
-    """The gradient of Max asks which element equals it; a NaN equals none, so that it divides 0 by 0."""
+    """The gradient of Max asks which element equals it; a NaN equals none, so that it divides 0 by
+    0."""
     x = np.ones((4 * cases.BATCH, 3, 2), np.float32)
     x[cases.ROW] = 0
-    layers = [keras.layers.Conv1D(2, 1, use_bias=False), Shares(), keras.layers.GlobalMaxPooling1D(), cases.dense()]
+    layers = [
+        keras.layers.Conv1D(2, 1, use_bias=False),
+        Shares(),
+        keras.layers.GlobalMaxPooling1D(),
+        cases.dense(),
+    ]
     return cases.fitted(layers, x=x)
 
 
-@pytest.mark.parametrize("make", [after_a_recurrence, before_a_maximum], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [after_a_recurrence, before_a_maximum], ids=lambda make: make.__name__
+)
 def test_names_nobody_who_only_passed_it_on(make):
     model, arguments = make()
     watch = Autopsy(verbose=0)
@@ -153,10 +185,13 @@ def test_names_nobody_who_only_passed_it_on(make):
 
 
 def test_a_cure_beside_a_loop_is_tried_under_xla_too():
-    """Which cannot compile the gradient of a lookup that a loop reads, as it was traced for the kernels."""
+    """Which cannot compile the gradient of a lookup that a loop reads, as it was traced for the
+    kernels."""
     x = np.ones((4 * cases.BATCH, 6), np.int32)
     x[cases.ROW] = 0
-    table = keras.layers.Embedding(2, 2, embeddings_initializer=keras.initializers.Constant(np.array([[0, 0], [1, 2]])))
+    table = keras.layers.Embedding(
+        2, 2, embeddings_initializer=keras.initializers.Constant(np.array([[0, 0], [1, 2]]))
+    )
     recurrent = keras.layers.LSTM(3, use_bias=False, return_sequences=True)
     layers = [table, recurrent, Shares(), keras.layers.GlobalAveragePooling1D(), cases.dense()]
     model, arguments = cases.fitted(layers, x=x)

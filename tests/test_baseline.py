@@ -13,7 +13,9 @@ def test_against_a_centroid_by_hand():
     windows = [["a", "b"], ["a", "c"], ["d", "c"], ["d", "d"], ["b", "c"], ["d", "a"]]
     title = np.array([0, 0, 1, 1, 2, 2], np.int32)
     train, test = np.array([0, 1, 2, 3, 4]), np.array([5])
-    corpus = corpora.Corpus(np.zeros((6, 2), np.int32), title, [], ["x", "y", "z"], train, train[:0], test, windows)
+    corpus = corpora.Corpus(
+        np.zeros((6, 2), np.int32), title, [], ["x", "y", "z"], train, train[:0], test, windows
+    )
     idf = {w: math.log((1 + 5) / (1 + sum(w in windows[p] for p in train))) + 1 for w in "abcd"}
 
     def vector(tokens):

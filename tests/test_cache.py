@@ -33,9 +33,14 @@ def test_a_damaged_file_is_built_again_wherever_the_damage_is(tmp_path, caplog):
     kept(tmp_path, built)
     [file] = tmp_path.iterdir()
     whole = file.read_bytes()
-    damaged = [whole[:start] + bytes(64) + whole[start + 64 :] for start in range(0, len(whole) - 64, 331)]
+    damaged = [
+        whole[:start] + bytes(64) + whole[start + 64 :] for start in range(0, len(whole) - 64, 331)
+    ]
     damaged += [b"", b"x", whole[:40], whole[:-1], whole + b"x", whole[::-1], bytes(len(whole))]
-    damaged += [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(0, len(whole), 997)]
+    damaged += [
+        whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        for place in range(0, len(whole), 997)
+    ]
     for number, content in enumerate(damaged, start=1):
         file.write_bytes(content)
         caplog.clear()

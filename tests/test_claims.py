@@ -47,7 +47,12 @@ def changed(runs, where, **values):
 @pytest.mark.parametrize(
     "number, select, values, verdict",
     [
-        (1, {"examples": "20", "training__name": "question"}, {"encoder_nan_observed": ""}, "not reproduced"),
+        (
+            1,
+            {"examples": "20", "training__name": "question"},
+            {"encoder_nan_observed": ""},
+            "not reproduced",
+        ),
         (2, {}, {"nonfinite/words": 0}, "not reproduced"),
         (4, {}, {"loss_nonfinite_steps": "1"}, "not reproduced"),
         (5, {"optimizer": "sgd"}, {"outcome": "finite"}, "refuted"),
@@ -56,8 +61,18 @@ def changed(runs, where, **values):
         (8, {"trainable": "false"}, {"hits_at_10": 0.09}, "refuted"),
         (9, {"init": "uniform"}, {"outcome": "nan"}, "refuted"),
         (10, {"init": "repaired"}, {"outcome": "nan"}, "refuted"),
-        (11, {"init": "repaired", "vectors__zero_word_share": "1.0"}, {"outcome": "finite"}, "refuted"),
-        (12, {"similarity": "add_to_product"}, {"outcome": "finite"}, "confirmed only under xla, tf1"),
+        (
+            11,
+            {"init": "repaired", "vectors__zero_word_share": "1.0"},
+            {"outcome": "finite"},
+            "refuted",
+        ),
+        (
+            12,
+            {"similarity": "add_to_product"},
+            {"outcome": "finite"},
+            "confirmed only under xla, tf1",
+        ),
     ],
 )
 def test_other_runs_other_verdicts(runs, number, select, values, verdict):

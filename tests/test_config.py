@@ -1,4 +1,5 @@
-"""Contracts of conf/: every file composes, every study expands to the runs it states, exclusive options are refused."""
+"""Contracts of conf/: every file composes, every study expands to the runs it states, exclusive
+options are refused."""
 
 import re
 from pathlib import Path
@@ -12,7 +13,16 @@ from zeronorm import config as schema
 from zeronorm.sweep.plan import expand
 
 CONF = schema.conf_dir()
-GROUPS = ("corpus", "vectors", "init", "similarity", "numerics", "optimizer", "training", "tracking")
+GROUPS = (
+    "corpus",
+    "vectors",
+    "init",
+    "similarity",
+    "numerics",
+    "optimizer",
+    "training",
+    "tracking",
+)
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 STUDIES = sorted(file.stem for file in (CONF / "study").glob("*.yaml"))
 
@@ -31,7 +41,9 @@ def existing(tmp_path):
 
 
 @pytest.mark.parametrize("group, choice", CHOICES)
-def test_every_choice_composes_and_is_named_after_its_file(composed, existing, monkeypatch, group, choice):
+def test_every_choice_composes_and_is_named_after_its_file(
+    composed, existing, monkeypatch, group, choice
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     config = composed(f"{group}={choice}", *existing.get(choice, []))
     schema.validate(config)
@@ -42,17 +54,24 @@ def test_every_similarity_is_there_and_says_what_epsilon_bounds(composed):
     from zeronorm import similarity
 
     names = [choice for group, choice in CHOICES if group == "similarity"]
-    functions = {name for name, value in vars(similarity).items() if callable(value) and name[0] != "_"}
+    functions = {
+        name for name, value in vars(similarity).items() if callable(value) and name[0] != "_"
+    }
     assert set(names) == functions
     for name in names:
         placement = composed(f"similarity={name}").similarity
         assert placement.function == f"zeronorm.similarity.{name}"
-        assert (placement.bounds is None) == (placement.epsilon is None) == (placement.least_norm is None)
+        assert (
+            (placement.bounds is None)
+            == (placement.epsilon is None)
+            == (placement.least_norm is None)
+        )
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_states_its_contract_and_keeps_it(home, covering, name):
-    """Question, command, cost and expectation stand in the header; the command expands to the stated number of runs."""
+    """Question, command, cost and expectation stand in the header; the command expands to the
+    stated number of runs."""
     text = (CONF / "study" / f"{name}.yaml").read_text()
     header = dict(re.findall(r"^# (Question|Command|Cost|Expect): +(.+)$", text, re.MULTILINE))
     assert set(header) == {"Question", "Command", "Cost", "Expect"}
@@ -92,11 +111,18 @@ def test_a_study_is_the_union_of_its_grids_and_the_command_line_narrows_it(home)
     jobs, config = expanded(home, "study=epsilon_placement")
     assert len(jobs) == (7 * 2 + 4) * 3 * 3
     assert not any(
-        "similarity=unguarded" in job and any("epsilon" in o and "study" not in o for o in job) for job in jobs
+        "similarity=unguarded" in job and any("epsilon" in o and "study" not in o for o in job)
+        for job in jobs
     )
     jobs, _ = expanded(home, "study=epsilon_placement", "numerics=xla", "seed=0")
     assert len(jobs) == 7 * 2 + 4 and all("numerics=xla" in job and "seed=0" in job for job in jobs)
-    jobs, _ = expanded(home, "study=epsilon_placement", "similarity=unguarded", "similarity.epsilon=null", "seed=0,1")
+    jobs, _ = expanded(
+        home,
+        "study=epsilon_placement",
+        "similarity=unguarded",
+        "similarity.epsilon=null",
+        "seed=0,1",
+    )
     assert len(jobs) == 3 * 2  # both grids make them: each counts once
     config.hydra.sweeper.grids, config.hydra.sweeper.params = None, None
     config.hydra.overrides.task = ["seed=1,2"]
@@ -142,12 +168,15 @@ def test_what_cannot_be_is_refused_in_one_sentence_naming_both(composed, overrid
 def test_a_mandatory_path_is_asked_for(composed):
     with pytest.raises(schema.ConfigError, match=r"corpus=pairs needs corpus\.reader\.path"):
         schema.validate(composed("corpus=pairs"))
-    with pytest.raises(schema.ConfigError, match=r"vectors=keyed_vectors needs vectors\.source\.path"):
+    with pytest.raises(
+        schema.ConfigError, match=r"vectors=keyed_vectors needs vectors\.source\.path"
+    ):
         schema.validate(composed("vectors=keyed_vectors"))
 
 
 @pytest.mark.parametrize(
-    "override", ["numerics=torch", "model.filter=5", "training.epochs=many", "training.on_nan=crash"]
+    "override",
+    ["numerics=torch", "model.filter=5", "training.epochs=many", "training.on_nan=crash"],
 )
 def test_hydra_refuses_unknown_names_and_wrong_types(composed, override):
     with pytest.raises((ConfigCompositionException, OverrideParseException)):

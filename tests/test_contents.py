@@ -1,4 +1,5 @@
-"""What stands behind a name is part of a run's identity, and a process that goes on does not go on with the old."""
+"""What stands behind a name is part of a run's identity, and a process that goes on does not go on
+with the old."""
 
 import os
 import sys
@@ -14,7 +15,9 @@ from zeronorm import contents, preparation, run_autopsy
 from zeronorm.sweep.plan import expand
 
 STUDIES = sorted(file.stem for file in (schema.conf_dir() / "study").glob("*.yaml"))
-FUNCTION = "from zeronorm.similarity import clamp_norms\ndef f(a, b, numerics, epsilon):\n    return {}\n"
+FUNCTION = (
+    "from zeronorm.similarity import clamp_norms\ndef f(a, b, numerics, epsilon):\n    return {}\n"
+)
 BODY = "clamp_norms(a, b, numerics, epsilon)"
 
 
@@ -27,7 +30,10 @@ def test_the_identities_of_the_committed_reports_are_what_they_were(home, study)
         config = compose("config", [f"study={study}", f"home={home}"], return_hydra_config=True)
         jobs = expand(config)
         for job in (jobs[0], jobs[-1]):
-            assert schema.identity(compose("config", [f"study={study}", *job, f"home={home}"]))[:16] in known
+            assert (
+                schema.identity(compose("config", [f"study={study}", *job, f"home={home}"]))[:16]
+                in known
+            )
 
 
 @pytest.fixture
@@ -44,7 +50,9 @@ def write(file, text):
 
 @pytest.fixture(scope="module")
 def base():
-    return schema.composed("similarity=clamp_norms", "model.filters=4", "corpus.window=10", "corpus.min_window=1")
+    return schema.composed(
+        "similarity=clamp_norms", "model.filters=4", "corpus.window=10", "corpus.min_window=1"
+    )
 
 
 def changed(base, **groups):
@@ -53,7 +61,8 @@ def changed(base, **groups):
     return OmegaConf.merge(free, groups)
 
 
-NAMES = {  # a module of a user's own: what is written, the dotted name, the file that changes, its new text
+# a module of a user's own: what is written, the dotted name, the file that changes, its new text
+NAMES = {
     "function": ({"mine.py": "def f(): return 1\n"}, "mine.f", "mine.py", "def f(): return 2\n"),
     "helper": (
         {"mine.py": "import helper\ndef f(): return helper.one()\n", "helper.py": "def one(): return 1\n"},
@@ -90,9 +99,13 @@ NAMES = {  # a module of a user's own: what is written, the dotted name, the fil
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("place", ["similarity.function", "corpus.reader", "vectors.source", "optimizer.keras"])
+@pytest.mark.parametrize(
+    "place", ["similarity.function", "corpus.reader", "vectors.source", "optimizer.keras"]
+)
 @pytest.mark.parametrize("kind", NAMES)
-def test_the_source_of_a_users_own_is_in_the_identity_and_nothing_is_imported(base, folder, kind, place):
+def test_the_source_of_a_users_own_is_in_the_identity_and_nothing_is_imported(
+    base, folder, kind, place
+):
     files, name, file, text = NAMES[kind]
     for path, content in files.items():
         write(folder / path, content)
@@ -112,20 +125,42 @@ def test_the_source_of_a_users_own_is_in_the_identity_and_nothing_is_imported(ba
 def test_nothing_shipped_adds_to_the_identity(base):
     plain = OmegaConf.to_container(base, resolve=True, enum_to_str=True)
     assert contents.named(plain) == {}
-    for name in ("keras.optimizers.SGD", "zeronorm.optimizers.LazyAdam", "os.path.join", "math.sqrt", "no.such.thing"):
-        assert contents.functions("x", {"_target_": name, "learning_rate": 0.1, "text": "of words."}) == {}
+    for name in (
+        "keras.optimizers.SGD",
+        "zeronorm.optimizers.LazyAdam",
+        "os.path.join",
+        "math.sqrt",
+        "no.such.thing",
+    ):
+        assert (
+            contents.functions("x", {"_target_": name, "learning_rate": 0.1, "text": "of words."})
+            == {}
+        )
 
 
 def test_what_is_read_is_in_the_identity_with_what_stands_beside_it(base, tmp_path):
     pairs, kept, folder = tmp_path / "pairs.tsv", tmp_path / "a [b] c.kv", tmp_path / "texts"
     folder.mkdir()
-    files = [pairs, kept, tmp_path / "a [b] c.kv.vectors.npy", folder / "one.txt", tmp_path / "second.txt"]
+    files = [
+        pairs,
+        kept,
+        tmp_path / "a [b] c.kv.vectors.npy",
+        folder / "one.txt",
+        tmp_path / "second.txt",
+    ]
     for file in files:
         file.write_bytes(b"first")
-    own = {"_target_": "own.reader", "folder": str(folder), "more": [{"file": str(tmp_path / "second.txt")}]}
+    own = {
+        "_target_": "own.reader",
+        "folder": str(folder),
+        "more": [{"file": str(tmp_path / "second.txt")}],
+    }
     configs = [
         changed(base, corpus={"reader": {"_target_": "zeronorm.corpus.pairs", "path": str(pairs)}}),
-        changed(base, vectors={"source": {"_target_": "zeronorm.vectors.keyed_vectors", "path": str(kept)}}),
+        changed(
+            base,
+            vectors={"source": {"_target_": "zeronorm.vectors.keyed_vectors", "path": str(kept)}},
+        ),
         changed(base, corpus={"reader": own}),
     ]
     reads = [(0,), (1, 2), (3, 4)]
@@ -141,7 +176,8 @@ def test_what_is_read_is_in_the_identity_with_what_stands_beside_it(base, tmp_pa
 
 
 def test_a_process_that_goes_on_takes_a_changed_function(base, folder):
-    """Of the same size and in the same second, so that Python's own compiled code would pass for the new one."""
+    """Of the same size and in the same second, so that Python's own compiled code would pass for
+    the new one."""
     write(folder / "own_one.py", "from own_two import BODY\n" + FUNCTION.format(BODY))
     write(folder / "own_two.py", "BODY = 1\n")
     config = changed(base, similarity={"function": "own_one.f"})
@@ -150,7 +186,10 @@ def test_a_process_that_goes_on_takes_a_changed_function(base, folder):
     placed = run_autopsy._placements(config)["clamp_norms"]
     assert preparation.compiled(config, *sizes) is first
     assert run_autopsy._placements(config)["clamp_norms"] is placed
-    write(folder / "own_one.py", "from own_two import BODY\n" + FUNCTION.format(BODY.replace("(a", "(b")))
+    write(
+        folder / "own_one.py",
+        "from own_two import BODY\n" + FUNCTION.format(BODY.replace("(a", "(b")),
+    )
     second = preparation.compiled(config, *sizes)
     assert second is not first and run_autopsy._placements(config)["clamp_norms"] is not placed
     assert preparation.compiled(config, *sizes) is second
@@ -170,7 +209,9 @@ def test_a_process_that_goes_on_reads_a_changed_file(composed, tmp_path):
     path = str(tmp_path / "own.kv")
     vectors.save(path, sep_limit=0)
     assert os.path.exists(path + ".vectors.npy")
-    config = composed("vectors=keyed_vectors", f"vectors.source.path={path}", "vectors.source.format=gensim")
+    config = composed(
+        "vectors=keyed_vectors", f"vectors.source.path={path}", "vectors.source.format=gensim"
+    )
     before = schema.identity(config)
     row = preparation.load(config).corpus.vocabulary.index("alien")
     assert preparation.load(config).words[row].tolist() == [1, 1, 1, 1]

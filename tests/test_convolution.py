@@ -1,4 +1,5 @@
-"""The sparse gradient against TensorFlow's own, of the formula in Keras's stock layers: values, ties and NaN."""
+"""The sparse gradient against TensorFlow's own, of the formula in Keras's stock layers: values,
+ties and NaN."""
 
 import keras
 import numpy as np
@@ -54,7 +55,8 @@ def test_ties_share_the_gradient(arrays):
     for expected, found in both(x, kernel, bias, dy):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     _, (d_x, _), *_ = both(x, kernel, bias, dy)
-    np.testing.assert_allclose(d_x[0, 3:8], np.broadcast_to(d_x[0, 3], (5, D)), rtol=1e-5)  # evenly, over the middle
+    # evenly, over the middle
+    np.testing.assert_allclose(d_x[0, 3:8], np.broadcast_to(d_x[0, 3], (5, D)), rtol=1e-5)
 
 
 def test_saturated_windows(arrays):
@@ -97,7 +99,12 @@ def test_no_gradient_is_computed_for_a_frozen_input(arrays):
             return tape.gradient(y, kernel, output_gradients=dy)
 
         definition = run.get_concrete_function(x, kernel, bias, dy).graph.as_graph_def()
-        products = [n.op for f in definition.library.function for n in f.node_def if n.op == "SparseMatrixMatMul"]
+        products = [
+            n.op
+            for f in definition.library.function
+            for n in f.node_def
+            if n.op == "SparseMatrixMatMul"
+        ]
         return run(x, kernel, bias, dy), len(products)
 
     (with_input, two), (without, one) = traced(True), traced(False)

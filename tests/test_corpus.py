@@ -42,7 +42,8 @@ def test_keras_validation_split_on_article_order_validates_on_unseen_titles(comp
 
 
 def test_last_share_is_kerass_validation_split():
-    """keras.src.trainers.data_adapters.data_adapter_utils.train_validation_split, seen through what fit trains on."""
+    """keras.src.trainers.data_adapters.data_adapter_utils.train_validation_split, seen through what
+    fit trains on."""
     import keras
 
     seen = []
@@ -70,7 +71,8 @@ def test_windows():
     tokens = [str(number) for number in range(250)]
     assert [len(piece) for piece in corpus.cut(tokens, 100, 50)] == [100, 100, 50]
     assert [len(piece) for piece in corpus.cut(tokens[:249], 100, 50)] == [100, 100]
-    assert [len(piece) for piece in corpus.cut(tokens[:7], 100, 50)] == [7]  # a short article stays whole
+    # a short article stays whole
+    assert [len(piece) for piece in corpus.cut(tokens[:7], 100, 50)] == [7]
     assert corpus.cut([], 100, 50) == []
 
 
@@ -111,7 +113,9 @@ def test_pairs_names_every_bad_line(tmp_path):
 
 
 def test_too_little_to_rank():
-    with pytest.raises(corpus.CorpusError, match="1 titles with text; a ranking needs at least two"):
+    with pytest.raises(
+        corpus.CorpusError, match="1 titles with text; a ranking needs at least two"
+    ):
         corpus.build([("Only", ["a", "b"])], [], 5, 1, 0.1, 0.1, "per_title", seed=0)
 
 

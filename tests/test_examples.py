@@ -23,17 +23,23 @@ def test_fewer_examples_are_a_part_of_more_whatever_the_seed(tiny):
 
 
 def test_more_than_there_are(tiny):
-    with pytest.raises(ValueError, match=r"examples=9999 is more than the \d+ examples of the train split"):
+    with pytest.raises(
+        ValueError, match=r"examples=9999 is more than the \d+ examples of the train split"
+    ):
         examples.draw(tiny[0], 9999, 10, seed=0)
 
 
 def test_every_epoch_shows_every_example_once_in_a_new_order(tiny):
     drawn = examples.draw(tiny[0], 25, 10, seed=0)
     found = list(examples.batches(drawn, epochs=3, batch=10, shuffle=True, seed=0))
-    assert [len(batch.text) for batch in found] == [10, 10, 5] * 3  # the last batch is smaller, as in Keras
+    # the last batch is smaller, as in Keras
+    assert [len(batch.text) for batch in found] == [10, 10, 5] * 3
     assert [batch.step for batch in found] == list(range(9))
     assert [(batch.epoch, batch.batch) for batch in found[3:5]] == [(1, 0), (1, 1)]
-    epochs = [np.concatenate([batch.text for batch in found if batch.epoch == epoch]) for epoch in range(3)]
+    epochs = [
+        np.concatenate([batch.text for batch in found if batch.epoch == epoch])
+        for epoch in range(3)
+    ]
     ordered = [epoch[np.lexsort(epoch.T)] for epoch in epochs]
     np.testing.assert_array_equal(ordered[0], ordered[1])
     assert not np.array_equal(epochs[0], epochs[1])
@@ -57,6 +63,8 @@ def test_left_out_titles_are_neither_right_nor_negative(tiny):
     assert not (drawn.negatives == drawn.positive).any()
     assert set(drawn.negatives[0].tolist()) == kept - {int(drawn.positive[0, 0])}
     none_left_out = examples.draw(built, None, negatives=10, seed=0, left_out=np.zeros(12, bool))
-    np.testing.assert_array_equal(none_left_out.negatives, examples.draw(built, None, 10, seed=0).negatives)
+    np.testing.assert_array_equal(
+        none_left_out.negatives, examples.draw(built, None, 10, seed=0).negatives
+    )
     with pytest.raises(ValueError, match="left_out leaves 1 of 12 titles: no negatives"):
         examples.draw(built, None, 10, seed=0, left_out=np.arange(12) > 0)

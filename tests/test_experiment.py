@@ -47,7 +47,11 @@ def test_the_story_says_what_happened(died):
 
 def test_files_of_a_run(died):
     events = json.loads((died.folder / "nan_events.json").read_text())
-    assert events["touch"]["first"] == 0 and events["predicted"]["titles"] == 0 and events["predicted"]["encoder"] == 1
+    assert (
+        events["touch"]["first"] == 0
+        and events["predicted"]["titles"] == 0
+        and events["predicted"]["encoder"] == 1
+    )
     first = events["events"][0]
     assert first["phase"] == "gradient" and first["tensor"] == "titles" and "A" in first["names"]
     deaths = pd.read_csv(died.folder / "row_deaths.csv")
@@ -84,7 +88,10 @@ def test_trainable_apart(composed, tmp_path):
     words = run(composed("numerics=xla", "trainable=words", *SMALL), tmp_path / "words")
     titles = run(composed("numerics=xla", "trainable=titles", *SMALL), tmp_path / "titles")
     assert words.outcome == "finite" and "titles" not in words.recording.trained
-    assert titles.outcome == "nan" and titles.predicted.first == titles.recording.first_nan("titles").step == 0
+    assert (
+        titles.outcome == "nan"
+        and titles.predicted.first == titles.recording.first_nan("titles").step == 0
+    )
     np.testing.assert_array_equal(titles.curves["norm/words"], titles.curves["norm/words"][0])
 
 
@@ -93,7 +100,8 @@ def test_stop_and_every_epoch_and_validation(composed, tmp_path):
     experiment.run(prepare(composed("numerics=xla", "training.on_nan=stop", *SMALL)), run_stopped)
     assert stopped.recording.steps == 1 and stopped.outcome == "nan"
     result = run(
-        composed("training.evaluate_every_epoch=true", "training.evaluate_on=validation", *SMALL), tmp_path / "epochs"
+        composed("training.evaluate_every_epoch=true", "training.evaluate_on=validation", *SMALL),
+        tmp_path / "epochs",
     )
     assert list(result.epochs) == [3, 7] and "eval/mrr" in result.epochs[3]
     assert result.epochs[7]["eval/mrr"] == result.metrics["eval/mrr"]
@@ -115,22 +123,37 @@ def test_without_zero_rows_xla_stays_finite(composed, tmp_path, overrides):
 
 
 def test_to_mask_zero_titles_is_no_cure_and_to_leave_them_out_is_one(composed, tmp_path):
-    """A masked hinge sends 0 into the root: 0 * inf. A title that is never looked up has no gradient at all."""
-    masked = run(composed("numerics=xla", "training.zero_titles=masked", *SMALL), tmp_path / "masked")
-    assert masked.outcome == "nan" and masked.recording.first_nan().step == masked.predicted.first == 0
-    left_out = run(composed("numerics=xla", "training.zero_titles=left_out", *SMALL), tmp_path / "left_out")
-    assert left_out.outcome == "finite" and left_out.touch.first is None and left_out.chance.ever == 0
+    """A masked hinge sends 0 into the root: 0 * inf. A title that is never looked up has no
+    gradient at all."""
+    masked = run(
+        composed("numerics=xla", "training.zero_titles=masked", *SMALL), tmp_path / "masked"
+    )
+    assert (
+        masked.outcome == "nan" and masked.recording.first_nan().step == masked.predicted.first == 0
+    )
+    left_out = run(
+        composed("numerics=xla", "training.zero_titles=left_out", *SMALL), tmp_path / "left_out"
+    )
+    assert (
+        left_out.outcome == "finite" and left_out.touch.first is None and left_out.chance.ever == 0
+    )
     kernels = run(composed("training.zero_titles=masked", *SMALL), tmp_path / "kernels")
     assert kernels.outcome == "finite"
 
 
 def test_texts_of_zero_words_kill_the_encoder_at_once(composed, tmp_path):
-    """C11: z = 0 exactly, so the encoder itself stands at the singular point in step 0, with no zero title about."""
+    """C11: z = 0 exactly, so the encoder itself stands at the singular point in step 0, with no
+    zero title about."""
     overrides = ("init=repaired", "vectors.zero_word_share=1", *SMALL)
     result = run(composed("numerics=xla", *overrides), tmp_path / "xla")
-    assert result.predicted.encoder == result.recording.first_nan("convolution/kernel", "dense/kernel").step == 0
+    assert (
+        result.predicted.encoder
+        == result.recording.first_nan("convolution/kernel", "dense/kernel").step
+        == 0
+    )
     assert result.tags["zero_texts"] == "40"
-    assert result.predicted.titles == result.recording.first_nan("titles").step == 1  # by the texts of the next batch
+    # by the texts of the next batch
+    assert result.predicted.titles == result.recording.first_nan("titles").step == 1
     assert run(composed(*overrides), tmp_path / "kernels").outcome == "finite"
 
 
@@ -150,7 +173,10 @@ def test_normalising_and_float64_do_not_help(composed, tmp_path):
     """C6 and C7 of the question."""
     for number, overrides in enumerate((("vectors.normalise=true",), ("vectors.dtype=float64",))):
         result = run(composed("numerics=xla", *overrides, *SMALL), tmp_path / str(number))
-        assert result.outcome == "nan" and result.recording.first_nan().step == result.predicted.first == 0
+        assert (
+            result.outcome == "nan"
+            and result.recording.first_nan().step == result.predicted.first == 0
+        )
 
 
 def test_norm_rescales_both_matrices(composed):
@@ -164,7 +190,13 @@ def test_runs_of_one_graph_share_the_compiled_step(composed):
     sizes = (100, 10, 8)
     base = preparation.compiled(composed(), *sizes)
     assert preparation.compiled(composed("seed=3", "init=uniform", "examples=20"), *sizes) is base
-    for override in ("numerics=tf1", "similarity.epsilon=1e-6", "trainable=false", "optimizer=sgd", "model.filters=9"):
+    for override in (
+        "numerics=tf1",
+        "similarity.epsilon=1e-6",
+        "trainable=false",
+        "optimizer=sgd",
+        "model.filters=9",
+    ):
         assert preparation.compiled(composed(override), *sizes) is not base
 
 
@@ -179,18 +211,23 @@ def test_vectors_with_nan_are_refused_by_name(composed, tmp_path):
     source = (f"vectors.source.path={tmp_path / 'vectors'}", "vectors.source.format=gensim")
     config = composed("vectors=keyed_vectors", *source)
     with pytest.raises(
-        preparation.ExperimentError, match="non-finite values in 1 word rows, the first that of 'alien'"
+        preparation.ExperimentError,
+        match="non-finite values in 1 word rows, the first that of 'alien'",
     ):
         checks.check(config)
 
 
 def test_more_examples_than_there_are(composed):
-    with pytest.raises(preparation.ExperimentError, match="examples=5000 is more than the 3677 examples"):
+    with pytest.raises(
+        preparation.ExperimentError, match="examples=5000 is more than the 3677 examples"
+    ):
         checks.check(composed("examples=5000"))
 
 
 def test_a_placement_that_cannot_be_imported(composed):
-    with pytest.raises(preparation.ExperimentError, match=r"zeronorm\.similarity\.nothing cannot be imported"):
+    with pytest.raises(
+        preparation.ExperimentError, match=r"zeronorm\.similarity\.nothing cannot be imported"
+    ):
         checks.check(composed("similarity.function=zeronorm.similarity.nothing"))
     with pytest.raises(preparation.ExperimentError, match="optimizer=adam cannot be made"):
         checks.check(composed("optimizer.keras.learning_rate=fast"))
@@ -198,7 +235,9 @@ def test_a_placement_that_cannot_be_imported(composed):
 
 def test_a_full_disk(composed, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))
-    with pytest.raises(preparation.ExperimentError, match="has 0 MB left and a run may need 200: free some"):
+    with pytest.raises(
+        preparation.ExperimentError, match="has 0 MB left and a run may need 200: free some"
+    ):
         checks.check(composed())
 
 
@@ -207,6 +246,16 @@ def test_full_model_under_each_numerics(composed, tmp_path):
     """The headline at the question's size: 1000 filters, all words, 30 steps."""
     outcomes = {}
     for name in ("kernels", "xla", "tf1"):
-        result = run(composed(f"numerics={name}", "training=quick", "examples=300"), tmp_path / name)
-        outcomes[name] = (result.outcome, result.tags.get("nan.first_step"), result.tags.get("nan.encoder_step"))
-    assert outcomes == {"kernels": ("finite", None, None), "xla": ("nan", "0", "1"), "tf1": ("nan", "0", "1")}
+        result = run(
+            composed(f"numerics={name}", "training=quick", "examples=300"), tmp_path / name
+        )
+        outcomes[name] = (
+            result.outcome,
+            result.tags.get("nan.first_step"),
+            result.tags.get("nan.encoder_step"),
+        )
+    assert outcomes == {
+        "kernels": ("finite", None, None),
+        "xla": ("nan", "0", "1"),
+        "tf1": ("nan", "0", "1"),
+    }

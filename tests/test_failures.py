@@ -133,7 +133,9 @@ def runs(folder: Path, parent: str | None = None) -> dict[str, object]:
     experiment = client.get_experiment_by_name("single runs").experiment_id
     found = client.search_runs([experiment], "tags.kind = 'run'", order_by=["start_time ASC"])
     return {
-        run.data.params["similarity.name"]: run for run in found if run.data.tags.get("mlflow.parentRunId") == parent
+        run.data.params["similarity.name"]: run
+        for run in found
+        if run.data.tags.get("mlflow.parentRunId") == parent
     }
 
 
@@ -177,7 +179,9 @@ def test_what_a_function_raises_in_the_check_is_a_sentence(folder, composed, mon
     with pytest.raises(schema.ConfigError) as refused:
         check.check_input(config)
     said = str(refused.value)
-    assert RAISED[name].removeprefix("RuntimeError: ") in said and said.endswith(f"({line_of(name)})")
+    assert RAISED[name].removeprefix("RuntimeError: ") in said and said.endswith(
+        f"({line_of(name)})"
+    )
 
 
 def test_a_check_that_ends_its_process_is_a_sentence(folder, composed, monkeypatch):
@@ -186,9 +190,14 @@ def test_a_check_that_ends_its_process_is_a_sentence(folder, composed, monkeypat
     pool = workers.Workers(1, 1)
     placement = ["similarity.name=mine", "similarity.epsilon=null", "similarity.bounds=null"]
     try:
-        for name, how in (("os_exit", "by exit status 0;"), ("sigterm", f"by SIGTERM ({line_of('sigterm')});")):
+        for name, how in (
+            ("os_exit", "by exit status 0;"),
+            ("sigterm", f"by SIGTERM ({line_of('sigterm')});"),
+        ):
             config = composed(*SMALL, *placement, f"similarity.function=mine.{name}_in_check")
-            with pytest.raises(schema.ConfigError, match="its check ended the worker process twice") as refused:
+            with pytest.raises(
+                schema.ConfigError, match="its check ended the worker process twice"
+            ) as refused:
                 check.checked_apart(config, pool)
             assert how in str(refused.value) and "\n" not in str(refused.value)
     finally:
@@ -198,7 +207,9 @@ def test_a_check_that_ends_its_process_is_a_sentence(folder, composed, monkeypat
 def test_a_run_by_itself_says_why_and_where(folder):
     code, _, err = train(folder, "similarity=exit_0")
     assert code == 1 and "Traceback" not in err
-    assert err.strip().splitlines()[-1].startswith(f"zeronorm: SystemExit: 0 ({line_of('exit_0')}) ")
+    assert (
+        err.strip().splitlines()[-1].startswith(f"zeronorm: SystemExit: 0 ({line_of('exit_0')}) ")
+    )
     run = runs(folder)["exit_0"]
     assert run.info.status == "FAILED" and run.data.tags["error.line"] == line_of("exit_0")
 
@@ -207,21 +218,26 @@ def test_a_run_by_itself_says_why_and_where(folder):
 def test_hydras_own_launcher_and_a_job_made_again_without_its_environment(folder):
     """In this process; then one job again, which knows its parent by the sweep's folder alone."""
     save = "+hydra.callbacks.save._target_=hydra.experimental.callbacks.PickleJobInfoCallback"
-    code, out, err = train(folder, "-m", "hydra/launcher=basic", "similarity=exit_0,good,interrupt", save)
+    code, out, err = train(
+        folder, "-m", "hydra/launcher=basic", "similarity=exit_0,good,interrupt", save
+    )
     assert code == 1 and "Traceback" not in err and "1 of 3 runs finished" in out
     parent = newest(folder).info.run_id
     states = {name: run.info.status for name, run in runs(folder, parent).items()}
     assert states == {"exit_0": "FAILED", "good": "FINISHED", "interrupt": "FAILED"}
     where = Path(re.search(r"tables: (\S+)/table.md", out)[1])
     before = runs(folder, parent)["good"].info.run_id
-    code, _, err = zeronorm(folder, "train", "--experimental-rerun", f"{where}/1/.hydra/config.pickle")
+    code, _, err = zeronorm(
+        folder, "train", "--experimental-rerun", f"{where}/1/.hydra/config.pickle"
+    )
     again = runs(folder, parent)["good"]
     assert code == 0, err
     assert again.info.run_id != before and again.info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(
-    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    "number, code",
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_one_signal_ends_a_sweep_whose_job_hangs(folder, number, code):
     process = started(
@@ -246,7 +262,9 @@ def test_one_signal_ends_a_sweep_whose_job_hangs(folder, number, code):
     assert (found["good"].info.status, found["hang"].info.status) == ("FINISHED", "KILLED")
 
 
-@pytest.mark.parametrize("form", ["a,b", "choice(a,b)", "glob(*)", "range(3)", "sort(a,b)", "shuffle(a,b)"])
+@pytest.mark.parametrize(
+    "form", ["a,b", "choice(a,b)", "glob(*)", "range(3)", "sort(a,b)", "shuffle(a,b)"]
+)
 @pytest.mark.parametrize("sign", ["", "+"])
 def test_a_sweep_over_studies_is_refused(form, sign):
     form = form.replace("a,b", "quick_ablation,dose_response")
@@ -271,7 +289,10 @@ def test_a_study_in_a_grid_is_refused_and_one_by_itself_is_not():
 def test_a_sweep_over_studies_is_refused_on_the_command_line(tmp_path):
     code, out, err = zeronorm(tmp_path, "train", "-m", "study=quick_ablation,dose_response")
     assert code == 1 and not out and not (tmp_path / "home").exists()
-    assert err.startswith("zeronorm: study=quick_ablation,dose_response sweeps over") and err.count("\n") == 1
+    assert (
+        err.startswith("zeronorm: study=quick_ablation,dose_response sweeps over")
+        and err.count("\n") == 1
+    )
 
 
 class Fake:
@@ -309,7 +330,9 @@ def test_a_worker_that_dies_before_it_has_a_job_costs_no_run(lives):
 
 
 def test_a_worker_that_never_starts_is_given_up(lives):
-    with pytest.raises(workers.WorkersFailed, match=r"ended 3 times before it took a job \(SIGKILL\)"):
+    with pytest.raises(
+        workers.WorkersFailed, match=r"ended 3 times before it took a job \(SIGKILL\)"
+    ):
         lives("stillborn").map(abs, [-1, -2], "ab")
 
 
@@ -392,6 +415,8 @@ def test_the_lock_of_the_store_is_not_waited_for_for_ever(tmp_path, composed, mo
     monkeypatch.setattr(tracking, "LOCKED", 0.2)
     with (
         FileLock(tmp_path / "store.lock"),
-        pytest.raises(tracking.TrackingError, match=r"Another process has held .*store\.lock for 0 s"),
+        pytest.raises(
+            tracking.TrackingError, match=r"Another process has held .*store\.lock for 0 s"
+        ),
     ):
         tracking.connect(composed(f"home={tmp_path}"))

@@ -14,7 +14,9 @@ def gradient(function, *arguments, upstream):
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         value = function(*tensors)
-    return value.numpy(), *(g.numpy() for g in tape.gradient(value, tensors, output_gradients=tf.constant(upstream)))
+    return value.numpy(), *(
+        g.numpy() for g in tape.gradient(value, tensors, output_gradients=tf.constant(upstream))
+    )
 
 
 def test_sqrt_2017_by_hand():
@@ -41,7 +43,10 @@ def test_maximum_2017_drops_nan_and_sends_the_gradient_to_what_it_returned():
 
 def test_minimum_2017_mirrors_it():
     value, dx, dy = gradient(
-        numerics.minimum_2017, [1.0, 2.0, NAN, 4.0], [2.0, 2.0, 3.0, NAN], upstream=[1.0, 2.0, 3.0, 4.0]
+        numerics.minimum_2017,
+        [1.0, 2.0, NAN, 4.0],
+        [2.0, 2.0, 3.0, NAN],
+        upstream=[1.0, 2.0, 3.0, 4.0],
     )
     np.testing.assert_array_equal(value, [1, 2, 3, 4])
     np.testing.assert_array_equal(dx, [1, 2, 0, 4])
@@ -50,7 +55,10 @@ def test_minimum_2017_mirrors_it():
 
 def test_maximum_2017_sums_the_gradient_of_a_broadcast_operand():
     _, dx, dy = gradient(
-        numerics.maximum_2017, 0.0, [[1.0, -1.0], [-2.0, 3.0]], upstream=[[1.0, 10.0], [100.0, 1000.0]]
+        numerics.maximum_2017,
+        0.0,
+        [[1.0, -1.0], [-2.0, 3.0]],
+        upstream=[[1.0, 10.0], [100.0, 1000.0]],
     )
     assert dx == 110
     np.testing.assert_array_equal(dy, [[1, 0], [0, 1000]])
@@ -61,7 +69,9 @@ def test_the_kernels_maximum_keeps_nan():
     assert numerics.maximum_2017(0.0, NAN).numpy() == 0
 
 
-@pytest.mark.parametrize("used, expected", [(numerics.KERNELS, 0.0), (numerics.XLA, NAN), (numerics.TF1, NAN)])
+@pytest.mark.parametrize(
+    "used, expected", [(numerics.KERNELS, 0.0), (numerics.XLA, NAN), (numerics.TF1, NAN)]
+)
 def test_the_disagreement_in_one_operation(used, expected):
     """sqrt's gradient at 0 for an incoming 0: the whole subject of this repository."""
 
@@ -83,7 +93,8 @@ def test_the_witness_counts_xla_and_fails_under_the_kernels():
 
 
 def test_keras_picks_kernels_without_a_gpu_and_xla_with_one():
-    """By its own compile(jit_compile="auto"), told which devices there are; fails if Keras decides otherwise."""
+    """By its own compile(jit_compile="auto"), told which devices there are; fails if Keras decides
+    otherwise."""
     assert numerics.keras_choice(gpu=False) is numerics.KERNELS
     assert numerics.keras_choice(gpu=True) is numerics.XLA
     here = numerics.XLA if tf.config.list_physical_devices("GPU") else numerics.KERNELS

@@ -16,7 +16,9 @@ STEPS = 30
 def trained(optimizer, ids_of_step, jit_compile=False, seed=0):
     """The table after STEPS sparse gradients, and the dense weight after as many dense ones."""
     rng = np.random.default_rng(seed)
-    table, dense = (keras.Variable(rng.standard_normal((ROWS, D)).astype(np.float32)) for _ in range(2))
+    table, dense = (
+        keras.Variable(rng.standard_normal((ROWS, D)).astype(np.float32)) for _ in range(2)
+    )
     optimizer.build([table, dense])
 
     @tf.function(jit_compile=jit_compile)
@@ -25,13 +27,17 @@ def trained(optimizer, ids_of_step, jit_compile=False, seed=0):
 
     for number in range(STEPS):
         ids = np.asarray(ids_of_step(number), np.int32)
-        values, gradient = (rng.standard_normal((n, D)).astype(np.float32) for n in (len(ids), ROWS))
+        values, gradient = (
+            rng.standard_normal((n, D)).astype(np.float32) for n in (len(ids), ROWS)
+        )
         step(tf.constant(ids), tf.constant(values), tf.constant(gradient))
     return table.numpy(), dense.numpy(), [v.numpy() for v in optimizer.variables]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("options", [{}, {"learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}]
+)
 @pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
 def test_a_row_touched_at_every_step_is_updated_as_by_keras(ours, options, jit_compile):
     """Every row in every step, some of them twice: the three agree, in the slots too."""
@@ -72,7 +78,9 @@ def test_adam_moves_untouched_rows_as_keras_does_and_lazy_adam_leaves_them():
 
     start = trained(optimizers.LazyAdam(learning_rate=0.0), first_half_then_rest)[0]
     expected = trained(keras.optimizers.Adam(), first_half_then_rest)[0]
-    np.testing.assert_allclose(trained(optimizers.Adam(), first_half_then_rest)[0], expected, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        trained(optimizers.Adam(), first_half_then_rest)[0], expected, rtol=2e-5, atol=1e-6
+    )
 
     stopped = []  # what the lazy rows 0 to 5 were when they were last touched
 
@@ -82,7 +90,8 @@ def test_adam_moves_untouched_rows_as_keras_does_and_lazy_adam_leaves_them():
 
     lazy = trained(optimizers.LazyAdam(), noted)[0]
     upto = trained(optimizers.LazyAdam(), lambda number: range(6) if number < 15 else [11])[0]
-    np.testing.assert_array_equal(lazy[:6], upto[:6])  # 15 more steps on other rows have not moved them
+    # 15 more steps on other rows have not moved them
+    np.testing.assert_array_equal(lazy[:6], upto[:6])
     assert np.abs(lazy[:6] - expected[:6]).max() > 1e-3  # where Adam's momentum has
     assert np.abs(lazy - start).min(axis=1).max() > 0
 
@@ -98,7 +107,11 @@ def test_lazy_adam_touches_only_the_rows_it_is_given_and_makes_no_dense_gradient
 
     arguments = tf.ones((2, D)), tf.constant([3, 500])
     graph = step.get_concrete_function(*arguments).graph
-    made = [op for op in graph.get_operations() if any(1000 in (x.shape or []) for x in op.outputs if x.shape.rank)]
+    made = [
+        op
+        for op in graph.get_operations()
+        if any(1000 in (x.shape or []) for x in op.outputs if x.shape.rank)
+    ]
     assert [op.type for op in made] == []
     step(*arguments)
     assert np.flatnonzero((table.numpy() != 1).any(axis=1)).tolist() == [3, 500]
@@ -127,10 +140,13 @@ def once(optimizer, ids, values, jit_compile):
 @pytest.mark.parametrize("size", [1e19, 1e25, 3e38])
 @pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
 def test_a_gradient_whose_square_overflows_loses_no_row(ours, size, jit_compile):
-    """Keras's velocity becomes infinite there, and the row stays: infinity less infinity would have been NaN."""
+    """Keras's velocity becomes infinite there, and the row stays: infinity less infinity would have
+    been NaN."""
     for ids in ([1, 2], [1, 1, 2]):
         values = [[size] * 3] + [[0.1] * 3] * (len(ids) - 1)
-        expected, found = (once(made(), ids, values, jit_compile) for made in (keras.optimizers.Adam, ours))
+        expected, found = (
+            once(made(), ids, values, jit_compile) for made in (keras.optimizers.Adam, ours)
+        )
         assert np.isfinite(found).all()
         if ids == [1, 2] and ours is optimizers.Adam:
             np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -147,16 +163,24 @@ EVERYWHERE = optimizers.Reach(True, True, True, True)
         (optimizers.Adam, {}),
         (optimizers.LazyAdam, {}),
         (keras.optimizers.SGD, {}),
-        (lambda: optimizers.Adam(clipnorm=1.0), {"nan": optimizers.Reach(True, True, False, False)}),
+        (
+            lambda: optimizers.Adam(clipnorm=1.0),
+            {"nan": optimizers.Reach(True, True, False, False)},
+        ),
         (
             lambda: optimizers.Adam(global_clipnorm=1.0),
             dict.fromkeys(("nan", "inf", "large", "encoder"), EVERYWHERE),
         ),
-        (lambda: optimizers.Adam(clipvalue=1.0), {"inf": optimizers.Reach(False, False, False, False)}),
+        (
+            lambda: optimizers.Adam(clipvalue=1.0),
+            {"inf": optimizers.Reach(False, False, False, False)},
+        ),
         (lambda: optimizers.Adam(gradient_accumulation_steps=4), {"period": 4}),
         (
             lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam()),
-            dict.fromkeys(("nan", "inf", "large", "encoder"), optimizers.Reach(False, False, False, False)),
+            dict.fromkeys(
+                ("nan", "inf", "large", "encoder"), optimizers.Reach(False, False, False, False)
+            ),
         ),
     ],
 )

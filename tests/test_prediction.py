@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from zeronorm import examples, model, numerics, optimizers, prediction, preparation, similarity, training
+from zeronorm import (
+    examples,
+    model,
+    numerics,
+    optimizers,
+    prediction,
+    preparation,
+    similarity,
+    training,
+)
 from zeronorm.examples import Batch
 from zeronorm.prediction import Look, Prediction, Rows, Touch
 from zeronorm.singularity import Fates, Kind
@@ -18,7 +27,9 @@ ZERO_WORDS = np.array([True, False, True])
 
 
 def batch(step, positive, negatives, text=(1,)):
-    return Batch(step, 0, step, *(np.array([row], dtype=np.int32) for row in (text, positive, negatives)))
+    return Batch(
+        step, 0, step, *(np.array([row], dtype=np.int32) for row in (text, positive, negatives))
+    )
 
 
 def test_touches_by_hand():
@@ -30,7 +41,9 @@ def test_touches_by_hand():
         batch(4, [2], [5, 4]),  # title 2 again, as a positive
         batch(5, [3], [2, 4]),
     ]
-    assert prediction.touches(order, ZERO_TITLES, ZERO_WORDS) == Touch(first=1, again=4, zero_text=None, titles=(2,))
+    assert prediction.touches(order, ZERO_TITLES, ZERO_WORDS) == Touch(
+        first=1, again=4, zero_text=None, titles=(2,)
+    )
     assert prediction.touches(order[:4], ZERO_TITLES, ZERO_WORDS) == Touch(1, None, None, (2,))
     assert prediction.touches(order[:1], ZERO_TITLES, ZERO_WORDS) == Touch(None, None, None, ())
 
@@ -48,14 +61,16 @@ NOTHING = optimizers.Reach(False, False, False, False)
 
 
 def fates(title=FINITE, text=FINITE, idle=None, edge=False, norm=0.0):
-    """Of six titles, of which ZERO_TITLES have these kinds; `idle`: of both gradients where nothing comes in."""
+    """Of six titles, of which ZERO_TITLES have these kinds; `idle`: of both gradients where nothing
+    comes in."""
     rest = (title, text) if idle is None else (idle, idle)
     kinds = (np.where(ZERO_TITLES, kind, FINITE) for kind in (title, text, *rest))
     return Fates(*kinds, edge=ZERO_TITLES & edge, norm=np.where(ZERO_TITLES, norm, 1))
 
 
 def looked(of, first_text=FINITE):
-    """As a look at a batch finds it, where the rows alone decide; `first_text`: of a text in step 0."""
+    """As a look at a batch finds it, where the rows alone decide; `first_text`: of a text in step
+    0."""
 
     def look(batch):
         ids = np.concatenate([batch.positive, batch.negatives], axis=1)
@@ -84,9 +99,11 @@ def test_predict_by_hand():
     frozen = ("convolution/kernel",)
     assert predicted(fates()) == Prediction(None, None)
     assert predicted(fates(NAN)) == Prediction(1, 3, 3)
-    assert predicted(fates(NAN), trained=frozen) == Prediction(None, None)  # frozen rows never become NaN
+    # frozen rows never become NaN
+    assert predicted(fates(NAN), trained=frozen) == Prediction(None, None)
     assert predicted(fates(NAN, NAN)) == Prediction(1, 1, 1)  # a large row, or a quotient of 0/0
-    assert predicted(fates(FINITE, NAN)) == Prediction(2, 1, 1)  # the titles of the next batch, by their text
+    # the titles of the next batch, by their text
+    assert predicted(fates(FINITE, NAN)) == Prediction(2, 1, 1)
     assert predicted(fates(NAN, NAN), trained=frozen) == Prediction(None, 1)
     assert predicted(fates(), first_text=NAN) == Prediction(1, 0, 0)  # a text of zero rows
     lost = Rows(ZERO_TITLES, np.zeros(3, bool), lost_words=True)
@@ -94,14 +111,22 @@ def test_predict_by_hand():
 
 
 def test_what_an_optimizer_makes_of_it_by_hand():
-    every, touched = optimizers.Reach(True, True, True, True), optimizers.Reach(True, True, False, False)
+    every, touched = (
+        optimizers.Reach(True, True, True, True),
+        optimizers.Reach(True, True, False, False),
+    )
     encoder = optimizers.Reach(True, False, False, True)
     clipped = optimizers.Reaches(1, touched, ROW, NOTHING, encoder)
-    assert predicted(fates(NAN), clipped) == Prediction(1, 2, 2)  # step 2 holds two titles of step 1
-    assert predicted(fates(NAN), optimizers.Reaches(1, every, every, every, every)) == Prediction(1, 1, 1)
+    # step 2 holds two titles of step 1
+    assert predicted(fates(NAN), clipped) == Prediction(1, 2, 2)
+    assert predicted(fates(NAN), optimizers.Reaches(1, every, every, every, every)) == Prediction(
+        1, 1, 1
+    )
     accumulated = optimizers.Reaches(2, ROW, ROW, NOTHING, encoder)
     assert predicted(fates(NAN), accumulated) == Prediction(1, 3, 3)
-    assert predicted(fates(NAN), optimizers.Reaches(4, ROW, ROW, NOTHING, encoder)) == Prediction(3, None)
+    assert predicted(fates(NAN), optimizers.Reaches(4, ROW, ROW, NOTHING, encoder)) == Prediction(
+        3, None
+    )
     skipping = optimizers.Reaches(1, NOTHING, NOTHING, NOTHING, NOTHING)
     assert predicted(fates(NAN, NAN), skipping) == Prediction(None, None)
     held = optimizers.Reaches(1, ROW, NOTHING, NOTHING, encoder)
@@ -123,7 +148,9 @@ def test_what_cannot_be_known_is_said():
     first = [batch(0, [1], [2, 0]), *(replace(b, step=b.step + 1) for b in ORDER)]
     small, large = (fates(FINITE, edge=True, norm=norm) for norm in (1e-20, 1e20))
     reaches = optimizers.Reaches.elementwise()
-    assert prediction.predict(first, small, looked(small), reaches, ROWS, EVERY, 1.0).uncertain == ""
+    assert (
+        prediction.predict(first, small, looked(small), reaches, ROWS, EVERY, 1.0).uncertain == ""
+    )
     assert prediction.predict(first, large, looked(large), reaches, ROWS, EVERY, 1.0).uncertain
 
 
@@ -149,7 +176,9 @@ def test_chance_against_drawing():
 
 def test_chance_where_nothing_is_or_everything_is_zero():
     made = examples.Examples(
-        np.zeros((6, 1), np.int32), np.arange(6, dtype=np.int32)[:, None], np.zeros((6, 2), np.int32)
+        np.zeros((6, 1), np.int32),
+        np.arange(6, dtype=np.int32)[:, None],
+        np.zeros((6, 2), np.int32),
     )
     assert prediction.chance(made, np.zeros(6, bool), 2) == prediction.Chance(0, 0, None)
     assert prediction.chance(made, np.ones(6, bool), 2) == prediction.Chance(1, 1, 0)
@@ -167,8 +196,8 @@ PLACEMENTS = {
 
 @pytest.fixture(scope="module")
 def made(tiny, composed):
-    """made(words, titles, drawn, ...) -> a run of a small model, ready to be foretold and taken. Runs of one graph share
-    its program, as those of a sweep do."""
+    """made(words, titles, drawn, ...) -> a run of a small model, ready to be foretold and taken.
+    Runs of one graph share its program, as those of a sweep do."""
     built, _, _ = tiny
 
     @cache
@@ -182,15 +211,21 @@ def made(tiny, composed):
         return training.program(ranker, keras_optimizer, used)
 
     def config(optimizer, *overrides):
-        composed_config = composed("seed=4", "training.epochs=2", "training.negatives=2", *overrides)
+        composed_config = composed(
+            "seed=4", "training.epochs=2", "training.negatives=2", *overrides
+        )
         if optimizer:  # an override of a dict only adds to it, and refuses a new key
-            OmegaConf.update(composed_config, "optimizer.keras", OmegaConf.create(optimizer), merge=False)
+            OmegaConf.update(
+                composed_config, "optimizer.keras", OmegaConf.create(optimizer), merge=False
+            )
         return composed_config
 
     def make(words, titles, drawn, name, used, trainable=True, optimizer=None, margin=1.0, batch=3):
         of = config(optimizer, f"training.batch={batch}", f"training.margin={margin}")
         data = preparation.Data(built, words, titles, {})
-        return preparation.Prepared(of, data, words, titles, drawn, program(name, used, trainable, optimizer, margin))
+        return preparation.Prepared(
+            of, data, words, titles, drawn, program(name, used, trainable, optimizer, margin)
+        )
 
     return make
 
@@ -209,11 +244,14 @@ def test_predicted_is_observed(tiny, made, used, name, trainable, zero):
     built, words, titles = tiny
     words, titles = words.copy(), np.abs(titles) + 0.1
     drawn = examples.draw(built, 30, negatives=2, seed=4)
-    order = list(examples.batches(drawn, epochs=2, batch=3, shuffle=True, seed=4))  # as `made` has it
+    # as `made` has it
+    order = list(examples.batches(drawn, epochs=2, batch=3, shuffle=True, seed=4))
     if zero == "many titles":
         titles[::3] = 0
     elif zero == "one title":
-        titles[np.setdiff1d(np.arange(12), np.concatenate([b.negatives.ravel() for b in order[:2]]))[0]] = 0
+        titles[
+            np.setdiff1d(np.arange(12), np.concatenate([b.negatives.ravel() for b in order[:2]]))[0]
+        ] = 0
     else:
         words[order[0].text[1]] = 0
     run = made(words, titles, drawn, name, used, trainable)
@@ -223,7 +261,9 @@ def test_predicted_is_observed(tiny, made, used, name, trainable, zero):
     expected, touch = foretold.predicted, foretold.touch
 
     assert steps_of(recording) == (expected.titles, expected.encoder) and not expected.uncertain
-    if expected.titles is not None and (expected.encoder is None or expected.titles < expected.encoder):
+    if expected.titles is not None and (
+        expected.encoder is None or expected.titles < expected.encoder
+    ):
         assert tuple(recording.first_nan("titles").rows) == touch.titles
     assert (expected.first is None) == (recording.first_nan() is None)
 
@@ -267,17 +307,24 @@ def test_predicted_is_observed_with_every_option_of_an_optimizer(tiny, made, use
         drawn = examples.draw(built, 30, negatives=2, seed=seed)
         first = next(examples.batches(drawn, epochs=1, batch=1, shuffle=True, seed=4))
         rows = titles.copy()
-        rows[np.setdiff1d(np.arange(12), np.r_[first.positive.ravel(), first.negatives.ravel()])[seed]] = 0
+        rows[
+            np.setdiff1d(np.arange(12), np.r_[first.positive.ravel(), first.negatives.ravel()])[
+                seed
+            ]
+        ] = 0
         run = made(words, rows, drawn, "clamp_product", used, optimizer=OPTIMIZERS[name], batch=1)
         said, recording = run.foretell().predicted, run.start()
         training.train(run.program, run.order(), recording)
-        if name == "ftrl":  # the row of a title that no batch has named yet is zero after the first step
+        # the row of a title that no batch has named yet is zero after the first step
+        if name == "ftrl":
             assert said.uncertain == prediction.ZEROED and steps_of(recording)[0] <= said.titles
         else:
             assert (steps_of(recording), said.uncertain) == ((said.titles, said.encoder), "")
 
 
-def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_certain_death(tiny, made):
+def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_certain_death(
+    tiny, made
+):
     built, words, titles = tiny
     rows = np.abs(titles) + 0.1
     rows[5] = 1e-20
@@ -297,7 +344,9 @@ def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny,
     titles = np.abs(titles) + 0.1
     drawn = examples.draw(built, 30, negatives=2, seed=4)
     order = list(examples.batches(drawn, epochs=2, batch=1, shuffle=True, seed=4))
-    later = next(word for b in order for word in b.text[0] if not np.isin(word, [x.text for x in order[:2]]))
+    later = next(
+        word for b in order for word in b.text[0] if not np.isin(word, [x.text for x in order[:2]])
+    )
     for size in (1e10, 1e20, 3e38, np.inf):
         changed = words.copy()
         changed[later] = size
@@ -308,7 +357,11 @@ def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny,
             titles_seen, encoder_seen = steps_of(recording)
             assert encoder_seen == said.encoder, (size, used.name)
             # XLA may drop a NaN in the maximum over time and the ReLU, and then the titles live on
-            expected = prediction.DROPPED.format(encoder_seen) if used is numerics.XLA and encoder_seen else ""
+            expected = (
+                prediction.DROPPED.format(encoder_seen)
+                if used is numerics.XLA and encoder_seen
+                else ""
+            )
             assert said.uncertain == expected, (size, used.name)
             assert expected or titles_seen == said.titles, (size, used.name)
             first = recording.first_nan()

@@ -33,7 +33,8 @@ def script(path: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def grid() -> dict:
-    """{compiler: {graph: [whether its line is named, what the report says it could not see]}}, from one process."""
+    """{compiler: {graph: [whether its line is named, what the report says it could not see]}}, from
+    one process."""
     return json.loads(script(Path(data_sized.__file__)).splitlines()[-1])
 
 
@@ -79,7 +80,8 @@ print(first.text, first.examples == tuple(np.flatnonzero(Y[:8, 0] > 0)), watch.r
 
 
 def test_a_training_goes_on_whose_examination_ended_the_process(tmp_path):
-    """XLA aborts where a value of a size that only the data decides is returned. The script has no main guard."""
+    """XLA aborts where a value of a size that only the data decides is returned. The script has no
+    main guard."""
     (tmp_path / "script.py").write_text(EXAMPLE)
     begun, children, found = script(tmp_path / "script.py").splitlines()
     assert begun == "begun" and found == "return tf.math.log(p - t * 1e9)  # guilty True ()"
@@ -114,7 +116,8 @@ def finite(model: keras.Model) -> bool:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """asked(do): calls do(examiner, what, examination) before anything is asked of one, and gives the list of these."""
+    """asked(do): calls do(examiner, what, examination) before anything is asked of one, and gives
+    the list of these."""
     ask, seen = sandbox._Child.ask, []
 
     def install(do):
@@ -131,14 +134,22 @@ def asked(monkeypatch):
 
 def test_the_time_limit_is_said_and_costs_nothing():
     report = fitted(seconds=1e-3)
-    assert [reason for reason in report.left_out if "the time limit was reached (seconds=0.001)" in reason]
+    assert [
+        reason
+        for reason in report.left_out
+        if "the time limit was reached (seconds=0.001)" in reason
+    ]
     assert "the time limit was reached" in " ".join(str(report).split())
 
 
 def test_the_memory_limit_is_said_and_costs_nothing(monkeypatch):
     monkeypatch.setattr(sandbox, "LIVES", 1)
     report = fitted(memory=1)
-    assert [reason for reason in report.left_out if "the memory limit was reached (memory=1 bytes)" in reason]
+    assert [
+        reason
+        for reason in report.left_out
+        if "the memory limit was reached (memory=1 bytes)" in reason
+    ]
     assert report.kernels is report.xla is None
 
 
@@ -148,7 +159,9 @@ def test_what_is_found_before_the_time_is_up_is_kept(asked):
     class Halving(keras.layers.Layer):
         def call(self, x):
             bound, shrinks = tf.reduce_max(x) / 2, x[5, 0]
-            last = tf.while_loop(lambda a: a > bound, lambda a: [a * shrinks], [tf.reduce_max(x)])[0]
+            last = tf.while_loop(lambda a: a > bound, lambda a: [a * shrinks], [tf.reduce_max(x)])[
+                0
+            ]
             return x * 0.0 + tf.math.log(x - x + last - last)  # guilty
 
     x = np.ones((8, 2), np.float32)
@@ -160,7 +173,8 @@ def test_what_is_found_before_the_time_is_up_is_kept(asked):
 
     def end_soon(child, what, examination):
         runs.append(what) if what == "run" else None
-        if what == "run" and len(runs) == 4:  # after each compiler's, and the one that finds the operation
+        # after each compiler's, and the one that finds the operation
+        if what == "run" and len(runs) == 4:
             examination._end = time.monotonic() + 1
 
     asked(end_soon)
@@ -188,7 +202,8 @@ def test_an_examiner_that_is_killed_is_replaced(asked):
 
 def test_an_interruption_reaches_the_user_and_leaves_no_process(asked):
     def interrupt(child, what, examination):
-        assert os.getsid(child._process.pid) != os.getsid(0)  # the terminal's Ctrl-C does not reach it
+        # the terminal's Ctrl-C does not reach it
+        assert os.getsid(child._process.pid) != os.getsid(0)
         if what == "run":
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -211,7 +226,9 @@ def test_a_healthy_training_starts_nothing(monkeypatch):
     assert watch.report is None
 
 
-@pytest.mark.parametrize("limits", [{"seconds": 0}, {"seconds": "1"}, {"memory": -1}, {"memory": True}])
+@pytest.mark.parametrize(
+    "limits", [{"seconds": 0}, {"seconds": "1"}, {"memory": -1}, {"memory": True}]
+)
 def test_a_limit_that_is_none_is_said_before_the_training(limits):
     with pytest.raises(ValueError, match=r"(seconds|memory) must be a positive number, not"):
         Autopsy(**limits)
@@ -230,11 +247,15 @@ def test_a_step_that_nothing_can_take_elsewhere_is_examined_as_it_is_trained(mon
     report = fitted()
     assert (report.kernels, report.xla) == (True, None)
     assert report.guilty[0].forward_op_type == "Sqrt" and report.cures[0].finite
-    assert any("no process of its own could be started for it (no room)" in reason for reason in report.left_out)
+    assert any(
+        "no process of its own could be started for it (no room)" in reason
+        for reason in report.left_out
+    )
 
 
 def test_a_large_value_travels_as_what_is_asked_of_it():
-    """Against numpy: where it is NaN, where infinite, its largest magnitude; and a finite one as that alone."""
+    """Against numpy: where it is NaN, where infinite, its largest magnitude; and a finite one as
+    that alone."""
     value = np.random.default_rng(0).standard_normal((600, 600)).astype(np.float32)
     largest = arrays.unpacked(*examiner.compacted(tf.constant(value)))
     assert largest.shape == value.shape and (largest == np.abs(value).max()).all()

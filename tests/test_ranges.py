@@ -1,4 +1,5 @@
-"""Every number of the configuration has its range, and no value of one ends in anything but a sentence."""
+"""Every number of the configuration has its range, and no value of one ends in anything but a
+sentence."""
 
 import inspect
 import math
@@ -18,13 +19,31 @@ from zeronorm import corpus as corpora
 from zeronorm.ranges import RANGES
 
 GROUPS = sorted(name for name in schema.Config.__dataclass_fields__ if schema.is_group(name))
-CHOICES = [(group, file.stem) for group in GROUPS for file in (schema.conf_dir() / group).glob("*.yaml")]
+CHOICES = [
+    (group, file.stem) for group in GROUPS for file in (schema.conf_dir() / group).glob("*.yaml")
+]
 OPTIMIZERS = [
     value
     for value in (*vars(keras.optimizers).values(), optimizers.Adam, optimizers.LazyAdam)
     if inspect.isclass(value) and issubclass(value, keras.Optimizer)
 ]
-VALUES = ("nan", "inf", "-inf", "-1", "0", "1e40", "1e-50", "1e308", "0.5", "abc", "null", "-0.0", "true", "[1]", "")
+VALUES = (
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "0",
+    "1e40",
+    "1e-50",
+    "1e308",
+    "0.5",
+    "abc",
+    "null",
+    "-0.0",
+    "true",
+    "[1]",
+    "",
+)
 
 
 def numbers_of_schema(of: type = schema.Config, at: str = "") -> dict[str, tuple]:
@@ -44,13 +63,20 @@ def is_number(value) -> bool:
 
 
 def arguments_of_optimizers() -> set[str]:
-    """Names of those that are numbers: by their default, or, of a default of None, by what Keras says of them."""
+    """Names of those that are numbers: by their default, or, of a default of None, by what Keras
+    says of them."""
     unset = {"weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "ema_overwrite_frequency"}
     unset |= {"loss_scale_factor", "gradient_accumulation_steps"}
     other = {"name", "exclude_layers", "args", "kwargs", "inner_optimizer", "optimizer_map"}
-    found = {p.name: p.default for of in OPTIMIZERS for p in inspect.signature(of.__init__).parameters.values()}
+    found = {
+        p.name: p.default
+        for of in OPTIMIZERS
+        for p in inspect.signature(of.__init__).parameters.values()
+    }
     numbers = {name for name, default in found.items() if is_number(default)} | unset
-    assert {name for name, default in found.items() if not isinstance(default, bool)} - numbers <= other | {"self"}
+    assert {
+        name for name, default in found.items() if not isinstance(default, bool)
+    } - numbers <= other | {"self"}
     return numbers
 
 
@@ -58,12 +84,15 @@ def test_every_number_of_the_schema_and_of_its_files_has_a_range(composed, tmp_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert set(numbers_of_schema()) <= set(RANGES)
     for group, choice in CHOICES:
-        flat = schema.flatten(composed(f"{group}={choice}", "+corpus.reader.path=x", "+vectors.source.path=x"))
+        flat = schema.flatten(
+            composed(f"{group}={choice}", "+corpus.reader.path=x", "+vectors.source.path=x")
+        )
         assert {key for key, value in flat.items() if is_number(value)} <= set(RANGES)
     word2vec = inspect.signature(vectors.word2vec).parameters.values()
     known = {f"vectors.source.{p.name}" for p in word2vec if p.annotation in (int, float)}
     known |= {f"optimizer.keras.{name}" for name in arguments_of_optimizers()}
-    assert known | set(numbers_of_schema()) == set(RANGES)  # and no range is of a key that is not there
+    # and no range is of a key that is not there
+    assert known | set(numbers_of_schema()) == set(RANGES)
 
 
 def test_null_and_whole_are_as_the_schema_says():
@@ -85,10 +114,18 @@ def small(tmp_path_factory):
     """A run on 12 titles, of a corpus that is read and vectors that are trained in no time."""
     folder, rng = tmp_path_factory.mktemp("small"), np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfg" for b in "aeiou" for c in "klmn"]
-    lines = [f"{' '.join(rng.choice(words, 20))}\t{title}" for title in words[:12] for _ in range(10)]
+    lines = [
+        f"{' '.join(rng.choice(words, 20))}\t{title}" for title in words[:12] for _ in range(10)
+    ]
     (folder / "pairs.tsv").write_text("\n".join(lines) + "\n")
     corpus = ["corpus=pairs", f"corpus.reader.path={folder / 'pairs.tsv'}", "corpus.window=20"]
-    less = ["vectors.source.dim=4", "vectors.source.min_count=1", "examples=20", "model.filters=4", "model.width=2"]
+    less = [
+        "vectors.source.dim=4",
+        "vectors.source.min_count=1",
+        "examples=20",
+        "model.filters=4",
+        "model.width=2",
+    ]
     return schema.composed(f"home={folder}", *corpus, *less)
 
 
@@ -111,7 +148,8 @@ def with_value(config, key: str, value: str):
 
 @pytest.fixture(scope="module")
 def accepted(small):
-    """[(key, value, config)] of the values that are not refused. Whatever refuses one does it in a sentence."""
+    """[(key, value, config)] of the values that are not refused. Whatever refuses one does it in a
+    sentence."""
     found = []
     for key in RANGES:
         if key in ("optimizer.keras.initial_scale", "optimizer.keras.dynamic_growth_steps"):
@@ -125,7 +163,9 @@ def accepted(small):
             try:
                 schema.validate(changed)
             except schema.ConfigError as error:
-                assert str(error).startswith((key, "similarity=", "init=")) and "\n" not in str(error)
+                assert str(error).startswith((key, "similarity=", "init=")) and "\n" not in str(
+                    error
+                )
             else:
                 found.append((key, value, changed))
     return found
@@ -134,9 +174,20 @@ def accepted(small):
 def test_no_value_of_a_number_is_not_finite_negative_where_it_may_not_or_lost_in_float32(accepted):
     values = {(key, value) for key, value, _ in accepted}
     signed = {"learning_rate_power", "beta_2_decay", "muon_a", "muon_b", "muon_c"}
-    assert not [pair for pair in values if pair[1] in ("nan", "inf", "-inf", "1e40", "1e308", "abc", "true", "[1]", "")]
-    assert {key for key, value in values if value == "-1"} == {f"optimizer.keras.{name}" for name in signed}
-    shares = {"corpus.test_share", "corpus.validation_share", "vectors.zero_share", "vectors.zero_word_share"}
+    assert not [
+        pair
+        for pair in values
+        if pair[1] in ("nan", "inf", "-inf", "1e40", "1e308", "abc", "true", "[1]", "")
+    ]
+    assert {key for key, value in values if value == "-1"} == {
+        f"optimizer.keras.{name}" for name in signed
+    }
+    shares = {
+        "corpus.test_share",
+        "corpus.validation_share",
+        "vectors.zero_share",
+        "vectors.zero_word_share",
+    }
     shares.add("vectors.planted_norm")
     assert {key for key, value in values if value == "1e-50"} == shares  # NumPy's, not the model's
     assert {key for key, value in values if value == "null"} == {key for key, of in RANGES.items() if of.null} - {
@@ -231,7 +282,13 @@ def test_what_hydra_refuses_in_many_lines_is_one_sentence(override):
 
 
 def test_what_hydra_takes_is_composable():
-    for override in ("seed=0,1", "seed=range(0,3)", "study=claims", "init.norm=null,0.3", "hydra.launcher.workers=2"):
+    for override in (
+        "seed=0,1",
+        "seed=range(0,3)",
+        "study=claims",
+        "init.norm=null,0.3",
+        "hydra.launcher.workers=2",
+    ):
         schema.require_composable([override])
     schema.require_composable(["similarity=glob(clamp*)", "numerics=xla"])
 
@@ -259,7 +316,9 @@ def test_what_cannot_be_called_is_said_with_its_reason(small, overrides):
         if override.startswith("~"):
             del changed.vectors.source[key.rpartition(".")[2]]
         else:
-            OmegaConf.update(changed, key, OverridesParser.create().parse_override(f"{key}={value}").value())
+            OmegaConf.update(
+                changed, key, OverridesParser.create().parse_override(f"{key}={value}").value()
+            )
     schema.validate(changed)
     with pytest.raises(preparation.ExperimentError) as refused:
         checks.check(changed)
@@ -286,7 +345,9 @@ def test_a_model_without_dropout_trains_and_is_treated(small):
     prepared.start()
     batch = next(prepared.order())
     placements = {"unguarded": similarity.unguarded}
-    first, again = (treatments.tried(prepared.program, batch, placements, "unguarded", {})[0] for _ in range(2))
+    first, again = (
+        treatments.tried(prepared.program, batch, placements, "unguarded", {})[0] for _ in range(2)
+    )
     assert first == again and first.finite and first.loss_after < first.loss
 
 
@@ -299,12 +360,23 @@ def test_numerics_are_those_that_there_are():
 def test_an_argument_inside_another_has_its_range_too(small):
     changed = small.copy()
     inner = {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1, "momentum": -1}
-    changed.optimizer.keras = {"_target_": "keras.optimizers.LossScaleOptimizer", "inner_optimizer": inner}
-    with pytest.raises(schema.ConfigError, match=r"optimizer\.keras\.inner_optimizer\.momentum=-1 must be"):
+    changed.optimizer.keras = {
+        "_target_": "keras.optimizers.LossScaleOptimizer",
+        "inner_optimizer": inner,
+    }
+    with pytest.raises(
+        schema.ConfigError, match=r"optimizer\.keras\.inner_optimizer\.momentum=-1 must be"
+    ):
         schema.validate(changed)
-    rate = {"_target_": "keras.optimizers.schedules.ExponentialDecay", "decay_steps": 9, "decay_rate": math.nan}
+    rate = {
+        "_target_": "keras.optimizers.schedules.ExponentialDecay",
+        "decay_steps": 9,
+        "decay_rate": math.nan,
+    }
     changed.optimizer.keras = {"_target_": "keras.optimizers.SGD", "learning_rate": rate}
-    with pytest.raises(schema.ConfigError, match=r"learning_rate\.decay_rate=nan must be a finite number\."):
+    with pytest.raises(
+        schema.ConfigError, match=r"learning_rate\.decay_rate=nan must be a finite number\."
+    ):
         schema.validate(changed)
     rate.update(decay_rate=0.9, initial_learning_rate=0.1)
     changed.optimizer.keras.learning_rate = rate

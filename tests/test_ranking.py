@@ -9,7 +9,9 @@ TARGET = np.array([0, 1, 2, 3])
 
 
 def test_by_hand():
-    scores = np.array([[0.9, 0.1, 0.2, 0.3], [0.5, 0.4, 0.1, 0.2], [0.1, 0.2, 0.0, 0.3], [0.4, 0.3, 0.2, 0.35]])
+    scores = np.array(
+        [[0.9, 0.1, 0.2, 0.3], [0.5, 0.4, 0.1, 0.2], [0.1, 0.2, 0.0, 0.3], [0.4, 0.3, 0.2, 0.35]]
+    )
     rank = ranking.ranks(scores, TARGET)
     assert rank.tolist() == [1, 2, 4, 2]
     assert ranking.metrics(rank, ranking.scored(scores, TARGET)) == {

@@ -27,10 +27,14 @@ def test_norms_are_those_of_the_weights(tiny, used):
     before, earlier, _, _ = recorded((*tiny[:2], titles), used, steps=23)
     for name, variable in program.ranker.weights.items():
         after = variable.numpy().astype(np.float64)
-        np.testing.assert_allclose(recording.curves[f"norm/{name}"][-1], np.linalg.norm(after), rtol=1e-5)
+        np.testing.assert_allclose(
+            recording.curves[f"norm/{name}"][-1], np.linalg.norm(after), rtol=1e-5
+        )
         update = np.linalg.norm(after - before.ranker.weights[name].numpy())
         np.testing.assert_allclose(recording.curves[f"norm/update/{name}"][-1], update, rtol=1e-3)
-        np.testing.assert_array_equal(recording.curves[f"norm/{name}"][:23], earlier.curves[f"norm/{name}"])
+        np.testing.assert_array_equal(
+            recording.curves[f"norm/{name}"][:23], earlier.curves[f"norm/{name}"]
+        )
         assert not recording.curves[f"nonfinite/{name}"].any()
     assert recording.events == []
 
@@ -41,7 +45,11 @@ def test_events_name_the_rows_and_the_order_is_the_mechanism(tiny):
     touched = sorted(set(order[0].positive.ravel()) | set(order[0].negatives.ravel()))
     dead = [int(row) for row in touched if row % 3 == 0]
     assert (first.step, first.phase, first.tensor, first.kind) == (0, "gradient", "titles", "nan")
-    assert first.rows == dead and first.names == [f"Title {row}" for row in dead] and first.count == 8 * len(dead)
+    assert (
+        first.rows == dead
+        and first.names == [f"Title {row}" for row in dead]
+        and first.count == 8 * len(dead)
+    )
     assert second.step == 1 and (second.epoch, second.batch) == (0, 1)
     assert [e.phase for e in recording.events if e.step == 1 and e.tensor in ("similarity", "dense/kernel")] == [
         "forward", "gradient", "update", "weight",
@@ -51,13 +59,16 @@ def test_events_name_the_rows_and_the_order_is_the_mechanism(tiny):
 
     titles = program.ranker.weights["titles"].numpy()
     assert recording.curves["nonfinite/titles"][-1] == np.isnan(titles).sum()
-    assert set(recording.deaths["titles"]) == set(np.flatnonzero(np.isnan(titles).any(axis=1)).tolist())
+    assert set(recording.deaths["titles"]) == set(
+        np.flatnonzero(np.isnan(titles).any(axis=1)).tolist()
+    )
     assert {row for row, step in recording.deaths["titles"].items() if step == 0} == set(dead)
 
 
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 def test_a_weight_watched_by_rows_is_measured_as_the_whole_weight_is(tiny, used):
-    """LazyAdam, its embeddings watched whole and by rows: the same curves, counts and events, NaN included."""
+    """LazyAdam, its embeddings watched whole and by rows: the same curves, counts and events, NaN
+    included."""
     _, by_rows, _, _ = recorded(tiny, used, optimizer=optimizers.LazyAdam(), rows_only=True)
     with mock.patch.object(optimizers, "rows_only", lambda optimizer: False):
         _, whole, _, _ = recorded(tiny, used, optimizer=optimizers.LazyAdam(), rows_only=True)
@@ -76,8 +87,13 @@ def test_curves_hold_gaps_where_the_value_was_not_finite():
         "nonfinite": np.array([[[0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [2, 0, 0]]]),
     }
     recording.add([batch], measured)
-    assert np.isnan(recording.curves["train/loss"][0]) and np.isnan(recording.curves["norm/dense/bias"][0])
-    assert recording.curves["norm/grad/dense/bias"][0] == 1 and recording.curves["norm/update/dense/bias"][0] == 2
+    assert np.isnan(recording.curves["train/loss"][0]) and np.isnan(
+        recording.curves["norm/dense/bias"][0]
+    )
+    assert (
+        recording.curves["norm/grad/dense/bias"][0] == 1
+        and recording.curves["norm/update/dense/bias"][0] == 2
+    )
     assert recording.curves["nonfinite/dense/bias"][0] == 2
     assert [(e.phase, e.tensor, e.kind, e.count) for e in recording.events] == [
         ("forward", "loss", "+inf", 1),

@@ -1,4 +1,5 @@
-"""The reason why a kernel or XLA refuses an operation, out of what TensorFlow 2.21 says: asked of TensorFlow."""
+"""The reason why a kernel or XLA refuses an operation, out of what TensorFlow 2.21 says: asked of
+TensorFlow."""
 
 import re
 
@@ -8,7 +9,9 @@ import tensorflow as tf
 from zeronorm.autopsy import refusal
 
 X = tf.constant([1.0, 0.0])
-WHERE = re.compile(r"Graph execution|Detected at|\[\[|\{\{|File \"|\[Op:|node name|tf2xla|_XlaMust|\n")
+WHERE = re.compile(
+    r"Graph execution|Detected at|\[\[|\{\{|File \"|\[Op:|node name|tf2xla|_XlaMust|\n"
+)
 
 
 def labels():
@@ -17,7 +20,9 @@ def labels():
 
 def asserted():
     rates = tf.random.uniform([2]) - 1  # of a value that is not known when it is traced
-    with tf.control_dependencies([tf.debugging.assert_positive(rates, message="rates are positive")]):
+    with tf.control_dependencies(
+        [tf.debugging.assert_positive(rates, message="rates are positive")]
+    ):
         return tf.identity(rates)
 
 
@@ -33,13 +38,19 @@ KERNELS = {  # what the kernels refuse: the operation, and their reason
         "indices[0] = [0, 7] does not index into param shape [4,2].",
     ),
     "inverse": (lambda: tf.linalg.inv(tf.zeros((2, 2))), "Input is not invertible."),
-    "solve": (lambda: tf.linalg.solve(tf.zeros((2, 2)), X[:, None]), "Input matrix is not invertible."),
+    "solve": (
+        lambda: tf.linalg.solve(tf.zeros((2, 2)), X[:, None]),
+        "Input matrix is not invertible.",
+    ),
     "assertion": (asserted, "assertion failed: [rates are positive. ] ["),
     "check": (
         lambda: tf.debugging.check_numerics(X / 0.0, "the loss"),
         "the loss : Tensor had ",
     ),
-    "number": (lambda: tf.strings.to_number(["abc"]), "StringToNumberOp could not correctly convert string: abc."),
+    "number": (
+        lambda: tf.strings.to_number(["abc"]),
+        "StringToNumberOp could not correctly convert string: abc.",
+    ),
     "python": (lambda: tf.py_function(raising, [X], tf.float32), "ValueError: no such file."),
     "segments": (lambda: tf.math.segment_sum(X, [1, 0]), "segment ids are not increasing."),
     "shape": (
@@ -50,7 +61,10 @@ KERNELS = {  # what the kernels refuse: the operation, and their reason
 XLA = {
     "text": (lambda: tf.strings.length(tf.strings.as_string(X)), "it has no kernel for AsString."),
     "segments": (lambda: tf.math.segment_sum(X, [1, 0]), "it has no kernel for SegmentSum."),
-    "python": (lambda: tf.py_function(tf.exp, [X], tf.float32), "it has no kernel for EagerPyFunc."),
+    "python": (
+        lambda: tf.py_function(tf.exp, [X], tf.float32),
+        "it has no kernel for EagerPyFunc.",
+    ),
     "slice": (lambda: tf.slice(X, tf.size(X)[None], [1]), "Expected size[0] in [0, 0], but got 1."),
 }
 

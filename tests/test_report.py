@@ -45,19 +45,33 @@ def test_every_study_is_reported_under_its_name():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_tables_have_their_columns_and_no_nan(name):
-    metrics = [zero + metric for zero in ("", "zero_") for metric in ("mrr", "hits_at_1", "hits_at_10", "mean_rank")]
+    metrics = [
+        zero + metric
+        for zero in ("", "zero_")
+        for metric in ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
+    ]
     factors = ["study", "trainable", "init", "similarity", "epsilon", "numerics", "optimizer"]
     first_nan = ["first_nan_predicted", "first_nan_observed", "first_nan_tensor"]
     norms = [f"norm/{weight}_{end}" for weight in tables.WEIGHTS for end in ("start", "end")]
     pooled = [f"{metric}_{what}" for metric in metrics for what in ("mean", "std")]
-    for file, counted, quality in (("reported.csv", ["seeds", "nan_runs"], pooled), ("runs.csv", ["seed"], metrics)):
+    for file, counted, quality in (
+        ("reported.csv", ["seeds", "nan_runs"], pooled),
+        ("runs.csv", ["seed"], metrics),
+    ):
         table = pd.read_csv(ROOT / "experiments" / name / file, dtype=str, keep_default_na=False)
         assert list(table.columns[:7]) == factors and set(table["study"]) == {name}
         wanted = [*counted, *first_nan, *quality, *norms]
         assert [column for column in table.columns if column in wanted] == wanted
-        assert not table.drop(columns="outcome", errors="ignore").isin(["nan", "NaN", "inf", "-inf"]).any(axis=None)
+        assert (
+            not table.drop(columns="outcome", errors="ignore")
+            .isin(["nan", "NaN", "inf", "-inf"])
+            .any(axis=None)
+        )
     runs, table = committed.committed_runs(name), committed.conditions(name)
-    assert runs["config_sha"].is_unique and table["seeds"].sum() == len(runs) == committed.provenance(name)["runs"]
+    assert (
+        runs["config_sha"].is_unique
+        and table["seeds"].sum() == len(runs) == committed.provenance(name)["runs"]
+    )
     assert (table["predicted_exactly"] == table["seeds"]).all()
 
 
@@ -72,7 +86,10 @@ def commands():
     for readme in READMES:
         for line in re.findall(pattern, readme.read_text(), re.M):
             words = shlex.split(line)
-            yield readme.parent.name, words[next(n for n, word in enumerate(words) if word.endswith("zeronorm")) + 1 :]
+            yield (
+                readme.parent.name,
+                words[next(n for n, word in enumerate(words) if word.endswith("zeronorm")) + 1 :],
+            )
 
 
 def compositions():
@@ -90,7 +107,8 @@ def compositions():
 def test_every_printed_command_has_its_options():
     for _, (command, *words) in commands():
         if command not in ("train", "reproduce"):
-            cli.main.commands[command].make_context(command, words)  # raises if an option is not there
+            # raises if an option is not there
+            cli.main.commands[command].make_context(command, words)
 
 
 @pytest.mark.parametrize("overrides", compositions(), ids=" ".join)
@@ -100,14 +118,20 @@ def test_every_printed_configuration_composes(overrides, home, covering, tmp_pat
     (tmp_path / "my_titles.tsv").touch()
     schema.register()
     (tmp_path / "similarity").mkdir()  # the placement that the README adds
-    (tmp_path / "similarity" / "guarded.yaml").write_text("name: guarded\nfunction: mine.guarded\nepsilon: 1.0e-6\n")
+    (tmp_path / "similarity" / "guarded.yaml").write_text(
+        "name: guarded\nfunction: mine.guarded\nepsilon: 1.0e-6\n"
+    )
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         # as a sweep over one job or more, which is what `expand` makes of any command line
         base = compose("config", [f"home={home}"], return_hydra_config=True)
         base.hydra.overrides.task = [*overrides, f"hydra.searchpath=[file://{tmp_path}]"]
-        study_name = next((word.split("=")[1] for word in overrides if word.startswith("study=")), None)
+        study_name = next(
+            (word.split("=")[1] for word in overrides if word.startswith("study=")), None
+        )
         if study_name:
-            base.hydra.sweeper = compose("config", [f"study={study_name}"], return_hydra_config=True).hydra.sweeper
+            base.hydra.sweeper = compose(
+                "config", [f"study={study_name}"], return_hydra_config=True
+            ).hydra.sweeper
         jobs = [compose("config", job) for job in covering(expand(base))]
     for job in jobs:
         schema.validate(job)
@@ -118,7 +142,9 @@ def test_the_ablations_are_what_their_readmes_say(name):
     found = committed.conditions(name)
     dead = found[found["nan_runs"] > 0]
     assert len(found) == 48
-    assert set(zip(dead["trainable"], dead["init"], dead["similarity"], dead["numerics"], strict=True)) == {
+    assert set(
+        zip(dead["trainable"], dead["init"], dead["similarity"], dead["numerics"], strict=True)
+    ) == {
         ("true", "pretrained", similarity, numerics)
         for similarity in ("clamp_product", "add_to_product")
         for numerics in ("xla", "tf1")
@@ -158,7 +184,9 @@ def test_the_readmes_callback_works():
 def test_the_example_prints_what_the_readme_shows():
     """In a process of its own: Keras counts its layers' names on from whatever was built before."""
     command = [sys.executable, "experiments/autopsy/example.py"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True).stdout
+    found = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+    ).stdout
     assert found.strip() == (ROOT / "experiments" / "autopsy" / "example.txt").read_text().strip()
 
 
@@ -176,8 +204,12 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     zero, titles = int((~excerpt.titles.any(axis=1)).sum()), len(excerpt.corpus.titles)
     assert f"{zero} of {titles}, nothing planted" in text.replace("\n", " ")
     assert f"over {titles} titles (chance {10 / titles:.3f})" in text.replace("\n", " ")
-    assert "about 3 minutes" in text and 1.5 < committed.provenance("quick_ablation")["minutes"] < 4.5
-    assert f"{committed.provenance('quick_ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
+    assert (
+        "about 3 minutes" in text and 1.5 < committed.provenance("quick_ablation")["minutes"] < 4.5
+    )
+    assert (
+        f"{committed.provenance('quick_ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
+    )
     why = text.split("## Why it happens")[1].split("\n## ")[0]
     assert len(why.split()) <= 320
 
@@ -195,9 +227,13 @@ def test_what_tells_runs_apart_stands_beside_them():
             "params.tracking.points": ["1", "2", "3", "4"],
         }
     )
-    assert tables.further_factors(children) == ["params.optimizer.keras.learning_rate", "params.training.name"]
+    assert tables.further_factors(children) == [
+        "params.optimizer.keras.learning_rate",
+        "params.training.name",
+    ]
     children["params.init.name"] = ["pretrained", "uniform", "uniform", "uniform"]
-    children["params.init.norm"] = ["None", "0.3", "0.3", "0.3"]  # follows from the choice, as far as one can see
+    # follows from the choice, as far as one can see
+    children["params.init.norm"] = ["None", "0.3", "0.3", "0.3"]
     assert "params.init.norm" not in tables.further_factors(children)
     children["tags.overrides"] = ["seed=0", *["init=uniform init.norm=0.3"] * 3]
     assert "params.init.norm" in tables.further_factors(children)
@@ -218,7 +254,9 @@ def test_seeds_are_pooled():
     assert len(pooled) == 2
     first = pooled.iloc[0]
     assert (first["seeds"], first["nan_runs"]) == (2, 1)
-    assert first["hits_at_10_mean"] == pytest.approx(0.3) and first["hits_at_10_std"] == pytest.approx(0.1414, abs=1e-4)
+    assert first["hits_at_10_mean"] == pytest.approx(0.3) and first[
+        "hits_at_10_std"
+    ] == pytest.approx(0.1414, abs=1e-4)
     assert present.cells(first, ["outcome", "hits10"]) == ["NaN 1/2", ".300±.141"]
     assert pd.isna(pooled.iloc[1]["hits_at_10_std"])
 
@@ -230,7 +268,11 @@ def test_a_condition_of_which_some_seeds_die_is_tabled_by_the_first_that_did():
     base["first_nan_observed"] = base["first_nan_predicted"] = ["", "17", "5"]
     base["encoder_nan_observed"] = base["encoder_nan_predicted"] = ["", "53", "9"]
     pooled = tables.conditions_table(base)
-    assert present.cells(pooled.iloc[0], ["outcome", "predicted", "observed"]) == ["NaN 2/3", "17, 53", "17, 53"]
+    assert present.cells(pooled.iloc[0], ["outcome", "predicted", "observed"]) == [
+        "NaN 2/3",
+        "17, 53",
+        "17, 53",
+    ]
     assert "of the first seed that died" in present.caption(pooled, ["observed"])
     assert "that died" not in present.caption(committed.conditions("dose_response"), ["observed"])
 
@@ -255,7 +297,10 @@ def test_dead_zones_by_hand():
         ["clamp_product", "xla", 0.0, 1e-30],
         ["clamp_product", "xla", 1e20, 1e38],
     ]
-    assert "| clamp_product | 1e-30 to 1e-20 | 0 to 1e-30, from 1e20 | none |" in present.zones_markdown(table)
+    assert (
+        "| clamp_product | 1e-30 to 1e-20 | 0 to 1e-30, from 1e20 | none |"
+        in present.zones_markdown(table)
+    )
 
 
 @pytest.mark.parametrize("name", ["quick_ablation", "ablation"])

@@ -18,7 +18,13 @@ from zeronorm.sweep import Session
 
 ROOT = schema.conf_dir().parent
 # one run whose every number is exact on any machine: it is dead after two steps
-ONE = ["trainable=true", "init=pretrained", "similarity=clamp_product", "numerics=xla", "autopsy=false"]
+ONE = [
+    "trainable=true",
+    "init=pretrained",
+    "similarity=clamp_product",
+    "numerics=xla",
+    "autopsy=false",
+]
 PROGRAM = "import zeronorm.cli; zeronorm.cli.main()"
 
 
@@ -68,7 +74,11 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run", "--only-missing")
     assert "quick_ablation: 0 runs to make, 1 finished ones to take over." in planned.stdout
     again = checkout("reproduce", "quick_ablation", *ONE, "--only-missing")
-    assert "1/1 runs" not in again.stdout and "1 of 1 runs finished" in again.stdout and ", 0 FAIL." in again.stdout
+    assert (
+        "1/1 runs" not in again.stdout
+        and "1 of 1 runs finished" in again.stdout
+        and ", 0 FAIL." in again.stdout
+    )
     client = checkout.client()
     experiment = client.get_experiment_by_name("quick_ablation").experiment_id
     assert len(client.search_runs([experiment], "tags.kind = 'run'")) == 1
@@ -94,11 +104,19 @@ def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(chec
     finally:
         client.delete_tag(run.info.run_id, "git.commit")
     line = "1 of the 1 runs taken over are of other code or libraries: commit ffffffffffff (now unknown)."
-    assert line in refused.stderr and "--other-code" in refused.stderr and refused.stderr.count("\n") == 1
+    assert (
+        line in refused.stderr
+        and "--other-code" in refused.stderr
+        and refused.stderr.count("\n") == 1
+    )
     for done in (taken, trained):
         assert line in " ".join(done.stdout.split())
-    assert "1 finished ones to take over" in taken.stdout and "1 of 1 runs finished" in trained.stdout
-    [audit] = (checkout.folder / "home" / "artifacts").glob(f"*/{run.info.run_id}/artifacts/audit.json")
+    assert (
+        "1 finished ones to take over" in taken.stdout and "1 of 1 runs finished" in trained.stdout
+    )
+    [audit] = (checkout.folder / "home" / "artifacts").glob(
+        f"*/{run.info.run_id}/artifacts/audit.json"
+    )
     kept = audit.read_text()
     audit.write_text("")
     try:
@@ -119,7 +137,9 @@ def test_a_changed_cell_makes_it_fail(checkout):
         (checkout.reported / "reported.csv").write_text(kept)
     said = " ".join(failed.stdout.split())
     assert "first_nan_observed: reported.csv says 5, its runs.csv gives 0." in said
-    assert said.endswith("And 1 FAIL in reported.csv itself, which does not follow from its runs.csv.")
+    assert said.endswith(
+        "And 1 FAIL in reported.csv itself, which does not follow from its runs.csv."
+    )
     kept = (checkout.reported / "runs.csv").read_text()
     table = pd.read_csv(checkout.reported / "runs.csv", dtype=str, keep_default_na=False)
     table.loc[1, "encoder_nan_observed"] = "9"
@@ -134,9 +154,15 @@ def test_a_changed_cell_makes_it_fail(checkout):
 @pytest.mark.slow
 def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
     unknown = checkout("reproduce", "nothing", code=1)
-    assert "Error: Nothing is reported of 'nothing'" in unknown.stderr and unknown.stderr.count("\n") == 1
+    assert (
+        "Error: Nothing is reported of 'nothing'" in unknown.stderr
+        and unknown.stderr.count("\n") == 1
+    )
     other = checkout("reproduce", "quick_ablation", *ONE, "examples=20", "training=smoke", code=1)
-    assert "None of these runs is one of the report's: 'quick_ablation' has other options there." in other.stderr
+    assert (
+        "None of these runs is one of the report's: 'quick_ablation' has other options there."
+        in other.stderr
+    )
     assert "1/1 runs" not in other.stdout
     kept = (checkout.reported / "reported.csv").read_text()
     (checkout.reported / "reported.csv").write_text("")
@@ -144,7 +170,9 @@ def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
         empty = checkout("reproduce", "quick_ablation", code=1)
     finally:
         (checkout.reported / "reported.csv").write_text(kept)
-    assert "reported.csv is no table of a report: " in empty.stderr and empty.stderr.count("\n") == 1
+    assert (
+        "reported.csv is no table of a report: " in empty.stderr and empty.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("code", [128 + signal.SIGINT, 128 + signal.SIGTERM])
@@ -162,9 +190,17 @@ def test_an_interrupted_reproduction_is_neither_compared_nor_logged(monkeypatch,
 def test_the_table_in_every_format(checkout):
     arguments = ("study", "quick_ablation", "--format")
     [row] = json.loads(checkout(*arguments, "json").stdout)
-    assert row["study"] == "quick_ablation" and row["norm/titles_start"] > 0 and row["norm/titles_end"] is None
-    assert checkout(*arguments, "csv").stdout.startswith("study,trainable,init,similarity,epsilon,numerics,optimizer")
-    assert checkout(*arguments, "md").stdout.startswith("**trainable embeddings, pretrained vectors")
+    assert (
+        row["study"] == "quick_ablation"
+        and row["norm/titles_start"] > 0
+        and row["norm/titles_end"] is None
+    )
+    assert checkout(*arguments, "csv").stdout.startswith(
+        "study,trainable,init,similarity,epsilon,numerics,optimizer"
+    )
+    assert checkout(*arguments, "md").stdout.startswith(
+        "**trainable embeddings, pretrained vectors"
+    )
     assert checkout(*arguments, "tex").stdout.startswith(r"\begin{tabular}")
     refused = checkout("study", "quick_ablation", "seed=5", code=1)
     assert "seed=5 does not name a store" in refused.stderr and refused.stderr.count("\n") == 1
@@ -178,15 +214,23 @@ def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
     part = checkout("study", "quick_ablation", "--report", "--sweep", first.info.run_id, code=1)
     assert "47 of its 48 runs are missing" in part.stderr and part.stderr.count("\n") == 1
     one = dict(word.split("=") for word in ONE)
-    swept = "".join(f"      {key}: {one[key]}\n" for key in ("trainable", "init", "similarity", "numerics"))
-    file.write_text(whole[: whole.index("      trainable:")] + swept)  # the sweep is now the whole of it
+    swept = "".join(
+        f"      {key}: {one[key]}\n" for key in ("trainable", "init", "similarity", "numerics")
+    )
+    # the sweep is now the whole of it
+    file.write_text(whole[: whole.index("      trainable:")] + swept)
     for figure in ("norms.png", "outcome.png", "runs.csv"):
         (checkout.reported / figure).unlink(missing_ok=True)
     done = checkout("study", "quick_ablation", "--report", "--sweep", first.info.run_id)
     assert "written:" in done.stderr
-    assert {"norms.png", "outcome.png", "runs.csv", "reported.csv", "curves.csv", "provenance.json"} <= {
-        path.name for path in checkout.reported.iterdir()
-    }
+    assert {
+        "norms.png",
+        "outcome.png",
+        "runs.csv",
+        "reported.csv",
+        "curves.csv",
+        "provenance.json",
+    } <= {path.name for path in checkout.reported.iterdir()}
     assert "1 of 1 conditions end in NaN" in (checkout.folder / "README.md").read_text()
     file.write_text(whole)
     shutil.rmtree(checkout.reported)
@@ -206,7 +250,9 @@ def test_claims_are_printed_from_the_report(checkout):
 def test_reap_ends_what_a_killed_process_left(checkout):
     client = checkout.client()
     experiment = client.create_experiment("left behind")
-    gone = client.create_run(experiment, tags={tracking.PROCESS: tracking._process().replace(str(os.getpid()), "1")})
+    gone = client.create_run(
+        experiment, tags={tracking.PROCESS: tracking._process().replace(str(os.getpid()), "1")}
+    )
     alive = client.create_run(experiment, tags={tracking.PROCESS: tracking._process()})
     elsewhere = client.create_run(experiment, tags={tracking.PROCESS: f"elsewhere {2**22} 0"})
     done = checkout("reap")

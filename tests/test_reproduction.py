@@ -36,7 +36,8 @@ def test_counts_must_match_exactly(reported, column):
 
 
 @pytest.mark.parametrize(
-    "column", ["first_nan_observed", "first_nan_predicted", "encoder_nan_observed", "first_nan_tensor"]
+    "column",
+    ["first_nan_observed", "first_nan_predicted", "encoder_nan_observed", "first_nan_tensor"],
 )
 def test_steps_and_names_must_match_exactly(reported, column):
     found = reported.copy()
@@ -69,8 +70,12 @@ def test_what_no_table_would_show_is_no_difference(reported):
 
 
 def test_a_condition_too_few_or_too_many_fails(reported):
-    assert verdicts(reported, reported.iloc[1:])[["column", "verdict"]].values.tolist() == [["(condition)", FAIL]]
-    assert verdicts(reported.iloc[1:], reported)[["column", "verdict"]].values.tolist() == [["(condition)", FAIL]]
+    assert verdicts(reported, reported.iloc[1:])[["column", "verdict"]].values.tolist() == [
+        ["(condition)", FAIL]
+    ]
+    assert verdicts(reported.iloc[1:], reported)[["column", "verdict"]].values.tolist() == [
+        ["(condition)", FAIL]
+    ]
 
 
 def test_noise_is_the_largest_difference_of_the_measured_columns(reported):
@@ -86,7 +91,12 @@ def test_noise_is_the_largest_difference_of_the_measured_columns(reported):
 
 @pytest.mark.parametrize(
     "column, value",
-    [("hits_at_10_mean", "0.4655"), ("nan_runs", "1"), ("norm/dense/bias_end", ""), ("gradient", "1e7")],
+    [
+        ("hits_at_10_mean", "0.4655"),
+        ("nan_runs", "1"),
+        ("norm/dense/bias_end", ""),
+        ("gradient", "1e7"),
+    ],
 )
 def test_a_cell_changed_by_hand_is_found(tmp_path, monkeypatch, column, value):
     """reported.csv follows from runs.csv to the last digit; what does not, no run has written."""
@@ -118,7 +128,10 @@ def test_the_printed_comparison_names_the_cell(reported, capsys):
     reproduction.print_comparison(reproduction.compare(reported, found, {}), [], Console(width=80))
     out = capsys.readouterr().out
     said = " ".join(out.split())
-    assert "FAIL true pretrained clamp_product 1e-07 xla adam, first_nan_observed: reported 0, found 3" in said
+    assert (
+        "FAIL true pretrained clamp_product 1e-07 xla adam, first_nan_observed: reported 0, found 3"
+        in said
+    )
     assert "1 FAIL" in out and max(map(len, out.splitlines())) <= 80
 
 
@@ -133,6 +146,10 @@ def test_a_part_of_a_study_is_compared_by_config(monkeypatch):
     assert cells["condition"].nunique() == 16
     whole = write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=False)
     assert (whole["column"] == "(condition)").sum() == 32
-    monkeypatch.setattr(report, "as_read", lambda children, name: changed.assign(config_sha="other"))
-    with pytest.raises(committed.ReportError, match="None of the 16 runs that finished is one of the report's"):
+    monkeypatch.setattr(
+        report, "as_read", lambda children, name: changed.assign(config_sha="other")
+    )
+    with pytest.raises(
+        committed.ReportError, match="None of the 16 runs that finished is one of the report's"
+    ):
         write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)

@@ -1,4 +1,5 @@
-"""How small or large a title row must be to kill: the prediction against trainings, from 1e-45 to 1e38."""
+"""How small or large a title row must be to kill: the prediction against trainings, from 1e-45 to
+1e38."""
 
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,9 @@ def prepared(tiny, composed, placement, used, optimizer=None, steps=3, **overrid
     others = [n for n in range(12) if n != ROW]
     ids = rng.permuted(np.tile(others, (steps * BATCH, 1)), axis=1)[:, : 1 + NEGATIVES]
     ids[1, 2] = ids[2 * BATCH, 0] = ROW
-    drawn = examples.Examples(built.text[: len(ids)], ids[:, :1].astype(np.int32), ids[:, 1:].astype(np.int32))
+    drawn = examples.Examples(
+        built.text[: len(ids)], ids[:, :1].astype(np.int32), ids[:, 1:].astype(np.int32)
+    )
     options = [f"{name}={value}" for name, value in overrides.items()]
     batch = (f"training.batch={BATCH}", f"training.negatives={NEGATIVES}", "training.shuffle=false")
     config = composed(f"similarity={placement}", "training.epochs=1", *batch, *options)

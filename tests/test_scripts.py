@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "experiments"
 SMALL = ("--small", "--to", "{folder}")
-ARGUMENTS = {  # of a round that takes seconds and writes into {folder}; a new script needs its own here
+# of a round that takes seconds and writes into {folder}; a new script needs its own here
+ARGUMENTS = {
     "autopsy/example.py": (),
     "autopsy/suite.py": SMALL,
     "benchmarks/mlflow_cost.py": ("1", *SMALL),
@@ -23,7 +24,8 @@ ARGUMENTS = {  # of a round that takes seconds and writes into {folder}; a new s
     "benchmarks/watching.py": ("1", *SMALL),
 }
 RUN_BY = {"benchmarks/naive.py": "benchmarks/sweep.py"}  # a script that another starts
-COMMITTED = {"autopsy/suite.py": "autopsy/suite.json"}  # what a script writes, where it is not NAME.json beside it
+# what a script writes, where it is not NAME.json beside it
+COMMITTED = {"autopsy/suite.py": "autopsy/suite.json"}
 
 
 def is_script(file: Path) -> bool:
@@ -44,7 +46,8 @@ def home(tmp_path_factory):
 def started(tmp_path, home, monkeypatch):
     """started(script) -> the folder it wrote to. In this process, which has TensorFlow already."""
     monkeypatch.setenv("ZERONORM_HOME", str(home))
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # some set them, for themselves alone
+    # some set them, for themselves alone
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         monkeypatch.setenv(name, os.environ.get(name, "0"))
 
     def start(script: str) -> Path:
@@ -57,7 +60,11 @@ def started(tmp_path, home, monkeypatch):
 
 
 def contents() -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in ROOT.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    return {
+        file: file.read_bytes()
+        for file in ROOT.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
 
 
 def shape(value):
@@ -89,13 +96,17 @@ def test_a_script_runs_for_one_round_and_leaves_the_committed_results(script, st
     assert contents() == before
     committed = ROOT / COMMITTED.get(script, script.replace(".py", ".json"))
     if committed.exists():
-        written, report = (json.loads(file.read_text()) for file in (folder / committed.name, committed))
+        written, report = (
+            json.loads(file.read_text()) for file in (folder / committed.name, committed)
+        )
         assert np.isfinite(list(numbers(written))).all()
         assert shape(written["rows"]) == shape(report["rows"])
         assert set(written) >= set(report)  # more of where it was measured is no other table
 
 
-@pytest.mark.parametrize("script", [script for script, given in ARGUMENTS.items() if SMALL[0] in given])
+@pytest.mark.parametrize(
+    "script", [script for script, given in ARGUMENTS.items() if SMALL[0] in given]
+)
 def test_a_small_round_is_not_written_over_the_committed_results(script, monkeypatch, capsys):
     """Said before anything is measured."""
     monkeypatch.setattr(sys, "argv", [script, "--small"])

@@ -1,8 +1,10 @@
-"""Value and gradient of every placement, at ordinary, zero and 1e-20 rows, under all three numerics.
+"""Value and gradient of every placement, at ordinary, zero and 1e-20 rows, under all three
+numerics.
 
-The oracle is written for itself, in float64 NumPy: s = dot * g(|a|, |b|), so ds/db = a g + dot dg/d|b| b/|b|, whose
-second part vanishes at b = 0. Where float32 cannot be right (an infinite derivative times 0, a square that underflows)
-the expected outcome stands in the table beside its reason.
+The oracle is written for itself, in float64 NumPy: s = dot * g(|a|, |b|), so ds/db = a g + dot
+dg/d|b| b/|b|, whose second part vanishes at b = 0. Where float32 cannot be right (an infinite
+derivative times 0, a square that underflows) the expected outcome stands in the table beside its
+reason.
 """
 
 from functools import partial
@@ -43,7 +45,9 @@ def oracle(name, a, b):
     norm_a, norm_b, dot, e = np.linalg.norm(a), np.linalg.norm(b), a @ b, EPSILON.get(name)
     g, dg_b = factor(name, norm_a, norm_b, e)
     small = 1e-6 * norm_a  # ds/d|a| by a central difference: only |b| stands at the singular point
-    dg_a = (factor(name, norm_a + small, norm_b, e)[0] - factor(name, norm_a - small, norm_b, e)[0]) / (2 * small)
+    dg_a = (
+        factor(name, norm_a + small, norm_b, e)[0] - factor(name, norm_a - small, norm_b, e)[0]
+    ) / (2 * small)
     towards_b = b / norm_b if norm_b else np.zeros_like(b)
     return dot * g, b * g + dot * dg_a * a / norm_a, a * g + dot * dg_b * towards_b
 
@@ -77,9 +81,15 @@ def test_ordinary_rows_agree_with_the_cosine_in_float64(name, used):
         np.testing.assert_array_equal(got, 0)
 
 
-# The root's derivative at 0 is infinite and a guard after the root sends it exactly 0. The kernels define 0 * inf as 0
-# there; XLA and TensorFlow 1.x compute 0 * 0.5 / 0.
-GUARD_AFTER_THE_ROOT = ("clamp_product", "add_to_product", "add_to_norms", "clamp_norms", "keras_normalize")
+# The root's derivative at 0 is infinite and a guard after the root sends it exactly 0. The kernels
+# define 0 * inf as 0 there; XLA and TensorFlow 1.x compute 0 * 0.5 / 0.
+GUARD_AFTER_THE_ROOT = (
+    "clamp_product",
+    "add_to_product",
+    "add_to_norms",
+    "clamp_norms",
+    "keras_normalize",
+)
 GUARD_INSIDE_THE_ROOT = ("add_to_squares", "clamp_squares")
 
 
@@ -88,9 +98,11 @@ GUARD_INSIDE_THE_ROOT = ("add_to_squares", "clamp_squares")
 def test_zero_row(name, used, upstream):
     value, to_a, to_b = measured(name, used, A, np.zeros(3), upstream)
     if name == "unguarded":
-        assert np.isnan(value) and np.isnan(to_a).all() and np.isnan(to_b).all()  # 0/0 already forward
+        # 0/0 already forward
+        assert np.isnan(value) and np.isnan(to_a).all() and np.isnan(to_b).all()
     elif name == "single_where":
-        assert value == 0 and np.isnan(to_a).all() and np.isnan(to_b).all()  # the dead branch's 0 * NaN, everywhere
+        # the dead branch's 0 * NaN, everywhere
+        assert value == 0 and np.isnan(to_a).all() and np.isnan(to_b).all()
     elif name == "double_where":
         assert value == 0 and not to_a.any() and not to_b.any()  # finite, and the row never learns
     elif name == "divide_no_nan":
@@ -126,7 +138,8 @@ def test_row_of_1e_20_whose_square_underflows(name, used):
         if name in ("add_to_product", "add_to_norms"):
             assert np.isinf(
                 to_b
-            ).all()  # here the root's gradient receives 1e-6 instead of 0, so every numerics has inf
+                # here the root's gradient receives 1e-6 instead of 0, so every numerics has inf
+            ).all()
         elif name in GUARD_INSIDE_THE_ROOT or used is numerics.KERNELS:
             np.testing.assert_allclose(to_b, expected[2], rtol=1e-4)
         else:
@@ -158,4 +171,6 @@ def test_clamp_squares_is_l2_normalize():
     rng = np.random.default_rng(1)
     a, b = (rng.standard_normal((6, 5)).astype(np.float32) for _ in range(2))
     theirs = tf.reduce_sum(tf.math.l2_normalize(a, -1) * tf.math.l2_normalize(b, -1), -1)
-    np.testing.assert_allclose(similarity.clamp_squares(a, b, numerics.KERNELS, epsilon=1e-12), theirs, rtol=1e-6)
+    np.testing.assert_allclose(
+        similarity.clamp_squares(a, b, numerics.KERNELS, epsilon=1e-12), theirs, rtol=1e-6
+    )

@@ -52,10 +52,17 @@ def test_no_derivative_where_the_value_jumps(used):
 
 
 def test_small_rows_are_scored_too_low():
-    """Where the cosine is 0.6: e inside the root costs all of it at norm 1e-6, e after the root almost nothing."""
+    """Where the cosine is 0.6: e inside the root costs all of it at norm 1e-6, e after the root
+    almost nothing."""
     assert measured("add_to_squares", 1e-7, numerics.KERNELS).scores[1e-6] == pytest.approx(
         0.6 / 1e6 / 1e-7**0.5, rel=1e-3
     )
-    assert measured("add_to_squares", 1e-12, numerics.KERNELS).scores[1e-6] == pytest.approx(0.6 / 2**0.5, rel=1e-4)
-    assert measured("clamp_product", 1e-7, numerics.KERNELS).scores[1e-6] == pytest.approx(0.6, rel=1e-6)
-    assert measured("add_to_product", 1e-7, numerics.KERNELS).scores[1e-6] == pytest.approx(0.6 / 1.1, rel=1e-6)
+    assert measured("add_to_squares", 1e-12, numerics.KERNELS).scores[1e-6] == pytest.approx(
+        0.6 / 2**0.5, rel=1e-4
+    )
+    assert measured("clamp_product", 1e-7, numerics.KERNELS).scores[1e-6] == pytest.approx(
+        0.6, rel=1e-6
+    )
+    assert measured("add_to_product", 1e-7, numerics.KERNELS).scores[1e-6] == pytest.approx(
+        0.6 / 1.1, rel=1e-6
+    )

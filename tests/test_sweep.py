@@ -1,4 +1,5 @@
-"""The command as its user runs it: a sweep, its store, its interruptions. Each test is a process of its own."""
+"""The command as its user runs it: a sweep, its store, its interruptions. Each test is a process of
+its own."""
 
 import json
 import os
@@ -41,7 +42,13 @@ def wrong(a, b, numerics):
 
 
 def environment(folder: Path, **more) -> dict:
-    return {**os.environ, "ZERONORM_HOME": str(folder / "home"), "PYTHONPATH": str(folder), "COLUMNS": "100", **more}
+    return {
+        **os.environ,
+        "ZERONORM_HOME": str(folder / "home"),
+        "PYTHONPATH": str(folder),
+        "COLUMNS": "100",
+        **more,
+    }
 
 
 def zeronorm(folder: Path, *arguments: str, **more) -> subprocess.CompletedProcess:
@@ -60,24 +67,31 @@ def store(folder: Path) -> MlflowClient:
 
 
 def runs_of(client: MlflowClient, name: str):
-    found = client.search_runs([client.get_experiment_by_name(name).experiment_id], order_by=["start_time ASC"])
+    found = client.search_runs(
+        [client.get_experiment_by_name(name).experiment_id], order_by=["start_time ASC"]
+    )
     parents = [run for run in found if run.data.tags["kind"] == "sweep"]
     return parents, [run for run in found if run.data.tags["kind"] == "run"]
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, home, excerpt):
-    """A sweep with a placement of the user's own: one function and one YAML file, both outside the package."""
+    """A sweep with a placement of the user's own: one function and one YAML file, both outside the
+    package."""
     folder = tmp_path_factory.mktemp("swept")
     (folder / "home").mkdir()
     (folder / "home" / "cache").symlink_to(home / "cache")
     (folder / "mine.py").write_text(MINE)
     group = folder / "conf" / "similarity"
     group.mkdir(parents=True)
-    (group / "add_to_root.yaml").write_text("name: add_to_root\nfunction: mine.add_to_root\nepsilon: 1.0e-7\n")
+    (group / "add_to_root.yaml").write_text(
+        "name: add_to_root\nfunction: mine.add_to_root\nepsilon: 1.0e-7\n"
+    )
     (group / "broken.yaml").write_text("name: broken\nfunction: mine.broken\n")
     (group / "wrong.yaml").write_text("name: wrong\nfunction: mine.wrong\n")
-    (group / "mismatched.yaml").write_text("name: mismatched\nfunction: mine.wrong\nepsilon: 1.0e-7\n")
+    (group / "mismatched.yaml").write_text(
+        "name: mismatched\nfunction: mine.wrong\nepsilon: 1.0e-7\n"
+    )
     (group / "nowhere.yaml").write_text("name: nowhere\nfunction: mine.nowhere\n")
     (group / "nameless.yaml").write_text("function: mine.wrong\n")
     done = zeronorm(
@@ -118,16 +132,30 @@ def test_the_store_holds_the_sweep(swept):
     client = store(folder)
     [parent], runs = runs_of(client, "single runs")
     assert parent.info.status == "FINISHED" and parent.data.tags["runs"] == "4"
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"table.md", "table.csv", "runs.csv"}
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
+        "table.md",
+        "table.csv",
+        "runs.csv",
+    }
     for run in runs:
         tags, params = run.data.tags, run.data.params
         assert run.info.status == "FINISHED" and tags["mlflow.parentRunId"] == parent.info.run_id
         assert params["similarity.name"] in tags["condition"] and params["model.filters"] == "16"
         assert len(tags["config.sha"]) == 64 and tags["seed"] == "0"
-        assert re.fullmatch("[0-9a-f]{40}", tags["git.commit"]) and tags["git.dirty"] in ("true", "false")
+        assert re.fullmatch("[0-9a-f]{40}", tags["git.commit"]) and tags["git.dirty"] in (
+            "true",
+            "false",
+        )
         assert tags["mlflow.note.content"].startswith("57 of 106 title rows start at zero.")
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
-        assert {"config.yaml", "nan_events.json", "audit.json", "norms.png", "curves.csv.gz", ".hydra"} <= files
+        assert {
+            "config.yaml",
+            "nan_events.json",
+            "audit.json",
+            "norms.png",
+            "curves.csv.gz",
+            ".hydra",
+        } <= files
         assert ("autopsy.md" in files) == ("autopsy.json" in files) == (tags["outcome"] == "nan")
 
 
@@ -135,9 +163,20 @@ def test_curves_are_the_closed_list_and_finite(swept):
     folder, _ = swept
     client = store(folder)
     _, runs = runs_of(client, "single runs")
-    weights = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
+    weights = (
+        "words",
+        "titles",
+        "convolution/kernel",
+        "convolution/bias",
+        "dense/kernel",
+        "dense/bias",
+    )
     closed = {"train/loss", "zero_rows/titles", "deadly_rows/titles", "z/steps_per_second"}
-    closed |= {f"{kind}/{weight}" for kind in ("norm", "norm/grad", "norm/update", "nonfinite") for weight in weights}
+    closed |= {
+        f"{kind}/{weight}"
+        for kind in ("norm", "norm/grad", "norm/update", "nonfinite")
+        for weight in weights
+    }
     closed |= {
         f"{group}/{metric}"
         for group in ("eval", "eval_zero_rows", "eval_tfidf")
@@ -148,10 +187,14 @@ def test_curves_are_the_closed_list_and_finite(swept):
         assert all(np.isfinite(value) for value in run.data.metrics.values())
         loss = client.get_metric_history(run.info.run_id, "train/loss")
         died = run.data.tags["outcome"] == "nan"
-        assert [point.step for point in loss] == ([0] if died else list(range(8)))  # a gap, never a NaN
+        # a gap, never a NaN
+        assert [point.step for point in loss] == ([0] if died else list(range(8)))
         if died:
             assert run.data.metrics["nonfinite/dense/kernel"] == 16 * 100
-            assert run.data.tags["nan.first_step"] == "0" and run.data.tags["nan.first_tensor"] == "titles"
+            assert (
+                run.data.tags["nan.first_step"] == "0"
+                and run.data.tags["nan.first_tensor"] == "titles"
+            )
             found = client.search_runs([run.info.experiment_id], "tags.outcome = 'nan'")
             assert [other.info.run_id for other in found] == [run.info.run_id]
 
@@ -165,9 +208,15 @@ def test_study_shows_the_table_again(swept):
     missing = zeronorm(folder, "study", "nothing")
     assert missing.returncode == 1
     assert "has no sweep of 'nothing': the studies are ablation, best, " in missing.stderr
-    assert "has no sweep of 'ablation': run its study first" in zeronorm(folder, "study", "ablation").stderr
+    assert (
+        "has no sweep of 'ablation': run its study first"
+        in zeronorm(folder, "study", "ablation").stderr
+    )
     nowhere = zeronorm(folder, "study", "ablation", ZERONORM_HOME=str(folder / "nowhere"))
-    assert nowhere.returncode == 1 and f"There is no store at {folder}/nowhere/mlflow.db yet" in nowhere.stderr
+    assert (
+        nowhere.returncode == 1
+        and f"There is no store at {folder}/nowhere/mlflow.db yet" in nowhere.stderr
+    )
     assert not (folder / "nowhere").exists()
 
 
@@ -180,7 +229,10 @@ def test_autopsy_of_another_step_leaves_the_runs_own(swept):
     assert (own["guilty.operation"], own["autopsy.step"]) == ("SqrtGrad", "0")
     done = zeronorm(folder, "autopsy", run_id, "--step", "1", "--capsule", "step.npz")
     assert done.returncode == 0, done.stderr
-    assert "Born before the step" in done.stdout and "added to the run's artifacts: autopsy_step_1.json" in done.stderr
+    assert (
+        "Born before the step" in done.stdout
+        and "added to the run's artifacts: autopsy_step_1.json" in done.stderr
+    )
     files = {file.path for file in client.list_artifacts(run_id)}
     assert {"autopsy.json", "autopsy.md", "autopsy_step_1.json", "autopsy_step_1.md"} <= files
     assert client.get_run(run_id).data.tags == own
@@ -192,10 +244,19 @@ def test_autopsy_of_another_step_leaves_the_runs_own(swept):
     "arguments, sentence",
     [
         (("nowhere/step.npz",), "There is no file nowhere/step.npz."),
-        (("0" * 32, "--model", "mine:model"), f"{'0' * 32} is no file: --model goes with a capsule"),
-        (("0" * 32, "--capsule", "nowhere/step.npz"), "--capsule nowhere/step.npz: there is no folder"),
+        (
+            ("0" * 32, "--model", "mine:model"),
+            f"{'0' * 32} is no file: --model goes with a capsule",
+        ),
+        (
+            ("0" * 32, "--capsule", "nowhere/step.npz"),
+            "--capsule nowhere/step.npz: there is no folder",
+        ),
         (("mine.py", "--step", "1"), "--step goes with the id of a run: a capsule holds one step."),
-        (("mine.py",), "mine.py is no capsule: give a file that zeronorm.Autopsy(capsule=...) wrote."),
+        (
+            ("mine.py",),
+            "mine.py is no capsule: give a file that zeronorm.Autopsy(capsule=...) wrote.",
+        ),
     ],
 )
 def test_what_autopsy_cannot_take_is_one_sentence(swept, arguments, sentence):
@@ -211,8 +272,14 @@ def test_what_autopsy_cannot_take_is_one_sentence(swept, arguments, sentence):
             "wrong",
             "similarity=wrong returns shape (2, 3, 4) for a [2, 1, 4] and b [2, 3, 4]; it must reduce the last axis",
         ),
-        ("mismatched", "similarity=mismatched: its YAML file has an epsilon, but mine.wrong takes none."),
-        ("nowhere", "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML file, or put"),
+        (
+            "mismatched",
+            "similarity=mismatched: its YAML file has an epsilon, but mine.wrong takes none.",
+        ),
+        (
+            "nowhere",
+            "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML file, or put",
+        ),
         ("nameless", "The similarity's YAML file needs the keys name and function"),
     ],
 )
@@ -227,7 +294,10 @@ def test_a_home_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     done = zeronorm(tmp_path, "train", ZERONORM_HOME=str(tmp_path / "file"))
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "file cannot be written" in done.stderr and "set ZERONORM_HOME to a folder that can" in done.stderr
+    assert (
+        "file cannot be written" in done.stderr
+        and "set ZERONORM_HOME to a folder that can" in done.stderr
+    )
 
 
 @pytest.mark.slow
@@ -252,10 +322,15 @@ def test_ui_serves_the_store(swept):
             except requests.ConnectionError:
                 time.sleep(1)
         assert "MLflow" in requests.get(base, timeout=10).text
-        listed = requests.post(f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=10).json()
+        listed = requests.post(
+            f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=10
+        ).json()
         assert "single runs" in {experiment["name"] for experiment in listed["experiments"]}
         used = zeronorm(folder, "ui", "--port", port)
-        assert used.returncode == 1 and f"Port {port} is in use: choose another with --port." in used.stderr
+        assert (
+            used.returncode == 1
+            and f"Port {port} is in use: choose another with --port." in used.stderr
+        )
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
@@ -276,16 +351,28 @@ def test_a_failing_run_is_marked_and_the_others_finish(swept):
     assert done.returncode == 1
     assert "this placement is broken" in done.stderr
     parents, runs = runs_of(store(folder), "single runs")
-    assert [run.info.status for run in sorted(runs[before:], key=number_of)] == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in sorted(runs[before:], key=number_of)] == [
+        "FAILED",
+        "FINISHED",
+    ]
     assert parents[-1].info.status == "FAILED"
     assert "1 of 2 runs finished" in done.stdout
 
 
-UNDER_WAY = ["train", "-m", "seed=0,1,2", "examples=400", "training.epochs=30", "model.filters=16", "trainable=false"]
+UNDER_WAY = [
+    "train",
+    "-m",
+    "seed=0,1,2",
+    "examples=400",
+    "training.epochs=30",
+    "model.filters=16",
+    "trainable=false",
+]
 
 
 def under_way(folder, earlier, number, *overrides):
-    """Starts a sweep of three runs; returns its process as soon as the run of that number has begun its steps."""
+    """Starts a sweep of three runs; returns its process as soon as the run of that number has begun
+    its steps."""
     process = subprocess.Popen(
         [*ZERONORM, *UNDER_WAY, *overrides],
         cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -308,7 +395,10 @@ def fresh(swept):
 
     def added():
         parts = runs_of(store(folder), "single runs")
-        return [sorted((run for run in part if run.info.run_id not in before), key=number_of) for part in parts]
+        return [
+            sorted((run for run in part if run.info.run_id not in before), key=number_of)
+            for part in parts
+        ]
 
     return folder, set((folder / "home" / "outputs").iterdir()), added
 
@@ -330,7 +420,8 @@ def test_an_interrupted_sweep_keeps_what_is_finished(fresh, sent, code):
     assert [run.info.status for run in parents] == ["KILLED"]
     assert runs[0].data.tags["outcome"] == "finite" and "eval/mrr" in runs[0].data.metrics
     killed = runs[1].data
-    assert killed.tags["outcome"] == "killed" and "train/loss" in killed.metrics  # what was measured is kept
+    # what was measured is kept
+    assert killed.tags["outcome"] == "killed" and "train/loss" in killed.metrics
     assert "1 of 3 runs finished" in out and "Interrupted." in out and "Traceback" not in err
     if sent == signal.SIGINT:  # and the rest can be made up for
         again = zeronorm(folder, *UNDER_WAY, "--only-missing")
@@ -359,7 +450,9 @@ def test_a_new_study_is_one_file(swept):
     folder, _ = swept
     (folder / "conf" / "study").mkdir()
     (folder / "conf" / "study" / "mine.yaml").write_text(STUDY)
-    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", "study=mine", "autopsy=false", *SMALL)
+    done = zeronorm(
+        folder, "train", f"--config-dir={folder}/conf", "study=mine", "autopsy=false", *SMALL
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6 runs finished" in done.stdout
     assert "2 of 6 conditions end in NaN" in done.stdout
@@ -372,17 +465,34 @@ def test_hydras_own_launcher_gives_the_same_runs(fresh):
     """In this process, one after the other: the same outcomes, steps and quality as in workers."""
     folder, _, added = fresh
     for launcher in ("basic", "workers"):
-        arguments = (f"hydra/launcher={launcher}", "numerics=kernels,xla", "seed=0,1", "autopsy=false", *SMALL)
+        arguments = (
+            f"hydra/launcher={launcher}",
+            "numerics=kernels,xla",
+            "seed=0,1",
+            "autopsy=false",
+            *SMALL,
+        )
         done = zeronorm(folder, "train", "-m", *arguments)
         assert done.returncode == 0 and "4 of 4 runs finished" in done.stdout
     parents, runs = added()
     by_parent = [
-        [run for run in runs if run.data.tags["mlflow.parentRunId"] == parent.info.run_id] for parent in parents
+        [run for run in runs if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
+        for parent in parents
     ]
     for one, other in zip(*by_parent, strict=True):
-        for tag in ("condition", "seed", "job", "config.sha", "outcome", "nan.first_step", "nan.encoder_step"):
+        for tag in (
+            "condition",
+            "seed",
+            "job",
+            "config.sha",
+            "outcome",
+            "nan.first_step",
+            "nan.encoder_step",
+        ):
             assert one.data.tags.get(tag) == other.data.tags.get(tag)
-        assert one.data.metrics["eval/mrr"] == pytest.approx(other.data.metrics["eval/mrr"], rel=0.05)
+        assert one.data.metrics["eval/mrr"] == pytest.approx(
+            other.data.metrics["eval/mrr"], rel=0.05
+        )
 
 
 @pytest.mark.slow
@@ -421,7 +531,10 @@ def test_a_choice_that_is_not_there_is_said_without_a_traceback(tmp_path):
 def test_a_launcher_that_cannot_be_is_one_sentence(tmp_path):
     done = zeronorm(tmp_path, "train", "-m", "hydra.launcher.threads=-1")
     assert done.returncode == 1
-    assert done.stderr == "zeronorm: hydra.launcher.threads=-1 must be a whole number of at least 1, or null.\n"
+    assert (
+        done.stderr
+        == "zeronorm: hydra.launcher.threads=-1 must be a whole number of at least 1, or null.\n"
+    )
 
 
 @pytest.mark.slow
@@ -442,7 +555,10 @@ def test_a_run_whose_worker_dies_is_marked_and_the_others_finish(fresh):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["similarity=unguarded", "similarity.epsilon=1e-3"], "zeronorm: similarity=unguarded has no epsilon, but"),
+        (
+            ["similarity=unguarded", "similarity.epsilon=1e-3"],
+            "zeronorm: similarity=unguarded has no epsilon, but",
+        ),
         (
             ["-m", "init=pretrained,uniform", "vectors.zero_share=0.5"],
             "zeronorm: init=uniform draws every row anew, so",
@@ -505,9 +621,13 @@ def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
 
 def test_help_answers_without_a_slow_import():
     program = "import sys, zeronorm.cli; zeronorm.cli.main(['--help'], standalone_mode=False); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert "train" in done.stdout and "study" in done.stdout
-    assert not {"tensorflow", "mlflow", "hydra", "gensim"} & set(done.stdout.splitlines()[-1].split())
+    assert not {"tensorflow", "mlflow", "hydra", "gensim"} & set(
+        done.stdout.splitlines()[-1].split()
+    )
 
 
 def test_thinned_keeps_ends_gaps_and_finite_values_only():

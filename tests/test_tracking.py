@@ -15,7 +15,9 @@ class Page(list):
 
 
 def run(sha, run_id, **tags):
-    return SimpleNamespace(info=SimpleNamespace(run_id=run_id), data=SimpleNamespace(tags={"config.sha": sha, **tags}))
+    return SimpleNamespace(
+        info=SimpleNamespace(run_id=run_id), data=SimpleNamespace(tags={"config.sha": sha, **tags})
+    )
 
 
 class Store:
@@ -30,7 +32,10 @@ class Store:
     def list_artifacts(self, run_id):
         if run_id not in self.artifacts:
             raise OSError("gone")
-        return [SimpleNamespace(path=path, file_size=size) for path, size in self.artifacts[run_id].items()]
+        return [
+            SimpleNamespace(path=path, file_size=size)
+            for path, size in self.artifacts[run_id].items()
+        ]
 
 
 def test_a_run_without_its_artifacts_is_not_finished(monkeypatch):
@@ -52,10 +57,19 @@ SAID = {
     "the same": ({}, ""),
     "commit": ({"git.commit": "b" * 40}, "commit bbbbbbbbbbbb (now aaaaaaaaaaaa)"),
     "dirty": ({"git.dirty": "true"}, "uncommitted changes true (now false)"),
-    "version": ({"versions": "Python 3.11.7, numpy 2.4.5, hydra-core 1.3.8"}, "numpy 2.4.5 (now 2.4.6)"),
+    "version": (
+        {"versions": "Python 3.11.7, numpy 2.4.5, hydra-core 1.3.8"},
+        "numpy 2.4.5 (now 2.4.6)",
+    ),
     "library": ({"versions": "Python 3.11.7, numpy 2.4.6"}, "hydra-core none (now 1.3.8)"),
-    "nothing known": ({"versions": ""}, "Python none (now 3.11.7), numpy none (now 2.4.6), hydra-core none"),
-    "edited": ({"git.dirty": "true", "code.sha": "d" * 64}, "changes true (now false), source dddddddddddd (now cccc"),
+    "nothing known": (
+        {"versions": ""},
+        "Python none (now 3.11.7), numpy none (now 2.4.6), hydra-core none",
+    ),
+    "edited": (
+        {"git.dirty": "true", "code.sha": "d" * 64},
+        "changes true (now false), source dddddddddddd (now cccc",
+    ),
 }
 
 
@@ -63,16 +77,25 @@ SAID = {
 def test_other_code_is_said(monkeypatch, what):
     monkeypatch.setattr(tracking, "provenance", lambda: NOW)
     tags, said = SAID[what]
-    line = tracking.otherwise([run("a", "1", **NOW), run("b", "2", **NOW | tags), run("c", "3", **NOW | tags)])
-    assert said in line and line.startswith("2 of the 3 runs taken over are of other code" if said else "")
+    line = tracking.otherwise(
+        [run("a", "1", **NOW), run("b", "2", **NOW | tags), run("c", "3", **NOW | tags)]
+    )
+    assert said in line and line.startswith(
+        "2 of the 3 runs taken over are of other code" if said else ""
+    )
 
 
 def test_uncommitted_changes_are_told_apart_by_the_source(monkeypatch):
     dirty = NOW | {"git.dirty": "true"}
     monkeypatch.setattr(tracking, "provenance", lambda: dirty)
     assert tracking.otherwise([run("a", "1", **dirty)]) == ""
-    assert "source dddddddddddd" in tracking.otherwise([run("a", "1", **dirty | {"code.sha": "d" * 64})])
+    assert "source dddddddddddd" in tracking.otherwise(
+        [run("a", "1", **dirty | {"code.sha": "d" * 64})]
+    )
 
 
 def test_the_source_is_among_what_a_run_says(monkeypatch):
-    assert len(provenance.tags()["code.sha"]) == 64 and tracking.otherwise([run("a", "1", **provenance.tags())]) == ""
+    assert (
+        len(provenance.tags()["code.sha"]) == 64
+        and tracking.otherwise([run("a", "1", **provenance.tags())]) == ""
+    )

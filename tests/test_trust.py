@@ -1,4 +1,5 @@
-"""A stranger's file: whatever its config names, nothing of it is called, and one sentence says what it holds."""
+"""A stranger's file: whatever its config names, nothing of it is called, and one sentence says what
+it holds."""
 
 import json
 import os
@@ -32,7 +33,9 @@ class Evil:
 def moment(tmp_path_factory):
     """A run's moment of which nothing had to be read or trained."""
     home = tmp_path_factory.mktemp("small")
-    config = schema.composed(f"home={home}", "model.filters=4", "corpus.window=10", "corpus.min_window=1")
+    config = schema.composed(
+        f"home={home}", "model.filters=4", "corpus.window=10", "corpus.min_window=1"
+    )
     program, rng = preparation.compiled(config, N_WORDS, N_TITLES, DIM), np.random.default_rng(0)
     words, titles = (rng.standard_normal((n, DIM)).astype(np.float32) for n in (N_WORDS, N_TITLES))
     titles[0] = 0
@@ -40,7 +43,10 @@ def moment(tmp_path_factory):
     text, negatives = rng.integers(0, N_WORDS, (10, 10)), rng.integers(0, N_TITLES, (10, 10))
     batch = Batch(0, 0, 0, *(x.astype(np.int32) for x in (text, np.zeros((10, 1)), negatives)))
     state = tuple(np.array(variable) for variable in program.state)
-    names = [[f"{what} {n}" for n in range(count)] for what, count in (("word", N_WORDS), ("title", N_TITLES))]
+    names = [
+        [f"{what} {n}" for n in range(count)]
+        for what, count in (("word", N_WORDS), ("title", N_TITLES))
+    ]
     return run_autopsy.Moment(config, 0, state, batch, *names)
 
 
@@ -67,7 +73,9 @@ def evil(folder, monkeypatch):
     """{what: (group, changes)}: configs that make the folder's `marker` when they are believed."""
     marker, bad = folder / "marker", folder / "bad.pkl"
     bad.write_bytes(pickle.dumps(Evil(marker)))
-    (folder / "evil_module.py").write_text(f"import os\nos.mkdir({str(marker)!r})\ndef f(a, b, numerics): return a\n")
+    (folder / "evil_module.py").write_text(
+        f"import os\nos.mkdir({str(marker)!r})\ndef f(a, b, numerics): return a\n"
+    )
     monkeypatch.syspath_prepend(str(folder))
     call = {"_target_": "zeronorm.experiment._call", "_recursive_": False}
     program = {"_target_": "subprocess.check_output", "args": ["mkdir", str(marker)]}
@@ -103,14 +111,20 @@ def evil(folder, monkeypatch):
         "no name": {},
         "text": "joblib.load",
     }
-    found = {f"optimizer {what}": {"optimizer": {"keras": node}} for what, node in optimizers.items()}
+    found = {
+        f"optimizer {what}": {"optimizer": {"keras": node}} for what, node in optimizers.items()
+    }
     load = {"_target_": "joblib.load", "filename": str(bad)}
     return found | {
         "similarity": {"similarity": {"function": "evil_module.f"}},
         "similarity of another package": {"similarity": {"function": "os.system"}},
-        "epsilon of another": {"similarity": {"function": "zeronorm.similarity.double_where", "epsilon": 0.1}},
+        "epsilon of another": {
+            "similarity": {"function": "zeronorm.similarity.double_where", "epsilon": 0.1}
+        },
         "reader": {"corpus": {"reader": load}},
-        "reader's argument": {"corpus": {"reader": {"_target_": "zeronorm.corpus.pairs", "path": load}}},
+        "reader's argument": {
+            "corpus": {"reader": {"_target_": "zeronorm.corpus.pairs", "path": load}}
+        },
         "descriptor": {"corpus": {"reader": {"_target_": "zeronorm.corpus.pairs", "path": 0}}},
         "source": {"vectors": {"source": load}},
         "pickle": {"vectors": {"source": optimizers["vectors"] | {}}},
@@ -128,7 +142,9 @@ def replaced(plain, changes):
     """The config with the changes; what is no plain option is replaced whole."""
     found = dict(plain)
     for group, values in changes.items():
-        found[group] = found[group] | values if isinstance(values, dict) and group in found else values
+        found[group] = (
+            found[group] | values if isinstance(values, dict) and group in found else values
+        )
     if "pickle" in str(changes.get("vectors", "")):
         found["vectors"]["source"].pop("corpus", None)
     return found
@@ -142,25 +158,48 @@ def test_no_capsule_runs_what_its_config_names(parts, plain, tmp_path, monkeypat
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path / "home"))
     said = {}
     for what, changes in evil(tmp_path, monkeypatch).items():
-        path = written(parts, tmp_path / "evil.npz", config=yaml.safe_dump(replaced(plain, changes)))
+        path = written(
+            parts, tmp_path / "evil.npz", config=yaml.safe_dump(replaced(plain, changes))
+        )
         done = CliRunner().invoke(cli.main, ["autopsy", str(path)])
         assert not (tmp_path / "marker").exists(), what
-        assert done.exit_code == 1 and one_sentence(done.output), (what, done.output, done.exception)
+        assert done.exit_code == 1 and one_sentence(done.output), (
+            what,
+            done.output,
+            done.exception,
+        )
         said[what] = done.output
-    assert "optimizer.keras._target_=joblib.load" in said["optimizer joblib"] and "--trust" in said["optimizer joblib"]
+    assert (
+        "optimizer.keras._target_=joblib.load" in said["optimizer joblib"]
+        and "--trust" in said["optimizer joblib"]
+    )
     assert "similarity.function=evil_module.f" in said["similarity"]
     assert "learning_rate=${oc.env:HOME}, an interpolation" in said["optimizer resolver"]
 
 
 @pytest.mark.parametrize(
-    "what", ["_call", "joblib", "pandas", "gensim", "numpy", "vectors", "module", "nested", "deeper", "list"]
+    "what",
+    [
+        "_call",
+        "joblib",
+        "pandas",
+        "gensim",
+        "numpy",
+        "vectors",
+        "module",
+        "nested",
+        "deeper",
+        "list",
+    ],
 )
 def test_the_same_runs_once_it_is_trusted(parts, plain, tmp_path, monkeypatch, what):
     """So the files of the tests around are what they are meant to be."""
     changes = evil(tmp_path, monkeypatch)[f"optimizer {what}"]
     text = yaml.safe_dump(replaced(plain, changes))
     with pytest.raises(Exception):  # noqa: B017 (what follows the program is of no interest)
-        run_autopsy.of_capsule(capsule.load(written(parts, tmp_path / "evil.npz", config=text)), trusted=True)
+        run_autopsy.of_capsule(
+            capsule.load(written(parts, tmp_path / "evil.npz", config=text)), trusted=True
+        )
     assert (tmp_path / "marker").exists()
 
 
@@ -170,14 +209,28 @@ def test_no_run_of_a_store_runs_what_its_config_names(plain, tmp_path, monkeypat
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     client = MlflowClient(f"sqlite:///{tmp_path}/home/mlflow.db")
-    experiment_id = client.create_experiment("shared", artifact_location=(tmp_path / "artifacts").as_uri())
+    experiment_id = client.create_experiment(
+        "shared", artifact_location=(tmp_path / "artifacts").as_uri()
+    )
     cases = evil(tmp_path, monkeypatch)
-    for what in ("optimizer _call", "optimizer joblib", "similarity", "reader", "source", "pickle", "interpolated"):
+    for what in (
+        "optimizer _call",
+        "optimizer joblib",
+        "similarity",
+        "reader",
+        "source",
+        "pickle",
+        "interpolated",
+    ):
         run_id = client.create_run(experiment_id, tags={"nan.first_step": "many"}).info.run_id
         client.log_text(run_id, yaml.safe_dump(replaced(plain, cases[what])), "config.yaml")
         done = CliRunner().invoke(cli.main, ["autopsy", run_id])
         assert not (tmp_path / "marker").exists(), what
-        assert done.exit_code == 1 and one_sentence(done.output), (what, done.output, done.exception)
+        assert done.exit_code == 1 and one_sentence(done.output), (
+            what,
+            done.output,
+            done.exception,
+        )
         assert run_id in done.output
 
 
@@ -205,12 +258,21 @@ def test_what_is_no_config_is_said(what):
 
 
 def test_every_shipped_choice_is_taken(plain):
-    for group, node in {"similarity": "", "corpus": "reader", "vectors": "source", "optimizer": "keras"}.items():
+    for group, node in {
+        "similarity": "",
+        "corpus": "reader",
+        "vectors": "source",
+        "optimizer": "keras",
+    }.items():
         for file in (schema.conf_dir() / group).glob("*.yaml"):
             choice = OmegaConf.to_container(OmegaConf.load(file))
             if choice.get(node, {}).get("path") == "???":
                 choice[node]["path"] = __file__
-            base = {key: value for key, value in plain[group].items() if key not in ("epsilon", "bounds")}
+            base = {
+                key: value
+                for key, value in plain[group].items()
+                if key not in ("epsilon", "bounds")
+            }
             found = trust.config(yaml.safe_dump(plain | {group: base | choice}), "It")
             assert found[group].name == file.stem
 
@@ -242,11 +304,17 @@ def test_keras_optimizers_and_schedules_are_taken(plain, node):
 
 
 def test_trust_takes_what_would_be_refused(parts, plain, tmp_path, monkeypatch):
-    (tmp_path / "trusted.py").write_text("from zeronorm.similarity import clamp_norms\nf = clamp_norms\n")
+    (tmp_path / "trusted.py").write_text(
+        "from zeronorm.similarity import clamp_norms\nf = clamp_norms\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
-    text = yaml.safe_dump(plain | {"similarity": plain["similarity"] | {"function": "trusted.f", "bounds": None}})
+    text = yaml.safe_dump(
+        plain | {"similarity": plain["similarity"] | {"function": "trusted.f", "bounds": None}}
+    )
     found = capsule.load(written(parts, tmp_path / "own.npz", config=text))
-    with pytest.raises(schema.ConfigError, match=r"similarity\.function=trusted\.f, which conf/similarity does not"):
+    with pytest.raises(
+        schema.ConfigError, match=r"similarity\.function=trusted\.f, which conf/similarity does not"
+    ):
         run_autopsy.of_capsule(found)
     assert run_autopsy.of_capsule(found, trusted=True).config.similarity.function == "trusted.f"
 
@@ -269,7 +337,23 @@ def test_nothing_that_a_capsule_names_is_looked_for(parts, plain, tmp_path, monk
 
 def mutations(parts, plain, rng):
     """Capsules that are broken somewhere, without end."""
-    junk = (None, 0, -1, 1.5, "x", "", True, [], {}, [[]], {"a": 1}, [1, 2], "float32", float("nan"), 10**30)
+    junk = (
+        None,
+        0,
+        -1,
+        1.5,
+        "x",
+        "",
+        True,
+        [],
+        {},
+        [[]],
+        {"a": 1},
+        [1, 2],
+        "float32",
+        float("nan"),
+        10**30,
+    )
     while True:
         about = json.loads(str(parts["about"]))
         arrays = dict(parts)
@@ -281,10 +365,18 @@ def mutations(parts, plain, rng):
             del about[pick(about)]
         elif which == 2:
             key = pick([key for key in arrays if key != "about"])
-            other = (np.zeros((3,)), np.array("x"), np.array([b"x"]), np.full(arrays[key].shape, 1e9), np.array(5))
-            arrays[key] = (*other, arrays[key].astype(np.float64), arrays[key][..., :1] if arrays[key].ndim else 0)[
-                rng.integers(7)
-            ]
+            other = (
+                np.zeros((3,)),
+                np.array("x"),
+                np.array([b"x"]),
+                np.full(arrays[key].shape, 1e9),
+                np.array(5),
+            )
+            arrays[key] = (
+                *other,
+                arrays[key].astype(np.float64),
+                arrays[key][..., :1] if arrays[key].ndim else 0,
+            )[rng.integers(7)]
         elif which == 3:
             del arrays[pick([key for key in arrays if key != "about"])]
         elif which == 4:
@@ -300,7 +392,9 @@ def mutations(parts, plain, rng):
                 ({"tuple": ["int32", "int32"]}, {"list": ["int32", "int32", "int32"]}, {"sparse": "int32"}, "int32",
                  {"ragged": ["int32", 99]}, {"tuple": ["int32", "int32", "nothing"]}, {"a": []}, {}, {"dict": {}})
             )  # fmt: skip
-        arrays["about"] = np.array(json.dumps(about) if rng.integers(20) else pick(("", "{", "[]", "1", "null")))
+        arrays["about"] = np.array(
+            json.dumps(about) if rng.integers(20) else pick(("", "{", "[]", "1", "null"))
+        )
         yield arrays
 
 
@@ -323,7 +417,13 @@ def test_a_file_of_bytes_that_is_no_capsule(parts, tmp_path):
     np.save(tmp_path / "array.npy", np.zeros(3))
     objects = tmp_path / "objects.npy"
     np.save(objects, np.array([{}], dtype=object), allow_pickle=True)
-    cases = [b"", b"x", whole[: len(whole) // 2], (tmp_path / "array.npy").read_bytes(), objects.read_bytes()]
+    cases = [
+        b"",
+        b"x",
+        whole[: len(whole) // 2],
+        (tmp_path / "array.npy").read_bytes(),
+        objects.read_bytes(),
+    ]
     for _ in range(60):
         start = rng.integers(len(whole) - 64)
         cases.append(whole[:start] + rng.bytes(64) + whole[start + 64 :])

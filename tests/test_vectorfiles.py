@@ -41,7 +41,11 @@ def files(tmp_path_factory):
 def refusal(path, format=None):
     with pytest.raises(vectors.VectorsError) as said:
         vectors.keyed_vectors(None, str(path), format)
-    assert str(path) in str(said.value) and "\n" not in str(said.value) and str(said.value).count(". ") == 0
+    assert (
+        str(path) in str(said.value)
+        and "\n" not in str(said.value)
+        and str(said.value).count(". ") == 0
+    )
     return str(said.value)
 
 
@@ -75,8 +79,8 @@ def variant(lines, text):
 
 
 def test_other_spellings_of_text(files, tmp_path):
-    """A byte order mark, CRLF, spaces at the end of a line, none at the end of the file, a word with spaces, twice the
-    same word."""
+    """A byte order mark, CRLF, spaces at the end of a line, none at the end of the file, a word
+    with spaces, twice the same word."""
     for format in ("word2vec", "glove"):
         lines = files[format].splitlines()
         more = [b". . . 1 2 3 4", b"  5 6 7 8", b"alien 9 9 9 9"] if format == "glove" else []
@@ -88,7 +92,11 @@ def test_other_spellings_of_text(files, tmp_path):
             for chosen in (None, format):
                 found = vectors.keyed_vectors(None, str(tmp_path / "v"), chosen)
                 np.testing.assert_allclose(vectors.matrix(found, WORDS, "float32"), ROWS, rtol=1e-6)
-    assert found[". . ."].tolist() == [1, 2, 3, 4] and found[" "].tolist() == [5, 6, 7, 8] and len(found) == 7
+    assert (
+        found[". . ."].tolist() == [1, 2, 3, 4]
+        and found[" "].tolist() == [5, 6, 7, 8]
+        and len(found) == 7
+    )
 
 
 def npy(rows, save=np.save):
@@ -99,7 +107,9 @@ def npy(rows, save=np.save):
 
 def packed_as(opener, mode, add):
     file = io.BytesIO()
-    with opener(fileobj=file, mode=mode) if opener is tarfile.open else opener(file, mode) as archive:
+    with (
+        opener(fileobj=file, mode=mode) if opener is tarfile.open else opener(file, mode) as archive
+    ):
         add(archive)
     return file.getvalue()
 
@@ -108,9 +118,18 @@ WRONG = {
     "empty": (b"", "is empty"),
     "npy": (npy(ROWS), "is a NumPy array, which has no words"),
     "npz": (npy(ROWS, np.savez), "is a zip archive"),
-    "zip": (packed_as(zipfile.ZipFile, "w", lambda z: z.writestr("glove.txt", "a 1 2\n")), "is a zip archive"),
-    "tar": (packed_as(tarfile.open, "w", lambda t: t.addfile(tarfile.TarInfo("v"))), "is a tar archive"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "is a Git LFS pointer"),
+    "zip": (
+        packed_as(zipfile.ZipFile, "w", lambda z: z.writestr("glove.txt", "a 1 2\n")),
+        "is a zip archive",
+    ),
+    "tar": (
+        packed_as(tarfile.open, "w", lambda t: t.addfile(tarfile.TarInfo("v"))),
+        "is a tar archive",
+    ),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "is a Git LFS pointer",
+    ),
     "html": (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "is an HTML or XML page"),
     "xml": (b"<?xml version='1.0'?><a/>", "is an HTML or XML page"),
     "utf-16": ("5 4\nalien 1 2 3 4\n".encode("utf-16"), "is UTF-16 or UTF-32 text"),
@@ -122,7 +141,10 @@ WRONG = {
     "json": (b'{"alien": [1, 2]}', "is JSON"),
     "csv": (b"alien,1,2,3,4\nzebra,1,2,3,4\n", "has commas between its fields"),
     "tsv": (b"alien\t1\t2\t3\t4\nzebra\t1\t2\t3\t4\n", "has tabs between its fields"),
-    "prose": (b"There is nothing here to be read.\nNothing.\n", "is of no format that is known by its bytes"),
+    "prose": (
+        b"There is nothing here to be read.\nNothing.\n",
+        "is of no format that is known by its bytes",
+    ),
     "noise": (bytes(range(256)) * 10, "is of no format that is known by its bytes"),
     "cut gz": (gzip.compress(b"a 1 2\n" * 5000)[:-20], "ended before the end-of-stream"),
     "bad gz": (b"\x1f\x8b" + bytes(range(200)), "cannot be read"),
@@ -204,13 +226,18 @@ def test_the_command_refuses_a_pickle_that_was_not_asked_for(composed, files, tm
     path = tmp_path / "own.kv"
     path.write_bytes(files["gensim"])
     source = ("vectors=keyed_vectors", f"vectors.source.path={path}")
-    with pytest.raises(vectors.VectorsError, match=r"own\.kv is a pickle, as KeyedVectors.save writes it"):
+    with pytest.raises(
+        vectors.VectorsError, match=r"own\.kv is a pickle, as KeyedVectors.save writes it"
+    ):
         checks.check(composed(*source))
     assert "no row" not in str(checks.check(composed(*source, "vectors.source.format=gensim")))
 
 
 def test_an_unknown_format(tmp_path):
-    with pytest.raises(vectors.VectorsError, match="format=parquet is unknown: use one of word2vec, word2vec_binary"):
+    with pytest.raises(
+        vectors.VectorsError,
+        match="format=parquet is unknown: use one of word2vec, word2vec_binary",
+    ):
         vectorfiles.read(str(tmp_path / "v"), "parquet")
 
 
@@ -219,7 +246,11 @@ def test_any_bytes_cost_one_sentence(files, tmp_path):
     for format, whole in files.items():
         for _ in range(40):
             start = int(rng.integers(len(whole)))
-            content = whole[:start] + rng.bytes(int(rng.integers(8))) + whole[start + int(rng.integers(8)) :]
+            content = (
+                whole[:start]
+                + rng.bytes(int(rng.integers(8)))
+                + whole[start + int(rng.integers(8)) :]
+            )
             path.write_bytes(content)
             for chosen in (None, format if format != "gensim" else "glove"):
                 try:

@@ -11,7 +11,11 @@ def test_zero_rows_arise_by_themselves(excerpt):
     assert zero.sum() == 57  # 54 % of 106
     titles = np.array(excerpt.corpus.titles)
     assert all(zero[[" " in title for title in titles]])  # every title of several words
-    assert set(titles[zero & np.array([" " not in title for title in titles])]) == {"A", "Actrius", "Actinopterygii"}
+    assert set(titles[zero & np.array([" " not in title for title in titles])]) == {
+        "A",
+        "Actrius",
+        "Actinopterygii",
+    }
     assert round(vectors.zero_rows(excerpt.words)[1:].mean(), 2) == 0.74
     assert not excerpt.words[0].any()  # the padding
 
@@ -20,7 +24,9 @@ def test_zero_rows_arise_by_themselves(excerpt):
 def test_word2vec_repeats_bit_for_bit(excerpt, composed):
     source = dict(composed().vectors.source)
     del source["_target_"]
-    again = vectors.matrix(vectors.word2vec(excerpt.corpus, **source), excerpt.corpus.titles, "float32")
+    again = vectors.matrix(
+        vectors.word2vec(excerpt.corpus, **source), excerpt.corpus.titles, "float32"
+    )
     np.testing.assert_array_equal(again, excerpt.titles)
 
 
@@ -33,18 +39,28 @@ def test_repairs_fill_zero_rows_and_nothing_else(excerpt):
         np.testing.assert_array_equal(filled[~zero], excerpt.titles[~zero])
     row = excerpt.corpus.titles.index("Abraham Lincoln")
     ids = [excerpt.corpus.vocabulary.index(word) for word in ("abraham", "lincoln")]
-    filled = vectors.repaired("title_words", excerpt.titles, excerpt.words, excerpt.corpus, np.random.default_rng(0))
+    filled = vectors.repaired(
+        "title_words", excerpt.titles, excerpt.words, excerpt.corpus, np.random.default_rng(0)
+    )
     np.testing.assert_allclose(filled[row], excerpt.words[ids].mean(axis=0), rtol=1e-6)
-    filled = vectors.repaired("noise", excerpt.titles, excerpt.words, excerpt.corpus, np.random.default_rng(0))
+    filled = vectors.repaired(
+        "noise", excerpt.titles, excerpt.words, excerpt.corpus, np.random.default_rng(0)
+    )
     known = np.linalg.norm(excerpt.titles[~zero], axis=1)
-    assert all(np.isclose(known, norm, rtol=1e-5).any() for norm in np.linalg.norm(filled[zero], axis=1))
+    assert all(
+        np.isclose(known, norm, rtol=1e-5).any() for norm in np.linalg.norm(filled[zero], axis=1)
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_zero_share_is_exact_and_nested(excerpt, share):
-    zero = vectors.zero_rows(vectors.with_zero_share(excerpt.titles, share, np.random.default_rng(0)))
+    zero = vectors.zero_rows(
+        vectors.with_zero_share(excerpt.titles, share, np.random.default_rng(0))
+    )
     assert zero.sum() == round(share * 106)
-    larger = vectors.zero_rows(vectors.with_zero_share(excerpt.titles, min(1, share + 0.2), np.random.default_rng(0)))
+    larger = vectors.zero_rows(
+        vectors.with_zero_share(excerpt.titles, min(1, share + 0.2), np.random.default_rng(0))
+    )
     assert (larger | ~zero).all()
 
 
@@ -76,7 +92,9 @@ def test_planted_rows_have_their_norm_and_their_directions(excerpt, norm):
 
 
 def test_a_row_has_the_class_that_the_model_sees():
-    rows = np.array([[0, 0], [1e-50, 0], [1e-40, 0], [1e-20, 0], [0.6, 0.8], [1e20, 0], [1e50, 0], [np.nan, 0]])
+    rows = np.array(
+        [[0, 0], [1e-50, 0], [1e-40, 0], [1e-20, 0], [0.6, 0.8], [1e20, 0], [1e50, 0], [np.nan, 0]]
+    )
     assert vectors.classes(rows[:5]).tolist() == ["zero", "small", "small", "small", "large"]
     seen = vectors.classes(vectors.float32(rows)).tolist()
     assert seen == ["zero", "zero", "small", "small", "large", "large", "non-finite", "non-finite"]
@@ -116,7 +134,8 @@ def saved(tmp_path):
 def test_keyed_vectors_reads(saved, format):
     found = vectors.keyed_vectors(None, str(saved / format), format)
     np.testing.assert_array_equal(
-        vectors.matrix(found, ["Zebra", "Alien", "Alien life"], "float64"), [[3, 4, 5], [0, 1, 2], [0, 0, 0]]
+        vectors.matrix(found, ["Zebra", "Alien", "Alien life"], "float64"),
+        [[3, 4, 5], [0, 1, 2], [0, 0, 0]],
     )
 
 
@@ -124,20 +143,31 @@ def test_keyed_vectors_reads(saved, format):
 def test_keyed_vectors_says_what_is_wrong(tmp_path, format):
     file = tmp_path / "broken"
     file.write_text("not vectors at all\n")
-    with pytest.raises(vectors.VectorsError, match=rf"broken cannot be read as vectors.source.format={format}"):
+    with pytest.raises(
+        vectors.VectorsError, match=rf"broken cannot be read as vectors.source.format={format}"
+    ):
         vectors.keyed_vectors(None, str(file), format)
 
 
 def test_the_digest_is_of_what_the_model_starts_from():
     rows = np.random.default_rng(0).standard_normal((4, 3))
-    assert vectors.digest(rows) == vectors.digest(rows.astype(np.float32)) == vectors.digest(np.asfortranarray(rows))
+    assert (
+        vectors.digest(rows)
+        == vectors.digest(rows.astype(np.float32))
+        == vectors.digest(np.asfortranarray(rows))
+    )
     nearly = rows.astype(np.float32)
     nearly[2, 1] = np.nextafter(nearly[2, 1], np.float32(9))
-    assert len({vectors.digest(other) for other in (rows, nearly, rows.reshape(3, 4), rows * 1e50)}) == 4
+    assert (
+        len({vectors.digest(other) for other in (rows, nearly, rows.reshape(3, 4), rows * 1e50)})
+        == 4
+    )
 
 
 def test_min_count_above_every_word(tiny):
-    with pytest.raises(vectors.VectorsError, match=r"as frequent as vectors\.source\.min_count=10000: lower it"):
+    with pytest.raises(
+        vectors.VectorsError, match=r"as frequent as vectors\.source\.min_count=10000: lower it"
+    ):
         vectors.word2vec(tiny[0], dim=8, min_count=10000, window=5, epochs=1, seed=1)
 
 

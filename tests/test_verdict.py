@@ -1,6 +1,6 @@
-"""What the report says of a step that one of the compilers refuses, or that loses the loss alone, as
-trained under each; and which cures it calls finite: those that leave weights and loss finite when they
-are written out by hand."""
+"""What the report says of a step that one of the compilers refuses, or that loses the loss alone,
+as trained under each; and which cures it calls finite: those that leave weights and loss finite
+when they are written out by hand."""
 
 import keras
 import numpy as np
@@ -16,7 +16,10 @@ SIZE = 4  # examples of a batch
 
 def subject(loss, jit_compile: bool, x, weights=(1.0,), eager: bool = False) -> Subject:
     """A step of gradient descent on loss(x * weight, x), x [SIZE]."""
-    weight, optimizer = keras.Variable(np.float32(weights), name="weight"), keras.optimizers.SGD(0.1)
+    weight, optimizer = (
+        keras.Variable(np.float32(weights), name="weight"),
+        keras.optimizers.SGD(0.1),
+    )
     optimizer.build([weight])
 
     def step(data):
@@ -26,17 +29,28 @@ def subject(loss, jit_compile: bool, x, weights=(1.0,), eager: bool = False) -> 
 
     state = [weight.value, *(variable.value for variable in optimizer.variables)]
     inputs = {"weights": {"weight": weight.value}, "state": state, "optimizers": [optimizer]}
-    return Subject(step, tf.constant(x, tf.float32), jit_compile=jit_compile, eager=eager, inputs=["x"], **inputs)
+    return Subject(
+        step,
+        tf.constant(x, tf.float32),
+        jit_compile=jit_compile,
+        eager=eager,
+        inputs=["x"],
+        **inputs,
+    )
 
 
 def labels(h, x):  # the third is 4 of 0..3
     labelled = tf.where(x > 2, 4, 1)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labelled, h[:, None] * [1.0, 2.0, 3.0, 4.0])
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labelled, h[:, None] * [1.0, 2.0, 3.0, 4.0]
+    )
 
 
 def probabilities(h, x):
     labelled = tf.where(x > 2, 4, 1)
-    return keras.losses.sparse_categorical_crossentropy(labelled, tf.nn.softmax(h[:, None] * [1.0, 2.0, 3.0, 4.0]))
+    return keras.losses.sparse_categorical_crossentropy(
+        labelled, tf.nn.softmax(h[:, None] * [1.0, 2.0, 3.0, 4.0])
+    )
 
 
 def ids(h, x):
@@ -84,26 +98,45 @@ RANGE = "Received a label value of 4 which is outside the valid range of [0, 4)"
 REFUSE = "TensorFlow's kernels refuse this step: "
 XLA = "XLA refuses this step: it has no kernel for AsString"
 LOST = "it makes values of these variables non-finite: weight (1); the loss is NaN."
-# loss: ({trained under XLA: how the report begins}, (kernels, xla), losses, examples of the first guilty operation)
+# loss: ({trained under XLA: how the report begins}, (kernels, xla), losses, examples of the first
+# guilty operation)
 MADE = "Step 0 made values of these variables non-finite: weight (1)."
 UNLEARNED = "Step 0 has a non-finite loss, and poisons no weight."
 CASES = {
     labels: ((f"{REFUSE}{RANGE}. Under XLA {LOST}", MADE), (None, True), {"xla": "NaN"}, (2,)),
-    probabilities: ((f"{REFUSE}{RANGE}. Under XLA {LOST}", MADE), (None, True), {"xla": "NaN"}, (2,)),
+    probabilities: (
+        (f"{REFUSE}{RANGE}. Under XLA {LOST}", MADE),
+        (None, True),
+        {"xla": "NaN"},
+        (2,),
+    ),
     ids: (
         (f"{REFUSE}indices[2] = 7 is not in [0, 4). Under XLA it is finite.", "Step 0 is finite."),
         (None, False),
         {"xla": ""},
         (),
     ),
-    inverse: ((f"{REFUSE}Input is not invertible. Under XLA {LOST}", MADE), (None, True), {"xla": "NaN"}, (2,)),
+    inverse: (
+        (f"{REFUSE}Input is not invertible. Under XLA {LOST}", MADE),
+        (None, True),
+        {"xla": "NaN"},
+        (2,),
+    ),
     inverse_unlearned: (
-        (f"{REFUSE}Input is not invertible. Under XLA it poisons no weight, but the loss is NaN.", UNLEARNED),
+        (
+            f"{REFUSE}Input is not invertible. Under XLA it poisons no weight, but the loss is NaN.",
+            UNLEARNED,
+        ),
         (None, False),
         {"xla": "NaN"},
         (2,),
     ),
-    asserted: ((f"{REFUSE}assertion failed: [too large", "Step 0 is finite."), (None, False), {"xla": ""}, ()),
+    asserted: (
+        (f"{REFUSE}assertion failed: [too large", "Step 0 is finite."),
+        (None, False),
+        {"xla": ""},
+        (),
+    ),
     text: (
         ("Step 0 is finite.", f"{XLA}. Under TensorFlow's kernels it is finite."),
         (False, None),
@@ -111,13 +144,19 @@ CASES = {
         (),
     ),
     text_and_root: (
-        (MADE, f"{XLA}. Under TensorFlow's kernels it makes values of these variables non-finite: weight (1)."),
+        (
+            MADE,
+            f"{XLA}. Under TensorFlow's kernels it makes values of these variables non-finite: weight (1).",
+        ),
         (True, None),
         {"kernels": ""},
         None,
     ),
     text_and_log: (
-        (UNLEARNED, f"{XLA}. Under TensorFlow's kernels it poisons no weight, but the loss is NaN."),
+        (
+            UNLEARNED,
+            f"{XLA}. Under TensorFlow's kernels it poisons no weight, but the loss is NaN.",
+        ),
         (False, None),
         {"kernels": "NaN"},
         None,
@@ -145,12 +184,16 @@ def test_a_verdict_needs_a_verdict(loss, jit_compile, monkeypatch):
     text_of = " ".join(str(found).split())
     assert text_of.startswith(openings[jit_compile])
     assert (found.kernels, found.xla, found.losses) == (kernels, xla, losses)
-    assert set(found.refused) == {name for name, fails in (("kernels", kernels), ("xla", xla)) if fails is None}
+    assert set(found.refused) == {
+        name for name, fails in (("kernels", kernels), ("xla", xla)) if fails is None
+    }
     assert examples is None or (found.guilty[0].examples if found.guilty else ()) == examples
     assert bool(found.guilty) == (True in (kernels, xla) or "NaN" in losses.values())
     assert "Graph execution error" not in text_of and "{{" not in found.to_json()
     own = (kernels, xla)[jit_compile]
-    assert ("Step 0 is finite." in text_of) == (own is False and losses[("kernels", "xla")[jit_compile]] == "")
+    assert ("Step 0 is finite." in text_of) == (
+        own is False and losses[("kernels", "xla")[jit_compile]] == ""
+    )
     assert found.harmful == bool(own)
     for reason in found.refused.values():  # said once, wherever it was not trained
         assert text_of.count(reason.removesuffix(".")) == 1
@@ -158,18 +201,25 @@ def test_a_verdict_needs_a_verdict(loss, jit_compile, monkeypatch):
 
 def test_an_eager_step_is_judged_as_a_compiled_one(monkeypatch):
     monkeypatch.setattr(cures, "tried", lambda *arguments: ())
-    for loss, opening in ((labels, f"{REFUSE}{RANGE}."), (log_unlearned, UNLEARNED), (healthy, "Step 0 is finite.")):
+    for loss, opening in (
+        (labels, f"{REFUSE}{RANGE}."),
+        (log_unlearned, UNLEARNED),
+        (healthy, "Step 0 is finite."),
+    ):
         found = examination.report(subject(loss, False, [1, 2, 3, 1], eager=True), 0)
         assert " ".join(str(found).split()).startswith(opening)
 
 
 def test_examine_says_who_refuses_and_what_the_other_makes_of_it():
-    """A label out of range, before the model moves to a GPU; the cures are those of the compiler that computes it."""
+    """A label out of range, before the model moves to a GPU; the cures are those of the compiler
+    that computes it."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     found = zeronorm.examine(model, np.ones((4, 3), "float32"), np.array([0, 1, 4, 0]))
     said = " ".join(str(found).split())
-    assert said.startswith(f"{REFUSE}{RANGE}. Under XLA it makes values of these variables non-finite: ")
+    assert said.startswith(
+        f"{REFUSE}{RANGE}. Under XLA it makes values of these variables non-finite: "
+    )
     assert "Tried on this step, under XLA: finite these examples left out" in said
     assert "TensorFlow's kernels: refuse the step (as trained) XLA: fails" in said
     assert found.guilty[0].examples == (2,) and not found.left_out
@@ -191,7 +241,8 @@ DOMAINS = {  # kind: (loss of h, a place at the edge or beyond it)
 
 
 def written_out(write: str, kind: str, place: float) -> bool:
-    """Whether value and gradient of a cure, as a user would write it, are finite at a place: eagerly."""
+    """Whether value and gradient of a cure, as a user would write it, are finite at a place:
+    eagerly."""
     h = tf.constant(place, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(h)
@@ -236,8 +287,16 @@ def root_and_log(h, x):
 def test_what_leaves_the_loss_lost_is_no_cure_and_says_so(jit_compile):
     found = examination.report(subject(log_unlearned, jit_compile, [1, 2, 3, 1]), 0)
     first, second = [cure for cure in found.cures if not cure.folk]
-    assert (first.write, first.finite, first.leaves) == ("tf.math.log(x + 1e-07)", False, "the loss stays NaN")
-    assert (second.write, second.finite, second.elsewhere) == ("tf.math.log(tf.maximum(x, 1e-07))", True, True)
+    assert (first.write, first.finite, first.leaves) == (
+        "tf.math.log(x + 1e-07)",
+        False,
+        "the loss stays NaN",
+    )
+    assert (second.write, second.finite, second.elsewhere) == (
+        "tf.math.log(tf.maximum(x, 1e-07))",
+        True,
+        True,
+    )
     folk = [cure for cure in found.cures if cure.folk]
     assert [cure.finite for cure in folk] == [False, False, False, True]
     assert [cure.leaves for cure in folk] == ["the loss stays NaN"] * 3 + [""]
@@ -256,12 +315,18 @@ def test_what_rounding_makes_negative_and_two_kinds_of_guilty(monkeypatch):
 
 
 def test_examples_left_out_are_no_cure_where_the_loss_stays_lost():
-    """A NaN in one example, and in another the logarithm of a negative number, which costs no weight."""
+    """A NaN in one example, and in another the logarithm of a negative number, which costs no
+    weight."""
     found = examination.report(
-        subject(lambda h, x: h + tf.stop_gradient(tf.math.log(x - 1.5)), False, [2, np.nan, 1, 2]), 0
+        subject(lambda h, x: h + tf.stop_gradient(tf.math.log(x - 1.5)), False, [2, np.nan, 1, 2]),
+        0,
     )
     [cure] = [cure for cure in found.cures if not cure.folk]
-    assert (cure.name, cure.finite, cure.leaves) == ("these examples left out", False, "the loss stays NaN")
+    assert (cure.name, cure.finite, cure.leaves) == (
+        "these examples left out",
+        False,
+        "the loss stays NaN",
+    )
 
 
 def root(h, x):
@@ -281,7 +346,9 @@ def test_a_cure_that_cannot_be_tried_costs_no_other(monkeypatch):
 
 def test_one_device_under_a_strategy_is_as_one_without():
     with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)])
+        model = keras.Sequential(
+            [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)]
+        )
         model.compile("adam", lambda y, p: tf.sqrt(tf.reduce_mean(tf.square(y - p), -1)))
     x = np.float32([[1], [2], [3], [4]])
     found = zeronorm.examine(model, x, x + np.float32([[1], [0], [1], [1]]))

@@ -1,4 +1,5 @@
-"""The callback harms nothing: not a healthy training, not one that dies, not one in which it fails itself."""
+"""The callback harms nothing: not a healthy training, not one that dies, not one in which it fails
+itself."""
 
 import json
 import subprocess
@@ -27,10 +28,13 @@ DYING = case("rmse_of_an_exact_prediction")
 
 
 def convolutional():
-    """A model with all that keeps state: dropout, moving statistics, slots, metrics; its last batch is smaller."""
+    """A model with all that keeps state: dropout, moving statistics, slots, metrics; its last batch
+    is smaller."""
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
-    model = keras.Sequential([keras.Input((6, 6, 1)), *layers, keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), *layers, keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    )
     model.compile("adam", "mse", metrics=["mae"])
     x = cases.features(36, 37).reshape(-1, 6, 6, 1)
     return model, {"x": x, "y": x.mean(axis=(1, 2)), "epochs": 2, "verbose": 0, "batch_size": 8}
@@ -62,17 +66,25 @@ def test_a_healthy_training_is_the_same_bit_by_bit(options):
 def test_a_training_that_dies_and_goes_on_is_the_same_and_examined_once(monkeypatch):
     found, examined = [], []
     report = examination.report
-    monkeypatch.setattr(examination, "report", lambda *a, **k: examined.append(a) or report(*a, **k))
+    monkeypatch.setattr(
+        examination, "report", lambda *a, **k: examined.append(a) or report(*a, **k)
+    )
     for callbacks in ([], [Autopsy(then="go_on", verbose=0)]):
         model, arguments = DYING.make()
-        model.fit(**arguments, batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=callbacks)
+        model.fit(
+            **arguments, batch_size=8, epochs=2, verbose=0, shuffle=False, callbacks=callbacks
+        )
         found.append(everything(model))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
     assert len(examined) == 1 and callbacks[0].report.harmful
 
 
-BROKEN = {"find": (findings, "find"), "Trial": (Trial, "__call__"), "culprits": (examination, "culprits")}
+BROKEN = {
+    "find": (findings, "find"),
+    "Trial": (Trial, "__call__"),
+    "culprits": (examination, "culprits"),
+}
 
 
 @pytest.mark.parametrize("broken", BROKEN)
@@ -83,7 +95,11 @@ def test_what_fails_in_the_autopsy_is_said_and_costs_nothing(monkeypatch, broken
     model, arguments = case(of).make()
     watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
-    assert watch.report.step == 1 and watch.report.harmful and all(np.isfinite(w).all() for w in model.get_weights())
+    assert (
+        watch.report.step == 1
+        and watch.report.harmful
+        and all(np.isfinite(w).all() for w in model.get_weights())
+    )
     if broken != "culprits":  # which this case does not need
         assert any("ZeroDivisionError" in reason for reason in watch.report.left_out)
 
@@ -105,12 +121,18 @@ def test_a_weight_that_a_callback_wrote_is_no_steps_fault():
     class Writes(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch == 1:
-                self.model.layers[0].set_weights([w * np.nan for w in self.model.layers[0].get_weights()])
+                self.model.layers[0].set_weights(
+                    [w * np.nan for w in self.model.layers[0].get_weights()]
+                )
 
     model, arguments = cases.fitted([cases.dense()])
     watch = Autopsy(verbose=0)
     model.fit(**arguments, batch_size=8, verbose=0, callbacks=[Writes(), watch])
-    assert (watch.report.step, watch.report.birth, watch.report.left_out) == (2, "weights", (examination.WRITTEN,))
+    assert (watch.report.step, watch.report.birth, watch.report.left_out) == (
+        2,
+        "weights",
+        (examination.WRITTEN,),
+    )
     assert str(watch.report).startswith("After step 2 values of these variables are non-finite:")
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
@@ -123,7 +145,9 @@ def test_an_interrupted_fit_leaves_no_watch_behind():
     model, arguments = DYING.make()
     watch = Autopsy()
     with pytest.raises(KeyboardInterrupt):
-        model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[Interrupt(), watch])
+        model.fit(
+            **arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[Interrupt(), watch]
+        )
     model.fit(**arguments, batch_size=8, verbose=0, shuffle=False)
     assert watch.report is None and int(model.optimizer.iterations) == 5
     assert not hasattr(model.train_function, "__self__")
@@ -154,8 +178,14 @@ def test_a_folder_that_is_not_there_is_said_before_the_training(tmp_path):
         (lambda model, x, y: Autopsy(names=["a"]), "names must be a dict"),
         (lambda model, x, y: Autopsy(capsule=3), "capsule must be the name of a file, not 3"),
         (lambda model, x, y: zeronorm.examine(3, x, y), "takes a Keras model first, not int"),
-        (lambda model, x, y: zeronorm.examine(model, x), r"this model's loss needs y: examine\(model, x, y\)"),
-        (lambda model, x, y: zeronorm.replay("step.npz", model), "takes a Keras model first, not str"),
+        (
+            lambda model, x, y: zeronorm.examine(model, x),
+            r"this model's loss needs y: examine\(model, x, y\)",
+        ),
+        (
+            lambda model, x, y: zeronorm.replay("step.npz", model),
+            "takes a Keras model first, not str",
+        ),
     ],
 )
 def test_what_cannot_be_examined_is_said_in_one_sentence(wrong, sentence):
@@ -187,7 +217,11 @@ def test_the_json_is_strict_and_the_text_fits_a_terminal():
     model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
     found = json.loads(watch.report.to_json(), parse_constant=pytest.fail)
     assert found["history"][-1]["loss"] is None and found["guilty"][0]["examples"] == [5]
-    lines = [line for line in str(watch.report).splitlines() if not line.startswith("    ") and ".py:" not in line]
+    lines = [
+        line
+        for line in str(watch.report).splitlines()
+        if not line.startswith("    ") and ".py:" not in line
+    ]
     assert max(map(len, lines)) <= 80
 
 
@@ -198,13 +232,22 @@ def test_another_compiler_can_be_asked_beforehand():
     batch = slice(8, 16)
     before = model.get_weights()
     found = zeronorm.examine(model, arguments["x"][batch], arguments["y"][batch])
-    assert (found.kernels, found.xla, found.harmful, found.disagreement) == (False, True, False, True)
+    assert (found.kernels, found.xla, found.harmful, found.disagreement) == (
+        False,
+        True,
+        False,
+        True,
+    )
     assert found.guilty[0].forward_op_type == "Sqrt" and found.guilty[0].examples == (5,)
     assert "Under XLA it would" in str(found)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     first = zeronorm.examine(model, arguments["x"][:8], arguments["y"][:8])
-    assert (first.kernels, first.xla, first.guilty) == (False, False, ()) and "Step 0 is finite." in str(first)
+    assert (first.kernels, first.xla, first.guilty) == (
+        False,
+        False,
+        (),
+    ) and "Step 0 is finite." in str(first)
 
 
 def test_a_batch_of_texts_is_not_given_to_xla():
@@ -212,7 +255,12 @@ def test_a_batch_of_texts_is_not_given_to_xla():
     keras.utils.set_random_seed(0)
     words = tf.constant([["a"], ["b"], ["c"], ["a"]] * 8)
     lookup = keras.layers.StringLookup(vocabulary=["a", "b", "c"])
-    layers = [keras.Input((1,), dtype="string"), lookup, keras.layers.Embedding(4, 2), keras.layers.Flatten()]
+    layers = [
+        keras.Input((1,), dtype="string"),
+        lookup,
+        keras.layers.Embedding(4, 2),
+        keras.layers.Flatten(),
+    ]
     model = keras.Sequential([*layers, cases.dense()])
     model.compile("sgd", "mse", jit_compile=False)
     y = cases.targets()
@@ -283,8 +331,8 @@ def made(compiled: bool = True, built: bool = True, fitted: bool = False):
 @pytest.mark.parametrize("listed", [True, False], ids=["list", "alone"])
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
 def test_a_loop_by_hand_is_told_what_watches_it_before_it_takes_a_step(loop, listed):
-    """Whatever hooks it calls, however the model is made, whatever its step is: never silence, never a
-    TypeError."""
+    """Whatever hooks it calls, however the model is made, whatever its step is: never silence,
+    never a TypeError."""
     kinds = [(on_batch, True, built, fitted) for built in (True, False) for fitted in (True, False)]
     kinds += [(with_tape, compiled, True, compiled) for compiled in (True, False)]
     for step, *kind in kinds:
@@ -319,7 +367,9 @@ class OwnFit(keras.Sequential):
     step, hooks = staticmethod(on_batch), staticmethod(whole)
 
     def fit(self, x, y, callbacks):
-        self.hooks(keras.callbacks.CallbackList(callbacks, model=self), lambda: self.step(self, x, y))
+        self.hooks(
+            keras.callbacks.CallbackList(callbacks, model=self), lambda: self.step(self, x, y)
+        )
 
 
 @pytest.mark.parametrize("step", [on_batch, with_tape], ids=lambda step: step.__name__)
@@ -356,7 +406,9 @@ def test_a_train_function_that_is_made_late_or_anew_is_watched():
             model.compile("sgd", "mse", run_eagerly=True)
             watch = Autopsy(verbose=0)
             good = np.concatenate([x, x]), np.concatenate([x[:, :1], y])
-            model.fit(*good, batch_size=8, shuffle=False, verbose=0, callbacks=[watch, Makes()][::order])
+            model.fit(
+                *good, batch_size=8, shuffle=False, verbose=0, callbacks=[watch, Makes()][::order]
+            )
             assert (watch.report.step, watch.report.birth) == (1, "data")
             assert not hasattr(model.train_function, "__self__")
 
@@ -399,7 +451,9 @@ def test_another_host_than_keras_is_named():
     class Trainer:
         pass
 
-    with pytest.raises(ValueError, match=r"a callback of fit of a Keras 3\.\S+ model, not of .*Trainer\.$"):
+    with pytest.raises(
+        ValueError, match=r"a callback of fit of a Keras 3\.\S+ model, not of .*Trainer\.$"
+    ):
         keras.callbacks.CallbackList([Autopsy()], model=Trainer())
     with pytest.raises(ValueError, match="no fit of this model is under way"):
         Autopsy().on_train_begin({}, types.SimpleNamespace(), object(), model=Trainer())
@@ -418,21 +472,32 @@ def test_another_backend_than_tensorflow_is_said(backend, monkeypatch):
     ):
         with pytest.raises(ValueError, match=sentence):
             asks()
-    assert subprocess.run([sys.executable, "-c", "import zeronorm"], env={"KERAS_BACKEND": backend}).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", "import zeronorm"], env={"KERAS_BACKEND": backend}
+        ).returncode
+        == 0
+    )
 
 
 def test_two_devices_are_refused_by_all():
     model, x, y = made()
     model._distribute_strategy = types.SimpleNamespace(num_replicas_in_sync=2)
     for asks in (lambda: zeronorm.examine(model, x, y), lambda: zeronorm.replay(model, "step.npz")):
-        with pytest.raises(ValueError, match="takes a model on one device; this one is distributed over several"):
+        with pytest.raises(
+            ValueError, match="takes a model on one device; this one is distributed over several"
+        ):
             asks()
 
 
 def test_a_capsule_leaves_the_models_compiler_as_it_was(tmp_path):
     model, arguments = DYING.make()
     model.fit(
-        **arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[Autopsy(capsule=tmp_path / "a.npz", verbose=0)]
+        **arguments,
+        batch_size=8,
+        verbose=0,
+        shuffle=False,
+        callbacks=[Autopsy(capsule=tmp_path / "a.npz", verbose=0)],
     )
     model.jit_compile = True
     assert not zeronorm.replay(model, tmp_path / "a.npz").jit_compile and model.jit_compile is True

@@ -17,7 +17,9 @@ def machine(monkeypatch):
 
     def pretend(cores, gigabytes=64, gpu=False):
         monkeypatch.setattr(workers.joblib, "cpu_count", lambda: cores)
-        monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 1e9))
+        monkeypatch.setattr(
+            workers.psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 1e9)
+        )
         monkeypatch.setattr(workers.Path, "exists", lambda path: gpu)
 
     return pretend
@@ -42,9 +44,13 @@ def test_plan(machine, given, jobs, workers_, threads, plan):
     assert workers.plan(jobs, workers_, threads) == plan
 
 
-@pytest.mark.parametrize("workers_, threads", [(0, None), (-1, None), (None, 0), ("two", None), (2, 1.5)])
+@pytest.mark.parametrize(
+    "workers_, threads", [(0, None), (-1, None), (None, 0), ("two", None), (2, 1.5)]
+)
 def test_a_number_that_cannot_be_is_refused(workers_, threads):
-    with pytest.raises(ConfigError, match=r"hydra.launcher.(workers|threads)=.* must be a whole number"):
+    with pytest.raises(
+        ConfigError, match=r"hydra.launcher.(workers|threads)=.* must be a whole number"
+    ):
         workers.plan(48, workers_, threads)
 
 
@@ -75,7 +81,9 @@ if __name__ == "__main__":
 
 def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout.readline() == "0\n"
     children = psutil.Process(parent.pid).children()
     parent.kill()

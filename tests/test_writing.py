@@ -28,7 +28,9 @@ def checkout(tmp_path, monkeypatch):
 
 
 def files(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def written(monkeypatch, curves_of):
@@ -36,7 +38,12 @@ def written(monkeypatch, curves_of):
     monkeypatch.setattr(study, "runs_table", lambda name, children: runs)
     measured = {f"metrics.eval_tfidf/{metric}": [0.5] * len(runs) for metric in tables.METRICS}
     children = pd.DataFrame({"tags.mlflow.parentRunId": ["a"] * len(runs), **measured})
-    tags = {"date": "2026-11-25", "command": "zeronorm train", "hardware": "a machine", "versions": "all"}
+    tags = {
+        "date": "2026-11-25",
+        "command": "zeronorm train",
+        "hardware": "a machine",
+        "versions": "all",
+    }
     return write.write(NAME, children, "a", tags, 60.0, curves_of)
 
 
@@ -48,7 +55,9 @@ def broken(*arguments, **options):
     raise RuntimeError("broken")
 
 
-@pytest.mark.parametrize("what", ["curves", "save", "draw", "_provenance", "refresh_readmes", "refreshed"])
+@pytest.mark.parametrize(
+    "what", ["curves", "save", "draw", "_provenance", "refresh_readmes", "refreshed"]
+)
 def test_what_fails_in_the_middle_leaves_the_report_as_it_was(checkout, monkeypatch, what):
     before = files(checkout)
     if what != "curves":
@@ -71,12 +80,38 @@ def test_a_written_report_is_there_and_nothing_is_left_beside_it(checkout, monke
     "status, states, shas, sentence",
     [
         ("FINISHED", ["FINISHED", "FINISHED"], ["a", "b"], None),
-        ("FAILED", ["FINISHED", "FINISHED"], ["a", "b"], "is FAILED, and 0 of its runs have not finished."),
-        ("RUNNING", ["FINISHED", "RUNNING"], ["a", "b"], "is RUNNING, and 1 of its runs have not finished."),
-        ("FINISHED", ["FINISHED", "FAILED"], ["a", "b"], "is FINISHED, and 1 of its runs have not finished."),
-        ("FINISHED", ["FINISHED"], ["a"], "1 of its 2 runs are missing, and 0 have other options or data."),
-        ("FINISHED", ["FINISHED"] * 3, ["a", "b", "c"], "0 of its 2 runs are missing, and 1 have other"),
-        ("FINISHED", ["FINISHED"] * 2, ["c", "d"], "2 of its 2 runs are missing, and 2 have other"),  # own data
+        (
+            "FAILED",
+            ["FINISHED", "FINISHED"],
+            ["a", "b"],
+            "is FAILED, and 0 of its runs have not finished.",
+        ),
+        (
+            "RUNNING",
+            ["FINISHED", "RUNNING"],
+            ["a", "b"],
+            "is RUNNING, and 1 of its runs have not finished.",
+        ),
+        (
+            "FINISHED",
+            ["FINISHED", "FAILED"],
+            ["a", "b"],
+            "is FINISHED, and 1 of its runs have not finished.",
+        ),
+        (
+            "FINISHED",
+            ["FINISHED"],
+            ["a"],
+            "1 of its 2 runs are missing, and 0 have other options or data.",
+        ),
+        (
+            "FINISHED",
+            ["FINISHED"] * 3,
+            ["a", "b", "c"],
+            "0 of its 2 runs are missing, and 1 have other",
+        ),
+        # own data
+        ("FINISHED", ["FINISHED"] * 2, ["c", "d"], "2 of its 2 runs are missing, and 2 have other"),
     ],
 )
 def test_only_a_whole_sweep_of_the_study_is_reported(status, states, shas, sentence):
@@ -105,7 +140,11 @@ def test_a_partial_sweep_leaves_the_report_alone(checkout, tmp_path, monkeypatch
     tracking.close_sweep(client, parent, "FINISHED", [], {})
     before = files(checkout / "experiments")
     done = CliRunner().invoke(cli.main, ["study", NAME, "--report"])
-    assert done.exit_code == 1 and "Nothing is written: sweep" in done.output and "runs are missing" in done.output
+    assert (
+        done.exit_code == 1
+        and "Nothing is written: sweep" in done.output
+        and "runs are missing" in done.output
+    )
     assert files(checkout / "experiments") == before
     unknown = CliRunner().invoke(cli.main, ["study", "single runs", "--report"])
     assert unknown.exit_code == 1 and "Traceback" not in unknown.output
@@ -123,27 +162,44 @@ def cut(text, how):
     }[how]
 
 
-TABLES = [(file, how) for file in ("runs.csv", "reported.csv") for how in ("empty", "half", "end", "row", "cell")]
+TABLES = [
+    (file, how)
+    for file in ("runs.csv", "reported.csv")
+    for how in ("empty", "half", "end", "row", "cell")
+]
 DATA = [
-    (f"{file}.json", how) for file in ("noise", "provenance", "reproductions") for how in ("empty", "half", "other")
+    (f"{file}.json", how)
+    for file in ("noise", "provenance", "reproductions")
+    for how in ("empty", "half", "other")
 ]
 
 
 @pytest.mark.parametrize("file, how", TABLES + DATA)
-@pytest.mark.parametrize("command", [["reproduce", NAME, "--dry-run"], ["claims"]], ids=["reproduce", "claims"])
-def test_a_cut_report_is_one_sentence_before_anything_is_run(checkout, monkeypatch, file, how, command):
+@pytest.mark.parametrize(
+    "command", [["reproduce", NAME, "--dry-run"], ["claims"]], ids=["reproduce", "claims"]
+)
+def test_a_cut_report_is_one_sentence_before_anything_is_run(
+    checkout, monkeypatch, file, how, command
+):
     path = checkout / "experiments" / (NAME if command[0] == "reproduce" else "claims") / file
     path.write_text(cut(path.read_text(), how))
     monkeypatch.setattr(cli, "_train", broken)
     done = CliRunner().invoke(cli.main, command)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
-    assert done.output.startswith("Error: ") and done.output.count("\n") == 1 and "estore the file" in done.output
+    assert (
+        done.output.startswith("Error: ")
+        and done.output.count("\n") == 1
+        and "estore the file" in done.output
+    )
 
 
 @pytest.mark.parametrize(
-    "command", [["reap"], ["ui"], ["autopsy", "0" * 32], ["study", NAME], ["claims", "--sweep", "1"]]
+    "command",
+    [["reap"], ["ui"], ["autopsy", "0" * 32], ["study", NAME], ["claims", "--sweep", "1"]],
 )
-@pytest.mark.parametrize("override", ["seed=1", "trackings=server", "~tracking", "tracking=nowhere", "tracking"])
+@pytest.mark.parametrize(
+    "override", ["seed=1", "trackings=server", "~tracking", "tracking=nowhere", "tracking"]
+)
 def test_only_a_store_can_be_named(tmp_path, monkeypatch, command, override):
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
     done = CliRunner().invoke(cli.main, [*command, override])
@@ -157,7 +213,9 @@ def test_runs_of_another_store_can_be_ended(tmp_path, monkeypatch, composed):
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
     client = tracking.connect(composed(f"home={tmp_path}/home", "tracking=server"))
-    left = client.create_run(client.create_experiment("left"), tags={tracking.PROCESS: _gone()}).info.run_id
+    left = client.create_run(
+        client.create_experiment("left"), tags={tracking.PROCESS: _gone()}
+    ).info.run_id
     done = CliRunner().invoke(cli.main, ["reap", "tracking=server"])
     assert (done.exit_code, done.output) == (0, f"ended as KILLED: {left}\n")
     assert client.get_run(left).info.status == "KILLED"

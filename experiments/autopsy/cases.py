@@ -1,7 +1,8 @@
 """NaN bugs that people have reported, re-created in small, and healthy models that look like one.
 
-A case makes a compiled model and what it is fitted on. Its cause is known beforehand: the kind of birth, the operation,
-the line (marked `# guilty`), the step, the example of the batch and the row of the embedding.
+A case makes a compiled model and what it is fitted on. Its cause is known beforehand: the kind of
+birth, the operation, the line (marked `# guilty`), the step, the example of the batch and the row
+of the embedding.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,13 @@ ROW = STEP * BATCH + EXAMPLE
 
 @dataclass(frozen=True)
 class Case:
-    """name, thread: what was reported, where. make: () -> (compiled model, arguments of its fit). birth: None of a
-    healthy one. op: kind of the guilty operation, of a gradient the one it differentiates. kernels, xla: whether the
-    step poisons a weight under each; where neither, the loss alone is lost. marked: whether its line is the user's.
+    """name, thread: what was reported, where.
+    make: () -> (compiled model, arguments of its fit).
+    birth: None of a healthy one.
+    op: kind of the guilty operation, of a gradient the one it differentiates.
+    kernels, xla: whether the step poisons a weight under each; where neither, the loss alone is
+        lost.
+    marked: whether its line is the user's.
     step: None where only training tells."""
 
     name: str
@@ -51,7 +56,11 @@ def bug(thread: str, birth: str, op: str, **expected):
 
 def healthy(thread: str, jit_compile: bool = False):
     def add(make):
-        HEALTHY.append(Case(make.__name__, thread, make, None, kernels=False, xla=False, jit_compile=jit_compile))
+        HEALTHY.append(
+            Case(
+                make.__name__, thread, make, None, kernels=False, xla=False, jit_compile=jit_compile
+            )
+        )
         return make
 
     return add
@@ -77,7 +86,8 @@ def dense(width: int = 1, **more) -> keras.layers.Dense:
     return keras.layers.Dense(width, **{"kernel_initializer": "ones", **more})
 
 
-# ---------------------------------------------------------------------------------------------------------- forward
+# ----------------------------------------------------------------------------------------------------------
+# forward
 
 
 @bug("https://github.com/aymericdamien/TensorFlow-Examples/issues/383", "forward", "Log")
@@ -92,7 +102,13 @@ def cross_entropy_by_hand():
     return fitted([keras.layers.Dense(3, "softmax", kernel_initializer=kernel)], loss, x, y)
 
 
-@bug("https://github.com/pkmital/tensorflow_tutorials/issues/23", "forward", "Log", kernels=False, xla=False)
+@bug(
+    "https://github.com/pkmital/tensorflow_tutorials/issues/23",
+    "forward",
+    "Log",
+    kernels=False,
+    xla=False,
+)
 def log_of_tanh():
     def loss(y, p):
         return -tf.reduce_mean(y * tf.math.log(1e-10 + p), -1)  # guilty
@@ -102,7 +118,14 @@ def log_of_tanh():
     return fitted([dense(activation="tanh")], loss, x)
 
 
-@bug("https://github.com/keras-team/keras/issues/590", "forward", "Log", kernels=False, xla=False, marked=False)
+@bug(
+    "https://github.com/keras-team/keras/issues/590",
+    "forward",
+    "Log",
+    kernels=False,
+    xla=False,
+    marked=False,
+)
 def poisson_of_a_negative_rate():
     x = features()
     x[ROW] *= -1
@@ -131,7 +154,10 @@ class Standardised(keras.layers.Layer):
 def flat_image():
     x = features(36).reshape(-1, 6, 6, 1)
     x[ROW] = 0.5
-    return fitted([Standardised(), keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D(), dense()], x=x)
+    return fitted(
+        [Standardised(), keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D(), dense()],
+        x=x,
+    )
 
 
 class MaskedAttention(keras.layers.Layer):
@@ -187,7 +213,9 @@ def focal_weight_of_a_rounded_probability():
 
     x = features()
     x[ROW] = 100
-    return fitted([dense(activation="sigmoid", bias_initializer=keras.initializers.Constant(-3))], loss, x)
+    return fitted(
+        [dense(activation="sigmoid", bias_initializer=keras.initializers.Constant(-3))], loss, x
+    )
 
 
 def directions() -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +238,9 @@ def angle_of_a_rounded_cosine():
     return fitted([dense(3, kernel_initializer="identity", use_bias=False)], loss, x, y)
 
 
-@bug("https://github.com/keras-team/keras/issues/8508", "forward", "RealDiv", examples=(), xla=False)
+@bug(
+    "https://github.com/keras-team/keras/issues/8508", "forward", "RealDiv", examples=(), xla=False
+)
 def f1_without_positives():
     def loss(y, p):
         hits = tf.reduce_sum(y * p)
@@ -225,7 +255,8 @@ def f1_without_positives():
 @bug("https://github.com/nasa/delta/pull/115", "forward", "RealDiv", xla=False)
 def dice_of_an_empty_mask():
     def loss(y, p):
-        return 1 - 2 * tf.reduce_sum(y * p, -1) / (tf.reduce_sum(y, -1) + tf.reduce_sum(p, -1))  # guilty
+        # guilty
+        return 1 - 2 * tf.reduce_sum(y * p, -1) / (tf.reduce_sum(y, -1) + tf.reduce_sum(p, -1))
 
     x, y = features(), targets(3)
     x[ROW], y[ROW] = 0, 0
@@ -255,7 +286,8 @@ def squares_overflow_in_float16():
     return fitted([SquaresInHalf(dtype="float16"), dense(dtype="float16")], x=x)
 
 
-# --------------------------------------------------------------------------------------------------------- gradient
+# ---------------------------------------------------------------------------------------------------------
+# gradient
 
 
 def siamese(similar: float):
@@ -282,7 +314,13 @@ def siamese_of_equal_but_dissimilar():
     return siamese(0.0)
 
 
-@bug("https://github.com/keras-team/keras/pull/6223", "gradient", "Sqrt", kernels=False, jit_compile=True)
+@bug(
+    "https://github.com/keras-team/keras/pull/6223",
+    "gradient",
+    "Sqrt",
+    kernels=False,
+    jit_compile=True,
+)
 def siamese_of_equal_and_similar():
     return siamese(1.0)
 
@@ -305,7 +343,9 @@ def deviation_of_a_constant():
 
     x = features()
     x[ROW] = 0
-    return fitted([dense(3, kernel_initializer="glorot_uniform", use_bias=False)], loss, x, targets(3))
+    return fitted(
+        [dense(3, kernel_initializer="glorot_uniform", use_bias=False)], loss, x, targets(3)
+    )
 
 
 class Ratio(keras.layers.Layer):
@@ -412,7 +452,9 @@ def unit_norm_of_a_zero_row():
     matrix[0] = 0
     x = np.random.default_rng(3).integers(1, 20, (4 * BATCH, 3)).astype(np.int32)
     x[ROW, 1] = 0
-    lookup = keras.layers.Embedding(20, 4, embeddings_initializer=keras.initializers.Constant(matrix), name="embedding")
+    lookup = keras.layers.Embedding(
+        20, 4, embeddings_initializer=keras.initializers.Constant(matrix), name="embedding"
+    )
     return fitted([lookup, keras.layers.UnitNormalization(), keras.layers.Flatten(), dense()], x=x)
 
 
@@ -427,7 +469,13 @@ def root_of_positive():
     return fitted([dense(3, use_bias=False), RootOfPositive(), dense()], x=x)
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/118674", "gradient", "Sqrt", kernels=False, jit_compile=True)
+@bug(
+    "https://github.com/tensorflow/tensorflow/issues/118674",
+    "gradient",
+    "Sqrt",
+    kernels=False,
+    jit_compile=True,
+)
 def root_in_the_dead_branch():
     return root_of_positive()
 
@@ -479,7 +527,8 @@ def gradient_penalty_of_a_dead_unit():
     return model, {"x": x, "y": targets()}
 
 
-# -------------------------------------------------------------------------------------------------------- optimizer
+# --------------------------------------------------------------------------------------------------------
+# optimizer
 
 
 @bug(
@@ -495,7 +544,9 @@ def adam_without_epsilon():
     x = np.random.default_rng(3).integers(0, 8, (4 * BATCH, 3)).astype(np.int32)
     x[0], x[1], x[2] = (0, 1, 2), (3, 4, 5), (6, 7, 0)
     lookup = keras.layers.Embedding(10, 4, name="embedding")
-    return fitted([lookup, keras.layers.Flatten(), dense()], x=x, optimizer=keras.optimizers.Adam(epsilon=0.0))
+    return fitted(
+        [lookup, keras.layers.Flatten(), dense()], x=x, optimizer=keras.optimizers.Adam(epsilon=0.0)
+    )
 
 
 @keras.saving.register_keras_serializable("zeronorm_cases")
@@ -508,16 +559,30 @@ class Cycle(keras.optimizers.schedules.LearningRateSchedule):
         return {}
 
 
-@bug("https://github.com/tensorflow/tensorflow/pull/13271", "optimizer", "RealDiv", step=0, examples=())
+@bug(
+    "https://github.com/tensorflow/tensorflow/pull/13271",
+    "optimizer",
+    "RealDiv",
+    step=0,
+    examples=(),
+)
 def learning_rate_of_the_first_step():
     return fitted([dense()], optimizer=keras.optimizers.SGD(Cycle()))
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/21363", "optimizer", "Square", marked=False, examples=())
+@bug(
+    "https://github.com/tensorflow/tensorflow/issues/21363",
+    "optimizer",
+    "Square",
+    marked=False,
+    examples=(),
+)
 def global_norm_overflows():
     weight = np.ones(4 * BATCH, np.float32)
     weight[ROW] = 1e21
-    return fitted([dense()], optimizer=keras.optimizers.SGD(global_clipnorm=1.0), sample_weight=weight)
+    return fitted(
+        [dense()], optimizer=keras.optimizers.SGD(global_clipnorm=1.0), sample_weight=weight
+    )
 
 
 class Unsafe(keras.optimizers.SGD):
@@ -527,17 +592,26 @@ class Unsafe(keras.optimizers.SGD):
         variable.assign_sub(learning_rate * gradient / tf.abs(gradient))  # guilty
 
 
-@bug("https://github.com/taki0112/RAdam-Tensorflow/pull/7", "optimizer", "RealDiv", step=0, examples=())
+@bug(
+    "https://github.com/taki0112/RAdam-Tensorflow/pull/7",
+    "optimizer",
+    "RealDiv",
+    step=0,
+    examples=(),
+)
 def own_optimizer_without_epsilon():
     x = features()
     x[:, 2] = 0
     return fitted([dense()], x=x, optimizer=Unsafe())
 
 
-# ------------------------------------------------------------------------------------------------- data and weights
+# -------------------------------------------------------------------------------------------------
+# data and weights
 
 
-@bug("https://github.com/danielegrattarola/keras-gat/issues/14", "data", "Placeholder", marked=False)
+@bug(
+    "https://github.com/danielegrattarola/keras-gat/issues/14", "data", "Placeholder", marked=False
+)
 def nan_in_the_features():
     x = features()
     x[ROW, 2] = np.nan
@@ -549,7 +623,13 @@ class Clamped(keras.layers.Layer):
         return tf.nn.relu6(x)
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/119628", "data", "Placeholder", xla=False, marked=False)
+@bug(
+    "https://github.com/tensorflow/tensorflow/issues/119628",
+    "data",
+    "Placeholder",
+    xla=False,
+    marked=False,
+)
 def nan_that_xla_drops():
     x = features()
     x[ROW, 2] = np.nan
@@ -584,10 +664,21 @@ def nan_padding_under_a_mask():
     return model, {"x": [x, mask], "y": targets()}
 
 
-@bug("https://github.com/dmlc/gluon-cv/issues/1052", "weights", "ReadVariableOp", marked=False, step=0, examples=())
+@bug(
+    "https://github.com/dmlc/gluon-cv/issues/1052",
+    "weights",
+    "ReadVariableOp",
+    marked=False,
+    step=0,
+    examples=(),
+)
 def pretrained_channel():
     images = features(36).reshape(-1, 6, 6, 1)
-    layers = [keras.layers.Conv2D(3, 3, name="first"), keras.layers.GlobalAveragePooling2D(), dense()]
+    layers = [
+        keras.layers.Conv2D(3, 3, name="first"),
+        keras.layers.GlobalAveragePooling2D(),
+        dense(),
+    ]
     model, arguments = fitted(layers, x=images)
     kernel = np.array(model.get_layer("first").kernel)
     kernel[..., 1] = np.nan
@@ -634,16 +725,30 @@ def resumed_slot():
     return model, arguments
 
 
-# ------------------------------------------------------------------------------------------------------- divergence
+# -------------------------------------------------------------------------------------------------------
+# divergence
 
 
-@bug("https://github.com/keras-team/keras/issues/3040", "divergence", "", marked=False, step=None, examples=())
+@bug(
+    "https://github.com/keras-team/keras/issues/3040",
+    "divergence",
+    "",
+    marked=False,
+    step=None,
+    examples=(),
+)
 def learning_rate_too_large():
     x = np.arange(200, dtype=np.float32)[:, None]
     return fitted([dense()], x=x, y=2 * x, optimizer=keras.optimizers.SGD(0.001), batch_size=1)
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/12030", "divergence", "", step=None, examples=())
+@bug(
+    "https://github.com/tensorflow/tensorflow/issues/12030",
+    "divergence",
+    "",
+    step=None,
+    examples=(),
+)
 def one_outlier():
     def loss(y, p):
         return 5 * tf.square(y - p)  # guilty
@@ -653,7 +758,12 @@ def one_outlier():
 
 
 @bug(
-    "https://github.com/rstudio-conf-2020/dl-keras-tf/issues/9", "divergence", "", marked=False, step=None, examples=()
+    "https://github.com/rstudio-conf-2020/dl-keras-tf/issues/9",
+    "divergence",
+    "",
+    marked=False,
+    step=None,
+    examples=(),
 )
 def targets_in_dollars():
     x = np.random.default_rng(0).standard_normal((304, 10)).astype(np.float32)
@@ -662,7 +772,8 @@ def targets_in_dollars():
     return fitted(layers, x=x, y=y, optimizer=keras.optimizers.SGD(0.1))
 
 
-# ------------------------------------------------------------------------------------ kinds that the above do not touch
+# ------------------------------------------------------------------------------------ kinds that
+# the above do not touch
 
 
 class Applied(keras.layers.Layer):
@@ -687,7 +798,9 @@ def with_row(value: float, width: int = 4) -> np.ndarray:
 
 @bug("https://github.com/keras-team/keras/issues/16552", "forward", "MatMul", marked=False)
 def mixed_float16_without_loss_scale():
-    first = keras.layers.Dense(3, kernel_initializer=keras.initializers.Constant(100.0), dtype="mixed_float16")
+    first = keras.layers.Dense(
+        3, kernel_initializer=keras.initializers.Constant(100.0), dtype="mixed_float16"
+    )
     return fitted([first, dense()], x=with_row(200.0))
 
 
@@ -695,15 +808,28 @@ def group_lasso(weights):
     return 0.01 * tf.reduce_sum(tf.norm(weights, axis=0))  # guilty
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/3307", "gradient", "Sqrt", step=0, examples=())
+@bug(
+    "https://github.com/tensorflow/tensorflow/issues/3307", "gradient", "Sqrt", step=0, examples=()
+)
 def group_lasso_of_as_many_units_as_examples():
     kernel = np.ones((4, BATCH))
     kernel[:, 2] = 0
     start = keras.initializers.Constant(kernel)
-    return fitted([keras.layers.Dense(BATCH, kernel_initializer=start, kernel_regularizer=group_lasso), dense()])
+    return fitted(
+        [
+            keras.layers.Dense(BATCH, kernel_initializer=start, kernel_regularizer=group_lasso),
+            dense(),
+        ]
+    )
 
 
-@bug("https://github.com/tensorflow/tensorflow/issues/30199", "gradient", "Sqrt", step=0, examples=tuple(range(BATCH)))
+@bug(
+    "https://github.com/tensorflow/tensorflow/issues/30199",
+    "gradient",
+    "Sqrt",
+    step=0,
+    examples=tuple(range(BATCH)),
+)
 def distances_between_all_pairs():
     def loss(y, p):
         apart = tf.reduce_sum(tf.square(p[:, None] - p[None]), -1)
@@ -712,7 +838,14 @@ def distances_between_all_pairs():
     return fitted([dense(3, kernel_initializer="glorot_uniform")], loss, y=targets(3))
 
 
-@bug("https://github.com/keras-team/keras/issues/13221", "divergence", "", marked=False, step=0, examples=())
+@bug(
+    "https://github.com/keras-team/keras/issues/13221",
+    "divergence",
+    "",
+    marked=False,
+    step=0,
+    examples=(),
+)
 def exploding_recurrence():
     grows = keras.initializers.Identity(6.0)
     layer = keras.layers.SimpleRNN(3, activation=None, recurrent_initializer=grows)
@@ -802,9 +935,14 @@ class Adversaries(keras.Model):
             real, fake = self.critic(x), self.critic(self.generator(0.1 * x))
             caught = -tf.reduce_mean(tf.math.log(1 - real) + tf.math.log(fake + 1e-7))  # guilty
             fooled = -tf.reduce_mean(tf.math.log(1 - fake + 1e-7))
-        for name, layer, loss in (("critic", self.critic, caught), ("generator", self.generator, fooled)):
+        for name, layer, loss in (
+            ("critic", self.critic, caught),
+            ("generator", self.generator, fooled),
+        ):
             weights = layer.trainable_weights
-            self.optimizers[name].apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            self.optimizers[name].apply_gradients(
+                zip(tape.gradient(loss, weights), weights, strict=True)
+            )
         return {"caught": caught, "fooled": fooled}
 
 
@@ -861,7 +999,9 @@ class Table(keras.layers.Layer):
     def build(self, shape):
         matrix = np.random.default_rng(2).standard_normal((20, 4))
         matrix[7] = 0
-        self.table = self.add_weight(shape=(20, 4), initializer=keras.initializers.Constant(matrix), name="table")
+        self.table = self.add_weight(
+            shape=(20, 4), initializer=keras.initializers.Constant(matrix), name="table"
+        )
 
     def call(self, ids):
         found = keras.ops.take(self.table, tf.reshape(ids, [-1]), axis=0)
@@ -876,7 +1016,8 @@ def row_of_an_own_table():
     return fitted([Table(name="words"), dense()], x=x)
 
 
-# ---------------------------------------------------------------------------------------------------------- healthy
+# ----------------------------------------------------------------------------------------------------------
+# healthy
 
 
 @healthy("https://github.com/pytorch/pytorch/issues/6864")
@@ -887,14 +1028,19 @@ def mask_of_minus_infinity():
 @healthy("https://github.com/facebookresearch/swav/issues/47")
 def loss_scale_that_skips_a_step():
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=2.0**40)
-    layers = [keras.layers.Dense(3, dtype="mixed_float16"), keras.layers.Dense(1, dtype="mixed_float16")]
+    layers = [
+        keras.layers.Dense(3, dtype="mixed_float16"),
+        keras.layers.Dense(1, dtype="mixed_float16"),
+    ]
     return fitted(layers, optimizer=optimizer)
 
 
 class SafeLog(keras.layers.Layer):
     def call(self, x):
         positive = x > 0
-        return tf.where(positive, tf.math.log(tf.where(positive, x, tf.ones_like(x))), tf.zeros_like(x))
+        return tf.where(
+            positive, tf.math.log(tf.where(positive, x, tf.ones_like(x))), tf.zeros_like(x)
+        )
 
 
 @healthy("https://github.com/tensorflow/tensorflow/pull/38467", jit_compile=True)
@@ -923,7 +1069,9 @@ def metric_of_nothing():
 def mean_over_an_empty_mask_without_nan():
     def loss(y, p):
         mask = tf.cast(y >= 0, tf.float32)
-        return tf.math.divide_no_nan(tf.reduce_sum(mask * tf.square(y - p), -1), tf.reduce_sum(mask, -1))
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(mask * tf.square(y - p), -1), tf.reduce_sum(mask, -1)
+        )
 
     y = targets(3)
     y[ROW] = -1
@@ -950,7 +1098,9 @@ def reciprocal_root_that_is_clamped():
 def global_norm_of_no_gradient():
     y = targets()
     optimizer = keras.optimizers.SGD(global_clipnorm=1.0)
-    return fitted([dense(3), dense()], y=y, optimizer=optimizer, sample_weight=np.zeros(len(y), np.float32))
+    return fitted(
+        [dense(3), dense()], y=y, optimizer=optimizer, sample_weight=np.zeros(len(y), np.float32)
+    )
 
 
 @healthy("https://github.com/keras-team/keras/issues/1360")

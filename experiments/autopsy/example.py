@@ -1,4 +1,5 @@
-"""A model that is not this project's: pictures and names, compared by cosine similarity. One name has no vector.
+"""A model that is not this project's: pictures and names, compared by cosine similarity. One name
+has no vector.
 
 python experiments/autopsy/example.py
 """
@@ -26,8 +27,12 @@ def model() -> keras.Model:
     vectors[0] = 0  # gensim had no vector for it
     picture, name = keras.Input((64,)), keras.Input((), dtype="int32")
     start = keras.initializers.Constant(vectors)
-    row = keras.layers.Embedding(len(ANIMALS), 16, embeddings_initializer=start, name="animals")(name)
-    similarity = keras.layers.Lambda(lambda pair: cosine(*pair))([keras.layers.Dense(16)(picture), row])
+    row = keras.layers.Embedding(len(ANIMALS), 16, embeddings_initializer=start, name="animals")(
+        name
+    )
+    similarity = keras.layers.Lambda(lambda pair: cosine(*pair))(
+        [keras.layers.Dense(16)(picture), row]
+    )
     made = keras.Model([picture, name], similarity)
     made.compile("adam", "mse", jit_compile=True)  # what "auto" becomes on a machine with a GPU
     return made

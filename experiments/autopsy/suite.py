@@ -1,6 +1,6 @@
-"""Every case of cases.py under three ways to watch a training, each in a fit of its own: what zeronorm.Autopsy says,
-what tf.debugging.enable_check_numerics says, what TerminateOnNaN says. Writes suite.json beside this file, and what
-example.py prints.
+"""Every case of cases.py under three ways to watch a training, each in a fit of its own: what
+zeronorm.Autopsy says, what tf.debugging.enable_check_numerics says, what TerminateOnNaN says.
+Writes suite.json beside this file, and what example.py prints.
 
 python experiments/autopsy/suite.py [--small --to FOLDER]
 """
@@ -33,7 +33,12 @@ PROVENANCE = provenance.tags()
 def fit(case: cases.Case, *callbacks: keras.callbacks.Callback) -> None:
     model, arguments = case.make()
     model.jit_compile = case.jit_compile
-    model.fit(**{"batch_size": cases.BATCH} | arguments, shuffle=False, verbose=0, callbacks=list(callbacks))
+    model.fit(
+        **{"batch_size": cases.BATCH} | arguments,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+    )
 
 
 def marked(file: str | None, line: int | None) -> bool:
@@ -46,9 +51,14 @@ def autopsy(case: cases.Case) -> dict:
     fit(case, watch)
     found = watch.report
     if found is None or not found.guilty:
-        return {"says": "nothing" if found is None else "no operation", "alarm": bool(found and found.harmful)}
+        return {
+            "says": "nothing" if found is None else "no operation",
+            "alarm": bool(found and found.harmful),
+        }
     first = found.guilty[0]
-    line = "marked" if marked(first.file, first.line) else "none" if first.file is None else "another"
+    line = (
+        "marked" if marked(first.file, first.line) else "none" if first.file is None else "another"
+    )
     right = {
         "step": case.step in (None, found.step),
         "birth": case.birth == found.birth,
@@ -63,8 +73,8 @@ def autopsy(case: cases.Case) -> dict:
 
 
 def check_numerics(case: cases.Case) -> dict:
-    """What tf.debugging.enable_check_numerics says: its error's operation, and whether the marked line is among those
-    that it lists."""
+    """What tf.debugging.enable_check_numerics says: its error's operation, and whether the marked
+    line is among those that it lists."""
     tf.debugging.enable_check_numerics()
     try:
         fit(case)
@@ -76,7 +86,10 @@ def check_numerics(case: cases.Case) -> dict:
             return {"says": "does not compile under XLA", "alarm": False}
         lines = re.findall(r'File "(.+)", line (\d+)', text)
         line = any(marked(file, int(number)) for file, number in lines)
-        return {"says": {"operation": operation[1], "line": "marked" if line else "none"}, "alarm": True}
+        return {
+            "says": {"operation": operation[1], "line": "marked" if line else "none"},
+            "alarm": True,
+        }
     finally:
         tf.debugging.disable_check_numerics()
         keras.backend.clear_session()
@@ -93,7 +106,10 @@ class Steps(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         state = {variable.path: variable.value for variable in self.model.trainable_variables}
-        self.lost = sum(int(tf.size(value)) - int(tf.math.count_nonzero(finite(value))) for value in state.values())
+        self.lost = sum(
+            int(tf.size(value)) - int(tf.math.count_nonzero(finite(value)))
+            for value in state.values()
+        )
 
 
 def finite(value) -> tf.Tensor:
@@ -105,7 +121,10 @@ def terminate_on_nan(case: cases.Case) -> dict:
     with redirect_stdout(StringIO()) as printed:
         fit(case, stop, steps)
     stopped = "Invalid loss" in printed.getvalue()
-    return {"says": {"step": steps.steps - 1, "lost": steps.lost} if stopped else "nothing", "alarm": stopped}
+    return {
+        "says": {"step": steps.steps - 1, "lost": steps.lost} if stopped else "nothing",
+        "alarm": stopped,
+    }
 
 
 def main(small: bool, to: Path) -> None:
@@ -113,7 +132,12 @@ def main(small: bool, to: Path) -> None:
     rows = []
     chosen = [*cases.BUGS[:1], *cases.HEALTHY[:1]] if small else [*cases.BUGS, *cases.HEALTHY]
     for case in track(chosen, "Fitting each case three times"):
-        row = {"case": case.name, "thread": case.thread, "birth": case.birth, "jit_compile": case.jit_compile}
+        row = {
+            "case": case.name,
+            "thread": case.thread,
+            "birth": case.birth,
+            "jit_compile": case.jit_compile,
+        }
         row |= {"kernels": case.kernels, "xla": case.xla, "operation": case.op}
         row |= {f.__name__: f(case) for f in (autopsy, check_numerics, terminate_on_nan)}
         rows.append(row)
@@ -130,8 +154,12 @@ def main(small: bool, to: Path) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Every case of cases.py under three ways to watch a training.")
-    parser.add_argument("--to", type=Path, default=HERE, metavar="FOLDER", help="where to write; default: here")
+    parser = argparse.ArgumentParser(
+        description="Every case of cases.py under three ways to watch a training."
+    )
+    parser.add_argument(
+        "--to", type=Path, default=HERE, metavar="FOLDER", help="where to write; default: here"
+    )
     parser.add_argument("--small", action="store_true", help="two cases instead of all; needs --to")
     given = parser.parse_args()
     if given.small and given.to == HERE:

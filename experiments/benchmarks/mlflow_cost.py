@@ -1,4 +1,5 @@
-"""What MLflow costs a run of the ablation: opening it, its parameters, curves, tags and files, against its training.
+"""What MLflow costs a run of the ablation: opening it, its parameters, curves, tags and files,
+against its training.
 
 python experiments/benchmarks/mlflow_cost.py [rounds] [--small --to FOLDER]
 """
@@ -6,7 +7,8 @@ python experiments/benchmarks/mlflow_cost.py [rounds] [--small --to FOLDER]
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # a worker of a sweep has one core
+# a worker of a sweep has one core
+for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ[name] = "1"
 
 import tempfile
@@ -43,7 +45,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
                     tracking.log(client, run_id, result, config.tracking.points)
                 logged.append(time.perf_counter() - start)
                 trained.append(result.recording.steps / result.metrics["z/steps_per_second"])
-            share = np.array(logged[1:]) / np.array(trained[1:])  # the first run also traced its step
+            # the first run also traced its step
+            share = np.array(logged[1:]) / np.array(trained[1:])
             low, middle, high = np.percentile(share, [25, 50, 75])
             row = {
                 "variant": name,

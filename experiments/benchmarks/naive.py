@@ -1,10 +1,10 @@
-"""One run of the ablation as one writes it without this project: a process of its own, Keras's fit, a callback that
-takes np.linalg.norm of every weight after every batch and logs it to MLflow.
+"""One run of the ablation as one writes it without this project: a process of its own, Keras's fit,
+a callback that takes np.linalg.norm of every weight after every batch and logs it to MLflow.
 
 python experiments/benchmarks/naive.py OUTPUT.json STORE.db OVERRIDE...
 
-It builds its corpus and trains its vectors itself, as every process does that shares nothing with others. Writes the
-outcome and where its seconds went.
+It builds its corpus and trains its vectors itself, as every process does that shares nothing with
+others. Writes the outcome and where its seconds went.
 """
 
 import time
@@ -51,7 +51,10 @@ class Watch(keras.callbacks.Callback):
             self.first_nan = self.batch
         self.clock.mark("norms")
         finite = {name: norm for name, norm in norms.items() if np.isfinite(norm)}
-        mlflow.log_metrics({"loss": logs["loss"], **finite} if np.isfinite(logs["loss"]) else finite, step=self.batch)
+        mlflow.log_metrics(
+            {"loss": logs["loss"], **finite} if np.isfinite(logs["loss"]) else finite,
+            step=self.batch,
+        )
         self.clock.mark("logging")
         self.batch += 1
 
@@ -78,7 +81,9 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
     drawn = preparation.draw(config, data, vectors.zero_rows(titles))
     clock.mark("corpus and vectors")
     used = numerics.BY_NAME[config.numerics.name]
-    placement = partial(getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon)
+    placement = partial(
+        getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon
+    )
     ranker = plain_keras.build(
         words, titles, window=config.corpus.window, negatives=config.training.negatives, filters=config.model.filters,
         width=config.model.width, dropout=config.model.dropout, margin=config.training.margin,
@@ -96,14 +101,25 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
         clock.mark("steps")
         z = ranker.encoder.predict(data.corpus.text[data.corpus.test], verbose=0)
         rows = np.asarray(ranker.weights["titles"])
-        scores = z @ rows.T / np.maximum(np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1), 1e-7)
+        scores = (
+            z
+            @ rows.T
+            / np.maximum(np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1), 1e-7)
+        )
         target = data.corpus.title[data.corpus.test]
         quality = ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))
         clock.mark("evaluation")
         mlflow.log_metrics(quality)
         clock.mark("logging")
     output.write_text(
-        json.dumps({"overrides": overrides, "first_nan": watch.first_nan, "seconds": clock.seconds, **quality})
+        json.dumps(
+            {
+                "overrides": overrides,
+                "first_nan": watch.first_nan,
+                "seconds": clock.seconds,
+                **quality,
+            }
+        )
     )
 
 

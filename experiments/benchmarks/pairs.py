@@ -1,4 +1,5 @@
-"""Paired timing: variants take turns in one process, so that a drift of the machine's speed meets all of them."""
+"""Paired timing: variants take turns in one process, so that a drift of the machine's speed meets
+all of them."""
 
 import argparse
 import json
@@ -15,17 +16,21 @@ PROVENANCE = provenance.tags()  # of the code that is about to be measured
 
 
 def arguments(description: str, rounds: int | None = None) -> argparse.Namespace:
-    """What a benchmark's command line says: rounds (where it takes any; `rounds` unless given), small, and to, the
-    folder its JSON goes to, this one unless given.
+    """What a benchmark's command line says: rounds (where it takes any; `rounds` unless given),
+    small, and to, the folder its JSON goes to, this one unless given.
 
-    small: a size at which the benchmark is done in seconds, so that a test can run it. Its numbers measure nothing, so
-    it may not write them here.
+    small: a size at which the benchmark is done in seconds, so that a test can run it. Its numbers
+    measure nothing, so it may not write them here.
     """
     parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
     if rounds is not None:
         parser.add_argument("rounds", type=int, nargs="?", default=rounds)
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the JSON goes; default: beside the script")
-    parser.add_argument("--small", action="store_true", help="a size that runs in seconds; needs --to")
+    parser.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="where the JSON goes; default: beside the script"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="a size that runs in seconds; needs --to"
+    )
     given = parser.parse_args()
     if rounds is not None and given.rounds < 1:
         parser.error(f"rounds={given.rounds} must be at least 1")
@@ -41,15 +46,25 @@ def small_run(folder: Path) -> list[str]:
     """Overrides of a run that takes a second, on a corpus of 12 titles that is written to `folder`."""
     file, rng = folder / "pairs.tsv", np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfg" for b in "aeiou" for c in "klmn"]
-    lines = [f"{' '.join(rng.choice(words, 20))}\t{title}" for title in words[:12] for _ in range(10)]
+    lines = [
+        f"{' '.join(rng.choice(words, 20))}\t{title}" for title in words[:12] for _ in range(10)
+    ]
     file.write_text("\n".join(lines) + "\n")
     corpus = ["corpus=pairs", f"corpus.reader.path={file}", "corpus.window=20"]
-    return [*corpus, "vectors.source.dim=8", "vectors.source.min_count=1", "examples=20", "model.filters=4"]
+    return [
+        *corpus,
+        "vectors.source.dim=8",
+        "vectors.source.min_count=1",
+        "examples=20",
+        "model.filters=4",
+    ]
 
 
-def interleaved(variants: dict[str, Callable[[], tuple[int, float]]], rounds: int) -> dict[str, list[float]]:
-    """{variant: ms per step of each round}. A variant is called once to warm up and once a round; it returns how many
-    steps it took and in how many seconds."""
+def interleaved(
+    variants: dict[str, Callable[[], tuple[int, float]]], rounds: int
+) -> dict[str, list[float]]:
+    """{variant: ms per step of each round}. A variant is called once to warm up and once a round;
+    it returns how many steps it took and in how many seconds."""
     for variant in variants.values():
         variant()
     found: dict[str, list[float]] = {name: [] for name in variants}
@@ -73,8 +88,8 @@ def timed(turn: Callable[[], int]) -> Callable[[], tuple[int, float]]:
 
 
 def summary(times: dict[str, list[float]], baseline: str) -> list[dict]:
-    """A row per variant: the median and the quartiles of its times and of the ratio, round by round, of the baseline's
-    time to its own."""
+    """A row per variant: the median and the quartiles of its times and of the ratio, round by
+    round, of the baseline's time to its own."""
     rows = []
     for name, values in times.items():
         speed = np.array(times[baseline]) / np.array(values)

@@ -1,5 +1,5 @@
-"""The question's model as one writes it in Keras: stock layers, `compile`, `fit`. What the benchmarks and the equality
-tests compare with."""
+"""The question's model as one writes it in Keras: stock layers, `compile`, `fit`. What the
+benchmarks and the equality tests compare with."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,11 @@ def build(
     words: np.ndarray, titles: np.ndarray, *, window: int, negatives: int, filters: int, width: int, dropout: float,
     margin: float, trainable: bool, similarity: Callable, numerics: Numerics, optimizer: keras.Optimizer,
 ) -> model.Ranker:  # fmt: skip
-    """Compiled, its embeddings filled. words: float32 [n_words, d]; titles: float32 [n_titles, d]."""
+    """Compiled, its embeddings filled.
+
+    words: float32 [n_words, d];
+    titles: float32 [n_titles, d].
+    """
     text = keras.Input((window,), dtype="int32")
     positive = keras.Input((1,), dtype="int32")
     negative = keras.Input((negatives,), dtype="int32")
@@ -27,7 +31,9 @@ def build(
     h = keras.layers.Activation("tanh")(h)
     h = keras.layers.Dropout(dropout, seed=0, name="dropout")(h)
     z = keras.layers.Dense(d, name="dense")(h)
-    similarities = model.Similarity(lambda a, b: similarity(a, b, numerics))(z, titled(positive), titled(negative))
+    similarities = model.Similarity(lambda a, b: similarity(a, b, numerics))(
+        z, titled(positive), titled(negative)
+    )
     loss = model.MaxMargin(margin, numerics.maximum)(similarities)
     inputs = [text, positive, negative]
     ranker = model.Ranker(
@@ -37,5 +43,7 @@ def build(
         similarity=lambda a, b: similarity(a, b, numerics),
     )
     model.initialise(ranker, words, titles, seed=0)
-    ranker.model.compile(optimizer, loss=lambda _, value: tf.reduce_mean(value), jit_compile=numerics.jit_compile)
+    ranker.model.compile(
+        optimizer, loss=lambda _, value: tf.reduce_mean(value), jit_compile=numerics.jit_compile
+    )
     return ranker

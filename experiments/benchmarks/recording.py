@@ -1,4 +1,5 @@
-"""What recording costs: the same steps without it, with it, and the common ways to watch a model in Keras's fit.
+"""What recording costs: the same steps without it, with it, and the common ways to watch a model in
+Keras's fit.
 
 python experiments/benchmarks/recording.py [rounds] [--small --to FOLDER]
 """
@@ -44,7 +45,9 @@ def main(rounds: int, small: bool, to: Path) -> None:
         rows += costs(case, pairs.interleaved(variants, rounds), "not recording")
     variants = {
         "nothing": step.keras_fit(*of, keras.optimizers.Adam()),
-        "TerminateOnNaN": step.keras_fit(*of, keras.optimizers.Adam(), [keras.callbacks.TerminateOnNaN()]),
+        "TerminateOnNaN": step.keras_fit(
+            *of, keras.optimizers.Adam(), [keras.callbacks.TerminateOnNaN()]
+        ),
         "np.linalg.norm callback": step.keras_fit(*of, keras.optimizers.Adam(), [NumpyNorms()]),
         "enable_check_numerics": checked(step.keras_fit(*of, keras.optimizers.Adam())),
     }
@@ -53,7 +56,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
 
 
 def checked(turn):
-    """The turn, traced and run under tf.debugging.enable_check_numerics, which is off again after each."""
+    """The turn, traced and run under tf.debugging.enable_check_numerics, which is off again after
+    each."""
 
     def turn_checked() -> tuple[int, float]:
         tf.debugging.enable_check_numerics()
@@ -66,10 +70,13 @@ def checked(turn):
 
 
 def costs(case: str, times: dict[str, list[float]], baseline: str) -> list[dict]:
-    """A row per variant: ms a step, and by how much its time exceeds the baseline's, round by round."""
+    """A row per variant: ms a step, and by how much its time exceeds the baseline's, round by
+    round."""
     rows = []
     for variant, values in times.items():
-        low, cost, high = np.percentile(np.array(values) / np.array(times[baseline]) - 1, [25, 50, 75])
+        low, cost, high = np.percentile(
+            np.array(values) / np.array(times[baseline]) - 1, [25, 50, 75]
+        )
         row = {"case": case, "variant": variant, "ms": float(np.median(values))}
         rows.append(row | {"cost": cost, "cost_low": low, "cost_high": high})
     return rows

@@ -1,4 +1,5 @@
-"""A training step at the question's size: Keras's compile and fit against this project's, which also records.
+"""A training step at the question's size: Keras's compile and fit against this project's, which
+also records.
 
 python experiments/benchmarks/step.py [rounds] [--small --to FOLDER]
 """
@@ -26,7 +27,8 @@ PLACEMENT = partial(similarity.clamp_product, epsilon=1e-7)
 
 @dataclass(frozen=True)
 class Size:
-    """steps: of a turn, of 10 texts each. rows, titles: of the two embeddings, of width d. The rest: the network's."""
+    """steps: of a turn, of 10 texts each.
+    rows, titles: of the two embeddings, of width d. The rest: the network's."""
 
     steps: int
     rows: int
@@ -40,7 +42,10 @@ class Size:
 
     @property
     def network(self) -> dict:
-        return {name: getattr(self, name) for name in ("window", "negatives", "filters", "width", "dropout")}
+        return {
+            name: getattr(self, name)
+            for name in ("window", "negatives", "filters", "width", "dropout")
+        }
 
 
 QUESTION = Size(steps=100, rows=32_500, titles=106, d=100, window=100, filters=1000)
@@ -48,15 +53,22 @@ SMALL = Size(steps=3, rows=50, titles=12, d=8, window=20, filters=4)
 
 
 def data(size: Size):
-    """Matrices without zero rows and a turn's texts, whose words are as unevenly frequent as a text's."""
+    """Matrices without zero rows and a turn's texts, whose words are as unevenly frequent as a
+    text's."""
     rng, count = np.random.default_rng(0), 10 * size.steps
-    words, titles = (0.05 * rng.standard_normal((n, size.d), np.float32) for n in (size.rows, size.titles))
+    words, titles = (
+        0.05 * rng.standard_normal((n, size.d), np.float32) for n in (size.rows, size.titles)
+    )
     text = ((rng.zipf(1.2, size=(count, size.window)) - 1) % size.rows).astype(np.int32)
-    positive, negatives = (rng.integers(0, size.titles, (count, k)).astype(np.int32) for k in (1, size.negatives))
+    positive, negatives = (
+        rng.integers(0, size.titles, (count, k)).astype(np.int32) for k in (1, size.negatives)
+    )
     return words, titles, examples.Examples(text, positive, negatives)
 
 
-def ours(size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, trainable: bool = True):
+def ours(
+    size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, trainable: bool = True
+):
     """A turn of this project's training over `drawn`, recording included."""
     ranker = model.build(
         n_words=len(words), n_titles=len(titles), dim=words.shape[1], margin=1.0, trainable_words=trainable,
@@ -79,10 +91,17 @@ def ours_without_recording(*arguments, **options):
     """The same steps with nothing measured in them but the loss."""
 
     def loss_only(forward, gradients, changes):
-        tensors = len(forward) + len(gradients) + 2 * len(changes)  # as many as `train` may be told to stop at
-        return {"loss": tf.reduce_mean(forward["loss"]), "nonfinite": tf.zeros([tensors, 3], tf.int32)}
+        # as many as `train` may be told to stop at
+        tensors = len(forward) + len(gradients) + 2 * len(changes)
+        return {
+            "loss": tf.reduce_mean(forward["loss"]),
+            "nonfinite": tf.zeros([tensors, 3], tf.int32),
+        }
 
-    with mock.patch.object(recorder, "measure", loss_only), mock.patch.object(recorder.Recording, "add"):
+    with (
+        mock.patch.object(recorder, "measure", loss_only),
+        mock.patch.object(recorder.Recording, "add"),
+    ):
         turn = ours(*arguments, **options)
         turn()  # traced here, while nothing is measured
 
@@ -94,8 +113,8 @@ def ours_without_recording(*arguments, **options):
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Times the steps from the end of the first batch to the end of the last: `fit` pays up to a second a call before
-    and after, which is no step's."""
+    """Times the steps from the end of the first batch to the end of the last: `fit` pays up to a
+    second a call before and after, which is no step's."""
 
     def on_train_begin(self, logs=None):
         self.steps = -1
@@ -115,7 +134,9 @@ def keras_fit(size: Size, used: numerics.Numerics, words, titles, drawn, optimiz
     watch = Stopwatch()
 
     def turn() -> tuple[int, float]:
-        ranker.model.fit(inputs, nothing, batch_size=10, shuffle=False, verbose=0, callbacks=[*callbacks, watch])
+        ranker.model.fit(
+            inputs, nothing, batch_size=10, shuffle=False, verbose=0, callbacks=[*callbacks, watch]
+        )
         return watch.steps, watch.end - watch.start
 
     return turn
@@ -140,7 +161,9 @@ def forward_product(size: Size):
 def main(rounds: int, small: bool, to: Path) -> None:
     size, times = SMALL if small else QUESTION, {}
     for used in (numerics.KERNELS, numerics.XLA):
-        times |= {f"{variant}, {used.name}": ms for variant, ms in measured(size, used, rounds).items()}
+        times |= {
+            f"{variant}, {used.name}": ms for variant, ms in measured(size, used, rounds).items()
+        }
     rows = []
     for name in ("kernels", "xla"):
         of_name = {variant: ms for variant, ms in times.items() if variant.endswith(name)}

@@ -1,5 +1,5 @@
-"""Does a step's time grow with the vocabulary? An embedding's update, and its recording, at two sizes: Keras's Adam,
-this project's Adam and LazyAdam.
+"""Does a step's time grow with the vocabulary? An embedding's update, and its recording, at two
+sizes: Keras's Adam, this project's Adam and LazyAdam.
 
 python experiments/benchmarks/vocabulary.py [rounds] [--small --to FOLDER]
 
@@ -20,7 +20,8 @@ import tensorflow as tf
 import pairs
 from zeronorm import optimizers, recorder
 
-D, NAMED, STEPS = 300, 1000, 20  # floats a row, rows named by a batch (10 texts of 100 words), steps a turn
+# floats a row, rows named by a batch (10 texts of 100 words), steps a turn
+D, NAMED, STEPS = 300, 1000, 20
 SIZES, SMALL = (10_000, 1_000_000), (100, 1000)  # rows of the table
 
 

@@ -1,5 +1,5 @@
-"""What zeronorm.Autopsy costs a healthy `model.fit` of a small CNN, beside the common ways to watch; and how long an
-autopsy of the question's full model takes.
+"""What zeronorm.Autopsy costs a healthy `model.fit` of a small CNN, beside the common ways to
+watch; and how long an autopsy of the question's full model takes.
 
 python experiments/benchmarks/watching.py [rounds] [--small --to FOLDER]
 """
@@ -35,8 +35,8 @@ def cnn() -> keras.Model:
 
 
 def fit(steps: int, *callbacks: type[keras.callbacks.Callback]):
-    """A turn: a fit of EPOCHS times `steps` steps, of a model of its own, which is built and traced in the first turn;
-    new callbacks in each."""
+    """A turn: a fit of EPOCHS times `steps` steps, of a model of its own, which is built and traced
+    in the first turn; new callbacks in each."""
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(BATCH * steps, 28, 28, 1)).astype(np.float32)
     y = rng.integers(0, 10, BATCH * steps)
@@ -51,8 +51,8 @@ def fit(steps: int, *callbacks: type[keras.callbacks.Callback]):
 
 
 def autopsy_seconds(names: tuple[str, ...], overrides: Sequence[str] = ()) -> dict[str, float]:
-    """{numerics: seconds} of the first autopsy in a process, everything compiled anew, of the question's full model
-    but for the overrides."""
+    """{numerics: seconds} of the first autopsy in a process, everything compiled anew, of the
+    question's full model but for the overrides."""
     found = {}
     for name in names:
         moment = run_autopsy.reached(config.composed(f"numerics={name}", *overrides))

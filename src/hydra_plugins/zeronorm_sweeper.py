@@ -1,10 +1,12 @@
-"""hydra/sweeper=grids: the jobs of a sweep are the union of grids, less those whose result is there."""
+"""hydra/sweeper=grids: the jobs of a sweep are the union of grids, less those whose result is
+there."""
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 
 class GridsSweeper(BasicSweeper):
-    """Hydra's basic sweeper, which takes the jobs from `zeronorm.sweep`, where they were checked before."""
+    """Hydra's basic sweeper, which takes the jobs from `zeronorm.sweep`, where they were checked
+    before."""
 
     def __init__(self, params=None, grids=None):
         super().__init__(None, params)
@@ -22,4 +24,5 @@ class GridsSweeper(BasicSweeper):
         return [overrides] if overrides else []
 
     def validate_batch_is_legal(self, batch):
-        """Composed and validated before, in `zeronorm.sweep`; composing takes a tenth of a second a job."""
+        """Composed and validated before, in `zeronorm.sweep`; composing takes a tenth of a second a
+        job."""

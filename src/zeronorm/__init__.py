@@ -1,5 +1,5 @@
-"""zeronorm: why a cosine ranker's weights turn to NaN, as an experiment-tracked ablation; and the same question asked
-of any Keras model, by `zeronorm.Autopsy`."""
+"""zeronorm: why a cosine ranker's weights turn to NaN, as an experiment-tracked ablation; and the
+same question asked of any Keras model, by `zeronorm.Autopsy`."""
 
 __all__ = ["Autopsy", "examine", "replay"]
 

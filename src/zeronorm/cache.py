@@ -1,4 +1,5 @@
-"""What is slow to build, kept in a file with a checksum of it, so that a damaged file is built again and not used."""
+"""What is slow to build, kept in a file with a checksum of it, so that a damaged file is built
+again and not used."""
 
 import hashlib
 import json
@@ -20,7 +21,8 @@ class DamagedError(Exception):
 
 
 def kept(folder: Path, name: str, key: Any, build: Callable[[], T]) -> T:
-    """What `build` returns, from the file of an earlier call with the same name and key (JSON) if that is whole.
+    """What `build` returns, from the file of an earlier call with the same name and key (JSON) if
+    that is whole.
 
     A file that is damaged or cannot be written costs a line in the log and the building, no more.
     """
@@ -32,12 +34,16 @@ def kept(folder: Path, name: str, key: Any, build: Callable[[], T]) -> T:
         pass
     except Exception as error:  # a pickle of another version can raise anything
         why = str(error) if isinstance(error, DamagedError) else f"{type(error).__name__}: {error}"
-        logging.getLogger(__name__).warning("%s is damaged (%s): %s is built again.", path, why, name)
+        logging.getLogger(__name__).warning(
+            "%s is damaged (%s): %s is built again.", path, why, name
+        )
     found = build()
     try:
         _write(path, found)
     except OSError as error:
-        logging.getLogger(__name__).warning("%s cannot be kept (%s): it will be built again.", path, error.strerror)
+        logging.getLogger(__name__).warning(
+            "%s cannot be kept (%s): it will be built again.", path, error.strerror
+        )
     return found
 
 
@@ -53,7 +59,9 @@ def _read(path: Path) -> Any:
 def _write(path: Path, value: Any) -> None:
     """All of it or nothing: several processes may build the same at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".new", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=path.name, suffix=".new", delete=False
+    ) as file:
         try:
             file.write(bytes(HEAD))
             summed = _Summed(file)

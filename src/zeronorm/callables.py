@@ -24,18 +24,23 @@ def require_callable(at: str, node: Mapping[str, Any], passed: Iterable[str]) ->
             "folder on PYTHONPATH."
         ) from error
     if not callable(function):
-        raise CallError(f"{at}._target_={target} is a {type(function).__name__}, which cannot be called.")
+        raise CallError(
+            f"{at}._target_={target} is a {type(function).__name__}, which cannot be called."
+        )
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     try:
         inspect.signature(function).bind(**arguments, **dict.fromkeys(passed))
     except ValueError:  # some builtins have no signature
         return
     except TypeError as error:
-        raise CallError(f"{at}: {target} does not take these arguments ({reason(error)}).") from error
+        raise CallError(
+            f"{at}: {target} does not take these arguments ({reason(error)})."
+        ) from error
 
 
 def reason(error: BaseException) -> str:
-    """What lies under an exception, in one line: of a chain the first, which the others only pass on."""
+    """What lies under an exception, in one line: of a chain the first, which the others only pass
+    on."""
     while error.__cause__ is not None:
         error = error.__cause__
     said = " ".join(str(error).split()).rstrip(".")

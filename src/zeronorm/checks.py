@@ -28,7 +28,8 @@ FREE_SPACE = 200e6  # bytes a run may need for its outputs
 
 
 def check(config: DictConfig) -> None:
-    """Raises what `run` would raise before its first step; what it builds on the way is kept for the run."""
+    """Raises what `run` would raise before its first step; what it builds on the way is kept for
+    the run."""
     require_space(Path(config.home))
     try:
         callables.require_callable("corpus.reader", config.corpus.reader, ["bad_lines"])
@@ -61,7 +62,9 @@ def _check_optimizer(config: DictConfig) -> None:
     try:
         made = hydra.utils.instantiate(optimizer.keras)
     except Exception as error:
-        raise ExperimentError(f"optimizer={optimizer.name} cannot be made: {callables.reason(error)}.") from error
+        raise ExperimentError(
+            f"optimizer={optimizer.name} cannot be made: {callables.reason(error)}."
+        ) from error
     if not isinstance(made, keras.Optimizer):
         raise ExperimentError(
             f"optimizer={optimizer.name}: {optimizer.keras._target_} makes a {type(made).__name__}, no Keras optimizer."
@@ -87,7 +90,9 @@ def _check_similarity(placement: DictConfig) -> None:
         )
     bound = partial(function, epsilon=placement.epsilon) if takes_epsilon else function
     try:
-        shape = bound(np.ones((2, 1, 4), np.float32), np.ones((2, 3, 4), np.float32), numerics.KERNELS).shape
+        shape = bound(
+            np.ones((2, 1, 4), np.float32), np.ones((2, 3, 4), np.float32), numerics.KERNELS
+        ).shape
     except Exception as error:
         raise ExperimentError(f"similarity={placement.name} fails: {first_line(error)}") from error
     if tuple(shape) != (2, 3):

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import click
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter; set it to 0 to read it
+# TensorFlow's start-up chatter; set it to 0 to read it
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RAW = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -36,7 +37,8 @@ def main() -> None:
 def train(overrides: tuple[str, ...]) -> None:
     """Train one run, or a sweep with -m or study=NAME; --help lists the factors (Hydra's).
 
-    A sweep with --only-missing takes over the finished runs of earlier ones: it goes on where one was interrupted.
+    A sweep with --only-missing takes over the finished runs of earlier ones: it goes on where one
+    was interrupted.
     """
     from zeronorm.sweep import Session
 
@@ -50,12 +52,24 @@ INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 @main.command()
 @click.argument("name")
 @click.argument("overrides", nargs=-1)
-@click.option("--report", "reporting", is_flag=True, help="Also write experiments/NAME and the README's tables.")
-@click.option("--sweep", "sweep_id", help="Run id of the sweep's parent run; default: the last one.")
 @click.option(
-    "--format", "form", type=click.Choice(["md", "csv", "tex", "json"]), help="The table as data instead of on screen."
+    "--report",
+    "reporting",
+    is_flag=True,
+    help="Also write experiments/NAME and the README's tables.",
 )
-def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None) -> None:
+@click.option(
+    "--sweep", "sweep_id", help="Run id of the sweep's parent run; default: the last one."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["md", "csv", "tex", "json"]),
+    help="The table as data instead of on screen.",
+)
+def study(
+    name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None
+) -> None:
     """Show the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
     from zeronorm import config as schema
     from zeronorm import tracking
@@ -67,7 +81,9 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
     with _one_sentence():
         runs = tracking.children(client, found)
     if not len(runs) or not (runs["status"] == "FINISHED").any():
-        raise click.ClickException(f"Sweep {found.info.run_id} of '{name}' has no finished run yet.")
+        raise click.ClickException(
+            f"Sweep {found.info.run_id} of '{name}' has no finished run yet."
+        )
     if reporting:
         if not (schema.conf_dir() / "study" / f"{name}.yaml").is_file():
             raise click.ClickException(
@@ -87,7 +103,9 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
     if reporting:
         with _one_sentence():
             of_sweep = (found.info.run_id, found.data.tags, tracking.seconds(found))
-            written = write.write(name, runs, *of_sweep, lambda run_id: tracking.curves(client, run_id))
+            written = write.write(
+                name, runs, *of_sweep, lambda run_id: tracking.curves(client, run_id)
+            )
         for path in written:
             click.echo(f"written: {path}", err=True)
 
@@ -95,11 +113,25 @@ def study(name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str 
 @main.command()
 @click.argument("name")
 @click.argument("overrides", nargs=-1)
-@click.option("--only-missing", is_flag=True, help="Take over finished runs of the same config from earlier sweeps.")
-@click.option("--other-code", is_flag=True, help="With --only-missing: also runs of another commit or other versions.")
+@click.option(
+    "--only-missing",
+    is_flag=True,
+    help="Take over finished runs of the same config from earlier sweeps.",
+)
+@click.option(
+    "--other-code",
+    is_flag=True,
+    help="With --only-missing: also runs of another commit or other versions.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and stop.")
-@click.option("--log", is_flag=True, help="Enter the result in experiments/NAME's reproduction log.")
-@click.option("--noise", is_flag=True, help="Take the differences as the study's noise (run with other threads).")
+@click.option(
+    "--log", is_flag=True, help="Enter the result in experiments/NAME's reproduction log."
+)
+@click.option(
+    "--noise",
+    is_flag=True,
+    help="Take the differences as the study's noise (run with other threads).",
+)
 def reproduce(
     name: str,
     overrides: tuple[str, ...],
@@ -109,9 +141,11 @@ def reproduce(
     log: bool,
     noise: bool,
 ) -> None:
-    """Run a study again and compare every cell with experiments/NAME/reported.csv; exit status 1 if one fails.
+    """Run a study again and compare every cell with experiments/NAME/reported.csv; exit status 1 if
+    one fails.
 
-    OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server, hydra.launcher.threads=2.
+    OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server,
+    hydra.launcher.threads=2.
     """
     from zeronorm import tracking
     from zeronorm.report import committed, reproduction, write
@@ -146,7 +180,11 @@ def reproduce(
 
 @main.command()
 @click.argument("overrides", nargs=-1)
-@click.option("--sweep", "sweep_id", help="Judge the runs of this sweep of the study `claims`, not the reported ones.")
+@click.option(
+    "--sweep",
+    "sweep_id",
+    help="Judge the runs of this sweep of the study `claims`, not the reported ones.",
+)
 def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
     """Print the claims C1 to C13 of the question and its answer, each with a verdict and the runs
     that show it.
@@ -168,7 +206,9 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
                 raise committed.ReportError(f"These runs do not decide every claim: {said}.")
             source = f"From sweep {sweep_id} of this store."
         elif overrides:
-            raise click.ClickException(f"{overrides[0]} goes with --sweep: the reported runs lie in experiments/.")
+            raise click.ClickException(
+                f"{overrides[0]} goes with --sweep: the reported runs lie in experiments/."
+            )
         else:
             committed.require_whole("claims")
             runs = committed.committed_runs("claims")
@@ -176,16 +216,31 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
         try:
             claims.print_claims(claims.judged(runs), claims.steps(runs), source, console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
-            raise click.ClickException(f"These runs do not decide every claim ({error}).") from error
+            raise click.ClickException(
+                f"These runs do not decide every claim ({error})."
+            ) from error
 
 
 @main.command()
 @click.argument("target")
 @click.argument("overrides", nargs=-1)
-@click.option("--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0.")
-@click.option("--capsule", type=click.Path(dir_okay=False), help="Also write the step to this file, for replay.")
-@click.option("--model", "factory", help="MODULE:FUNCTION that returns your compiled model, for your capsule.")
-@click.option("--trust", "trusted", is_flag=True, help="Call and open whatever the file's or the run's config names.")
+@click.option(
+    "--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0."
+)
+@click.option(
+    "--capsule",
+    type=click.Path(dir_okay=False),
+    help="Also write the step to this file, for replay.",
+)
+@click.option(
+    "--model", "factory", help="MODULE:FUNCTION that returns your compiled model, for your capsule."
+)
+@click.option(
+    "--trust",
+    "trusted",
+    is_flag=True,
+    help="Call and open whatever the file's or the run's config names.",
+)
 def autopsy(
     target: str,
     overrides: tuple[str, ...],
@@ -194,14 +249,16 @@ def autopsy(
     factory: str | None,
     trusted: bool,
 ) -> None:
-    """Examine the step that killed a run, and what each numerics, similarity and repair makes of it.
+    """Examine the step that killed a run, and what each numerics, similarity and repair makes of
+    it.
 
-    TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md (of another step than the run's
-    own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or zeronorm.Autopsy(capsule=...) in a
-    training of your own. Of a run that nothing killed it examines the first step that touches a zero row.
+    TARGET is the id of a run, to whose artifacts it adds autopsy.json and autopsy.md (of another
+    step than the run's own autopsy: autopsy_step_N), or a capsule: a file that --capsule wrote, or
+    zeronorm.Autopsy(capsule=...) in a training of your own. Of a run that nothing killed it
+    examines the first step that touches a zero row.
 
-    The config inside may name only what this project ships and Keras's optimizers, and no pickle: with --trust, which a
-    run with functions of your own needs, it may name anything.
+    The config inside may name only what this project ships and Keras's optimizers, and no pickle:
+    with --trust, which a run with functions of your own needs, it may name anything.
 
     OVERRIDES name the store that a run is in, e.g. tracking=server.
     """
@@ -216,11 +273,15 @@ def autopsy(
     if is_run and (os.sep in target or target.endswith(".npz")):
         raise click.ClickException(f"There is no file {target}.")
     if is_run and factory:
-        raise click.ClickException(f"{target} is no file: --model goes with a capsule of a model of your own.")
+        raise click.ClickException(
+            f"{target} is no file: --model goes with a capsule of a model of your own."
+        )
     if not is_run and step is not None:
         raise click.ClickException("--step goes with the id of a run: a capsule holds one step.")
     if capsule and not Path(capsule).absolute().parent.is_dir():
-        raise click.ClickException(f"--capsule {capsule}: there is no folder {Path(capsule).absolute().parent}.")
+        raise click.ClickException(
+            f"--capsule {capsule}: there is no folder {Path(capsule).absolute().parent}."
+        )
     if not is_run and overrides:
         raise click.ClickException(f"{overrides[0]} goes with the id of a run: {target} is a file.")
     if is_run:
@@ -287,7 +348,9 @@ def _made(factory: str | None, target: str):
     except Exception as error:
         raise click.ClickException(f"--model {factory} gives no model: {error}") from error
     if not getattr(made, "compiled", False):
-        raise click.ClickException(f"--model {factory} returns {type(made).__name__}, not a compiled Keras model.")
+        raise click.ClickException(
+            f"--model {factory} returns {type(made).__name__}, not a compiled Keras model."
+        )
     return made
 
 
@@ -317,7 +380,9 @@ def _one_sentence():
     except (ReportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except tracking.MlflowException as error:
-        raise click.ClickException(f"The store does not answer ({failure.reason(error)}).") from error
+        raise click.ClickException(
+            f"The store does not answer ({failure.reason(error)})."
+        ) from error
 
 
 def _connected(*overrides: str):
@@ -330,7 +395,9 @@ def _connected(*overrides: str):
     for override in overrides:
         key = override.split("=")[0]
         if key not in ("tracking", "home") and not key.startswith("tracking."):
-            raise click.ClickException(f"{override} does not name a store, as tracking=server and home=FOLDER do.")
+            raise click.ClickException(
+                f"{override} does not name a store, as tracking=server and home=FOLDER do."
+            )
     try:
         schema.require_composable(overrides)
     except schema.ConfigError as error:
@@ -340,7 +407,9 @@ def _connected(*overrides: str):
     if file is None:
         raise click.ClickException("tracking=server needs a URI: set MLFLOW_TRACKING_URI.")
     if file.startswith("/") and not os.path.exists(file):
-        raise click.ClickException(f"There is no store at {file} yet: run a study first, or set ZERONORM_HOME.")
+        raise click.ClickException(
+            f"There is no store at {file} yet: run a study first, or set ZERONORM_HOME."
+        )
     try:
         return config, tracking.connect(config)
     except tracking.TrackingError as error:
@@ -356,7 +425,11 @@ def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
     chosen = [run for run in found if sweep_id in (None, run.info.run_id)]
     if not chosen:
         known = sorted(path.stem for path in (schema.conf_dir() / "study").glob("*.yaml"))
-        todo = "run its study first" if name in known else f"the studies are {', '.join(known)}; correct the name"
+        todo = (
+            "run its study first"
+            if name in known
+            else f"the studies are {', '.join(known)}; correct the name"
+        )
         raise click.ClickException(
             f"The store {tracking.store_uri(config)} has no sweep{' ' + sweep_id if sweep_id else ''} of '{name}': "
             f"{todo}, or name another store by ZERONORM_HOME."
@@ -387,7 +460,9 @@ def ui(overrides: tuple[str, ...], port: int) -> None:
     click.echo(f"MLflow UI in about 20 seconds; store: {tracking.store_uri(config)}")
     for experiment in client.search_experiments():
         if experiment.name != "Default":
-            click.echo(f"  {experiment.name}: http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs")
+            click.echo(
+                f"  {experiment.name}: http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs"
+            )
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     server = subprocess.Popen(
         tracking.ui_command(config, port),
@@ -395,7 +470,8 @@ def ui(overrides: tuple[str, ...], port: int) -> None:
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
-    # a session of its own: Ctrl-C then reaches this process alone, which ends the server without its tracebacks
+    # a session of its own: Ctrl-C then reaches this process alone, which ends the server without
+    # its tracebacks
     interrupted = (signal.SIGINT, signal.SIGTERM)
     for number in interrupted:
         signal.signal(number, lambda *_: os.killpg(server.pid, signal.SIGTERM))

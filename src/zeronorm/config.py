@@ -1,6 +1,8 @@
-"""The schema of conf/: the one place that knows key names, types, ranges and which options exclude each other.
+"""The schema of conf/: the one place that knows key names, types, ranges and which options exclude
+each other.
 
-Nothing here imports TensorFlow, so that a mistake is answered before the slow imports and before any work.
+Nothing here imports TensorFlow, so that a mistake is answered before the slow imports and before
+any work.
 """
 
 import hashlib
@@ -27,19 +29,21 @@ from zeronorm.ranges import RANGES, Range
 
 
 class ConfigError(Exception):
-    """An option that cannot be, or two that exclude each other: one sentence for the person who typed it."""
+    """An option that cannot be, or two that exclude each other: one sentence for the person who
+    typed it."""
 
 
 class ValidationSplit(Enum):
-    """Where the validation windows come from. `last_tenth` is Keras's validation_split, as the question used it."""
+    """Where the validation windows come from. `last_tenth` is Keras's validation_split, as the
+    question used it."""
 
     per_title = "per_title"
     last_tenth = "last_tenth"
 
 
 class OnNan(Enum):
-    """When a run ends before its budget: never; with the first non-finite value anywhere; with the step that makes the
-    encoder's kernels non-finite, after which every step is."""
+    """When a run ends before its budget: never; with the first non-finite value anywhere; with the
+    step that makes the encoder's kernels non-finite, after which every step is."""
 
     go_on = "go_on"
     stop = "stop"
@@ -47,8 +51,8 @@ class OnNan(Enum):
 
 
 class ZeroTitles(Enum):
-    """Cures that leave the zero title rows as they are: their hinges multiplied by 0; no example and no negative that
-    holds one."""
+    """Cures that leave the zero title rows as they are: their hinges multiplied by 0; no example
+    and no negative that holds one."""
 
     masked = "masked"
     left_out = "left_out"
@@ -67,7 +71,8 @@ class Start(Enum):
 @dataclass
 class CorpusConfig:
     name: str = MISSING
-    reader: dict[str, Any] = MISSING  # _target_: a function that yields (title, tokens) articles, and its arguments
+    # _target_: a function that yields (title, tokens) articles, and its arguments
+    reader: dict[str, Any] = MISSING
     window: int = 100  # tokens of one example; also the padded length of the model's input
     min_window: int = 50  # tokens; a shorter last window of an article is dropped
     test_share: float = 0.1  # of each title's windows; at least one window stays in train
@@ -79,11 +84,14 @@ class CorpusConfig:
 @dataclass
 class VectorsConfig:
     name: str = MISSING
-    source: dict[str, Any] = MISSING  # _target_: a function that returns gensim KeyedVectors, and its arguments
+    # _target_: a function that returns gensim KeyedVectors, and its arguments
+    source: dict[str, Any] = MISSING
     dtype: str = "float32"  # of the matrices before they enter the model, which is float32
     normalise: bool = False  # rows divided by their norm (zero rows stay)
-    zero_share: float | None = None  # share of zero title rows, set by hand; null leaves those that arise
-    planted_norm: float | None = None  # of the title rows that zero_share sets, instead of 0; null: 0
+    # share of zero title rows, set by hand; null leaves those that arise
+    zero_share: float | None = None
+    # of the title rows that zero_share sets, instead of 0; null: 0
+    planted_norm: float | None = None
     zero_word_share: float | None = None  # share of the word rows set to zero besides; null: none
 
 
@@ -91,7 +99,8 @@ class VectorsConfig:
 class InitConfig:
     name: str = MISSING
     start: Start = Start.vectors
-    repair: str | None = None  # rule for zero title rows: a name in zeronorm.vectors.REPAIRS; null keeps them
+    # rule for zero title rows: a name in zeronorm.vectors.REPAIRS; null keeps them
+    repair: str | None = None
     scale: float | None = None  # uniform in [-scale, scale]; the 'uniform' of Keras 2 is 0.05
     norm: float | None = None  # rescales both matrices to this mean norm of their non-zero rows
 
@@ -142,7 +151,8 @@ class TrainingConfig:
 class TrackingConfig:
     name: str = MISSING
     uri: str | None = MISSING
-    artifacts: str | None = None  # where a new experiment's artifacts go; null: where the server puts them
+    # where a new experiment's artifacts go; null: where the server puts them
+    artifacts: str | None = None
     points: int = 40  # logged points of one curve; the artifact curves.csv.gz has every step
 
 
@@ -158,9 +168,11 @@ class Config:
     training: TrainingConfig = MISSING
     tracking: TrackingConfig = MISSING
     trainable: bool | str = True  # true, false: both embeddings; words, titles: that one alone
-    examples: int | None = None  # the first so many of a fixed random order of the train windows; null: all
+    # the first so many of a fixed random order of the train windows; null: all
+    examples: int | None = None
     seed: int = 0  # of initial weights, negatives, shuffling and dropout
-    autopsy: bool | None = None  # of every run, or of none; null: of a run by itself, and of those that die in a sweep
+    # of every run, or of none; null: of a run by itself, and of those that die in a sweep
+    autopsy: bool | None = None
     home: str = MISSING  # store, caches and outputs
     study: str | None = None  # the study a run belongs to; set by the study's file
 
@@ -202,7 +214,9 @@ def require_composable(overrides: Sequence[str]) -> None:
             if override.is_sweep_override():
                 values = list(override.sweep_string_iterator())
                 if not values:
-                    raise ConfigError(f"{override.input_line} has no value, so there is nothing to run.")
+                    raise ConfigError(
+                        f"{override.input_line} has no value, so there is nothing to run."
+                    )
                 chosen.append(f"{override.get_key_element()}={values[0]}")
             elif override.value() is None and override.key_or_group == "study":
                 raise ConfigError("study=null chooses nothing: leave it out.")
@@ -265,7 +279,11 @@ def _present(config: DictConfig, of: type, at: str = ""):
     known = [option.name for option in fields(of)]
     for key in set(config) - set(known):
         close = get_close_matches(key, known, 1)
-        hint = f"did you mean {at}{close[0]}?" if close else f"the options there are {', '.join(known)}."
+        hint = (
+            f"did you mean {at}{close[0]}?"
+            if close
+            else f"the options there are {', '.join(known)}."
+        )
         yield True, f"{at}{key} is no option: {hint}"
     for option in fields(of):
         path = f"{at}{option.name}"
@@ -283,7 +301,9 @@ def numbers(config: DictConfig) -> Iterator[tuple[str, Any, Range]]:
         if path.rpartition(".")[0] not in CALLED:
             yield path, OmegaConf.select(config, path), RANGES[path]
     for at in CALLED:
-        yield from _arguments(at, at, OmegaConf.to_container(OmegaConf.select(config, at), resolve=True))
+        yield from _arguments(
+            at, at, OmegaConf.to_container(OmegaConf.select(config, at), resolve=True)
+        )
 
 
 def _arguments(at: str, path: str, node: Any) -> Iterator[tuple[str, Any, Range]]:
@@ -301,7 +321,8 @@ def _arguments(at: str, path: str, node: Any) -> Iterator[tuple[str, Any, Range]
 
 
 def _shipped(placement: DictConfig) -> bool:
-    """Whether the placement is one of ours, whose file says if it has an epsilon; of others the signature does."""
+    """Whether the placement is one of ours, whose file says if it has an epsilon; of others the
+    signature does."""
     return placement.function.startswith("zeronorm.similarity.")
 
 
@@ -342,7 +363,12 @@ def _rules(c: DictConfig):
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
     )
     uniform = init.start == Start.uniform
-    drawn_anew = ("vectors.zero_share", "vectors.zero_word_share", "vectors.planted_norm", "init.repair")
+    drawn_anew = (
+        "vectors.zero_share",
+        "vectors.zero_word_share",
+        "vectors.planted_norm",
+        "init.repair",
+    )
     for name, value in ((name, OmegaConf.select(c, name)) for name in drawn_anew):
         yield (
             uniform and value is not None,
@@ -403,7 +429,10 @@ def _rules(c: DictConfig):
     )
     for group, node in (("corpus", "reader"), ("vectors", "source")):
         missing = OmegaConf.is_missing(c[group][node], "path")
-        yield (missing, f"{group}={c[group].name} needs {group}.{node}.path, the path of your file.")
+        yield (
+            missing,
+            f"{group}={c[group].name} needs {group}.{node}.path, the path of your file.",
+        )
         path = None if missing else c[group][node].get("path")
         yield (
             path is not None and not (isinstance(path, str) and os.path.isfile(path)),
@@ -412,7 +441,8 @@ def _rules(c: DictConfig):
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
-    """{'similarity.epsilon': 1e-07, ...}: the composed config as MLflow parameters; lists become one string."""
+    """{'similarity.epsilon': 1e-07, ...}: the composed config as MLflow parameters; lists become
+    one string."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, node: Any) -> None:
@@ -427,13 +457,21 @@ def flatten(config: DictConfig) -> dict[str, Any]:
 
 
 def identity(config: DictConfig) -> str:
-    """A run's identity: the SHA-256 of everything that can change its result, seed included, and the contents of the
-    files and of the functions of a user's own that its options name.
+    """A run's identity: the SHA-256 of everything that can change its result, seed included, and
+    the contents of the files and of the functions of a user's own that its options name.
 
-    Left out: where it is stored, which study asked for it, documentation fields, and options that are not set, so that
-    a new option does not change the identity of the runs before it. Raises ConfigError if a file cannot be read.
+    Left out: where it is stored, which study asked for it, documentation fields, and options that
+    are not set, so that a new option does not change the identity of the runs before it. Raises
+    ConfigError if a file cannot be read.
     """
-    ignored = ("tracking.", "similarity.shipped_by", "similarity.bounds", "similarity.least_norm", "home", "study")
+    ignored = (
+        "tracking.",
+        "similarity.shipped_by",
+        "similarity.bounds",
+        "similarity.least_norm",
+        "home",
+        "study",
+    )
     ignored += ("autopsy",)  # it comes after the training
     flat = flatten(config).items()
     kept = {key: value for key, value in flat if value is not None and not key.startswith(ignored)}
@@ -446,16 +484,31 @@ def identity(config: DictConfig) -> str:
 
 
 def graph(config: DictConfig) -> str:
-    """What runs with the same compiled steps have in common. Scheduling goes by it; `experiment.compiled` decides."""
-    kept = ("corpus.", "vectors.source", "similarity.function", "similarity.epsilon", "numerics.", "optimizer.")
+    """What runs with the same compiled steps have in common. Scheduling goes by it;
+    `experiment.compiled` decides."""
+    kept = (
+        "corpus.",
+        "vectors.source",
+        "similarity.function",
+        "similarity.epsilon",
+        "numerics.",
+        "optimizer.",
+    )
     kept += ("model.", "trainable", "training.batch", "training.negatives", "training.margin")
     kept += ("training.zero_titles",)
-    return json.dumps({key: value for key, value in flatten(config).items() if key.startswith(kept)}, sort_keys=True)
+    return json.dumps(
+        {key: value for key, value in flatten(config).items() if key.startswith(kept)},
+        sort_keys=True,
+    )
 
 
 def condition(config: DictConfig) -> str:
-    """The cell of the table a run belongs to: its factors without the seed, e.g. 'frozen uniform clamp_squares xla';
-    with the optimizer where it is not Adam."""
-    trainable = {True: "trainable", False: "frozen"}.get(config.trainable, f"{config.trainable}-trainable")
+    """The cell of the table a run belongs to: its factors without the seed, e.g. 'frozen uniform
+    clamp_squares xla'; with the optimizer where it is not Adam."""
+    trainable = {True: "trainable", False: "frozen"}.get(
+        config.trainable, f"{config.trainable}-trainable"
+    )
     optimizer = "" if config.optimizer.name == "adam" else f" {config.optimizer.name}"
-    return f"{trainable} {config.init.name} {config.similarity.name} {config.numerics.name}{optimizer}"
+    return (
+        f"{trainable} {config.init.name} {config.similarity.name} {config.numerics.name}{optimizer}"
+    )

@@ -1,7 +1,8 @@
-"""What decides a result besides the options: the contents of the files and of the functions that they name.
+"""What decides a result besides the options: the contents of the files and of the functions that
+they name.
 
-A path or a dotted name is only a name. Here are digests of what stands behind it, found without importing it, so that a
-plan of a thousand runs costs no import of TensorFlow.
+A path or a dotted name is only a name. Here are digests of what stands behind it, found without
+importing it, so that a plan of a thousand runs costs no import of TensorFlow.
 """
 
 import ast
@@ -25,36 +26,54 @@ from typing import Any
 
 import psutil
 
-LIBRARIES = ("zeronorm", "keras", "tensorflow", "gensim", "numpy", "hydra")  # a run records versions and commit
+# a run records versions and commit
+LIBRARIES = ("zeronorm", "keras", "tensorflow", "gensim", "numpy", "hydra")
 MOST = 10_000  # files of a folder that a reader may be given
-SETTLED = 2e9  # nanoseconds after which a file's times tell a change apart from what was read before
+# nanoseconds after which a file's times tell a change apart from what was read before
+SETTLED = 2e9
 DOTTED = re.compile(r"[^\W\d]\w*([.:][^\W\d]\w*)+")
 LOADED = "__zeronorm_digest__"  # of a module: the digest of the source that it was loaded from
 
 
 def named(config: dict[str, Any]) -> dict[str, str]:
-    """{place: digest} of all that a run's config, a plain dict, names and that no version or commit stands for: files
-    that its corpus and vectors are read from, functions and classes that are not shipped. Raises OSError if a file
-    cannot be read."""
-    nodes = {f"{group}.{node}": config[group][node] for group, node in (("corpus", "reader"), ("vectors", "source"))}
-    found = {place: digest for at, node in nodes.items() for place, digest in files(at, node).items()}
-    nodes |= {"similarity.function": config["similarity"]["function"], "optimizer.keras": config["optimizer"]["keras"]}
-    return found | {place: digest for at, node in nodes.items() for place, digest in functions(at, node).items()}
+    """{place: digest} of all that a run's config, a plain dict, names and that no version or commit
+    stands for: files that its corpus and vectors are read from, functions and classes that are not
+    shipped. Raises OSError if a file cannot be read."""
+    nodes = {
+        f"{group}.{node}": config[group][node]
+        for group, node in (("corpus", "reader"), ("vectors", "source"))
+    }
+    found = {
+        place: digest for at, node in nodes.items() for place, digest in files(at, node).items()
+    }
+    nodes |= {
+        "similarity.function": config["similarity"]["function"],
+        "optimizer.keras": config["optimizer"]["keras"],
+    }
+    return found | {
+        place: digest for at, node in nodes.items() for place, digest in functions(at, node).items()
+    }
 
 
 def files(at: str, node: Any) -> dict[str, str]:
-    """{place: digest} of the files that a reader's arguments name; `at`: the node's own place. What stands beside a
-    file as gensim and NumPy write it (x.kv.vectors.npy beside x.kv) counts with it."""
+    """{place: digest} of the files that a reader's arguments name; `at`: the node's own place. What
+    stands beside a file as gensim and NumPy write it (x.kv.vectors.npy beside x.kv) counts with it.
+    """
     target = node.get("_target_") if isinstance(node, dict) else None
     if isinstance(target, str) and target.startswith("zeronorm."):
         node = {"path": node.get("path")}  # the rest are numbers and names
     # a text without a letter ("/", ".") separates fields, or the like
-    texts = [(at, value) for at, value in _texts(at, node) if re.search(r"\w", value) and os.path.exists(value)]
+    texts = [
+        (at, value)
+        for at, value in _texts(at, node)
+        if re.search(r"\w", value) and os.path.exists(value)
+    ]
     return {place: _all_of(value) for place, value in texts}
 
 
 def functions(at: str, node: Any) -> dict[str, str]:
-    """{place: digest of the source} of the functions and classes, not shipped, that a config's value names."""
+    """{place: digest of the source} of the functions and classes, not shipped, that a config's
+    value names."""
     found = {}
     for place, value in _texts(at, node):
         modules = sources(value)
@@ -64,7 +83,8 @@ def functions(at: str, node: Any) -> dict[str, str]:
 
 
 def resolved(name: str) -> Any:
-    """What a dotted name means now. Raises what the import raises, AttributeError if the module has no such thing."""
+    """What a dotted name means now. Raises what the import raises, AttributeError if the module has
+    no such thing."""
     refresh(name)
     found = pkgutil.resolve_name(name)
     for module, file in sources(name).items():
@@ -74,8 +94,8 @@ def resolved(name: str) -> Any:
 
 
 def refresh(node: Any) -> None:
-    """Loads the modules again that a config's value names and that have changed since they were loaded: a process that
-    makes many runs would go on with the old ones."""
+    """Loads the modules again that a config's value names and that have changed since they were
+    loaded: a process that makes many runs would go on with the old ones."""
     for _, value in _texts("", node):
         modules = sources(value)
         loaded = {module: file for module, file in modules.items() if module in sys.modules}
@@ -87,9 +107,9 @@ def refresh(node: Any) -> None:
 
 
 def sources(name: str) -> dict[str, str]:
-    """{module: its file} of the module that a dotted name lies in and of all that it imports, imports first, as far as
-    they are a user's own: no standard library, and of an installed package only the name's own modules. {} if it is no
-    such name, or of LIBRARIES."""
+    """{module: its file} of the module that a dotted name lies in and of all that it imports,
+    imports first, as far as they are a user's own: no standard library, and of an installed package
+    only the name's own modules. {} if it is no such name, or of LIBRARIES."""
     if not DOTTED.fullmatch(name):
         return {}
     found: dict[str, str] = {}
@@ -111,7 +131,9 @@ def _collect(name: str, root: str, found: dict[str, str], met: set[str]) -> None
         if _of_python(spec.origin) or (parts[0] != root and installed):
             continue
         if not installed:  # a package's insides go with its version
-            package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
+            package = (
+                module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
+            )
             for imported in _imports(spec.origin, digest(spec.origin), package):
                 _collect(imported, root, found, met)
         found[module] = spec.origin
@@ -153,11 +175,15 @@ def _imports(file: str, digest: str, package: str) -> list[str]:
 
 
 def _installed(file: str) -> bool:
-    return any(Path(file).resolve().is_relative_to(folder) for folder in _folders("purelib", "platlib"))
+    return any(
+        Path(file).resolve().is_relative_to(folder) for folder in _folders("purelib", "platlib")
+    )
 
 
 def _of_python(file: str) -> bool:
-    inside = any(Path(file).resolve().is_relative_to(folder) for folder in _folders("stdlib", "platstdlib"))
+    inside = any(
+        Path(file).resolve().is_relative_to(folder) for folder in _folders("stdlib", "platstdlib")
+    )
     return inside and not _installed(file)
 
 
@@ -171,8 +197,8 @@ def _folders(*names: str) -> list[Path]:
 
 
 def _changed(module: Any, file: str) -> bool:
-    """Whether a module's file is another than it was loaded from; of one that was loaded by others, whether it may be:
-    whether it was written since this process started."""
+    """Whether a module's file is another than it was loaded from; of one that was loaded by others,
+    whether it may be: whether it was written since this process started."""
     known = getattr(module, LOADED, None)
     if known is None:
         status = os.stat(file)
@@ -185,7 +211,8 @@ def _changed(module: Any, file: str) -> bool:
 
 
 def _compiled_away(file: str) -> None:
-    """Python takes compiled code for current by the second and the size of its source; two edits may share both."""
+    """Python takes compiled code for current by the second and the size of its source; two edits
+    may share both."""
     if file.endswith(".py"):
         Path(importlib.util.cache_from_source(file)).unlink(missing_ok=True)
 
@@ -202,11 +229,16 @@ def _texts(at: str, node: Any) -> Iterator[tuple[str, str]]:
 
 
 def folder(path: str | Path, pattern: str = "*") -> str:
-    """Digest of the files in a folder and its folders, of their names too. Raises OSError if there are too many."""
+    """Digest of the files in a folder and its folders, of their names too. Raises OSError if there
+    are too many."""
     found = (file for file in Path(path).rglob(pattern) if file.is_file())
     inside = {file.relative_to(path).as_posix(): str(file) for file in islice(found, MOST + 1)}
     if len(inside) > MOST:
-        raise OSError(errno.E2BIG, f"it is a folder of more than {MOST} files, so name the files themselves", str(path))
+        raise OSError(
+            errno.E2BIG,
+            f"it is a folder of more than {MOST} files, so name the files themselves",
+            str(path),
+        )
     return _joined({name: digest(file) for name, file in inside.items()})
 
 
@@ -215,7 +247,9 @@ def _all_of(path: str) -> str:
         return folder(path)
     if not os.path.isfile(path):  # a pipe has no content before it is read
         return ""
-    beside = [file for kind in ("npy", "npz") for file in glob.glob(f"{glob.escape(path)}.*.{kind}")]
+    beside = [
+        file for kind in ("npy", "npz") for file in glob.glob(f"{glob.escape(path)}.*.{kind}")
+    ]
     if not beside:
         return digest(path)
     return _joined({"": digest(path)} | {file.removeprefix(path): digest(file) for file in beside})

@@ -1,8 +1,9 @@
 """Convolution, maximum over time, tanh, with a gradient that visits only the windows that won.
 
-The gradient of a maximum over time reaches one window per example and filter; TensorFlow multiplies the zeros of all
-the others all the same. Here the winners are a sparse matrix [batch * windows, filters], and both products with it
-(TensorFlow's CSR kernels) take a fraction of the dense ones' time; experiments/benchmarks/README.md has the numbers.
+The gradient of a maximum over time reaches one window per example and filter; TensorFlow multiplies
+the zeros of all the others all the same. Here the winners are a sparse matrix [batch * windows,
+filters], and both products with it (TensorFlow's CSR kernels) take a fraction of the dense ones'
+time; experiments/benchmarks/README.md has the numbers.
 """
 
 import keras
@@ -10,17 +11,24 @@ import tensorflow as tf
 
 
 class MaxOverTime(keras.layers.Layer):
-    """float32 [batch, filters] from float32 [batch, length, d]: tanh(kernel . window + bias), its largest value over
-    the windows. The function, weights and initial values of Conv1D(filters, width, activation="tanh") and
-    GlobalMaxPooling1D.
+    """float32 [batch, filters] from float32 [batch, length, d]: tanh(kernel . window + bias), its
+    largest value over the windows. The function, weights and initial values of Conv1D(filters,
+    width, activation="tanh") and GlobalMaxPooling1D.
 
-    sparse: the gradient is `max_over_time`'s, which XLA cannot compile; else TensorFlow's, of the plain formula.
-    trainable_input: whether anything in front of this layer is trained; if not, no gradient is computed there.
+    sparse: the gradient is `max_over_time`'s, which XLA cannot compile; else TensorFlow's, of the
+        plain formula.
+    trainable_input: whether anything in front of this layer is trained; if not, no gradient is
+        computed there.
     """
 
     def __init__(self, filters: int, width: int, sparse: bool, trainable_input: bool, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.width, self.sparse, self.trainable_input = filters, width, sparse, trainable_input
+        self.filters, self.width, self.sparse, self.trainable_input = (
+            filters,
+            width,
+            sparse,
+            trainable_input,
+        )
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(self.width, shape[-1], self.filters), name="kernel")
@@ -30,7 +38,9 @@ class MaxOverTime(keras.layers.Layer):
         kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
         if self.sparse:
             return max_over_time(x, kernel, bias, self.trainable_input)
-        return tf.reduce_max(tf.tanh(tf.nn.bias_add(tf.nn.conv1d(x, kernel, 1, "VALID"), bias)), axis=1)
+        return tf.reduce_max(
+            tf.tanh(tf.nn.bias_add(tf.nn.conv1d(x, kernel, 1, "VALID"), bias)), axis=1
+        )
 
     def compute_output_shape(self, shape):
         return (shape[0], self.filters)
@@ -39,12 +49,15 @@ class MaxOverTime(keras.layers.Layer):
 def max_over_time(x, kernel, bias, trainable_input: bool = True):
     """max over the windows of tanh(kernel . window + bias): float32 [batch, filters].
 
-    x: float32 [batch, length, d]; kernel: float32 [width, d, filters]; bias: float32 [filters].
+    x: float32 [batch, length, d];
+    kernel: float32 [width, d, filters];
+    bias: float32 [filters].
 
-    Because tanh rises, it is taken of the maximum alone, and bias is added to it. Value and gradient are those of the
-    plain formula to float32 accuracy, and NaN where those are: windows that tie share the gradient evenly
-    (`_MinOrMaxGrad` in tensorflow/python/ops/math_grad.py), and where anything is not finite, so that a zero of the
-    sparse matrix would have met a NaN, the plain formula's gradient is taken instead.
+    Because tanh rises, it is taken of the maximum alone, and bias is added to it. Value and
+    gradient are those of the plain formula to float32 accuracy, and NaN where those are: windows
+    that tie share the gradient evenly (`_MinOrMaxGrad` in tensorflow/python/ops/math_grad.py), and
+    where anything is not finite, so that a zero of the sparse matrix would have met a NaN, the
+    plain formula's gradient is taken instead.
     """
 
     @tf.custom_gradient
@@ -74,11 +87,17 @@ def max_over_time(x, kernel, bias, trainable_input: bool = True):
             d_bias = tf.reduce_sum(dy * (1 - y * y), axis=0)
             if not trainable_input:
                 return d_matrix, d_bias
-            return d_matrix, d_bias, tf.raw_ops.SparseMatrixMatMul(a=winners, b=matrix, transpose_b=True)
+            return (
+                d_matrix,
+                d_bias,
+                tf.raw_ops.SparseMatrixMatMul(a=winners, b=matrix, transpose_b=True),
+            )
 
         def plain(dy):
             active = tf.tanh(response + bias)
-            won = tf.cast(tf.equal(active, tf.reduce_max(active, axis=1, keepdims=True)), tf.float32)
+            won = tf.cast(
+                tf.equal(active, tf.reduce_max(active, axis=1, keepdims=True)), tf.float32
+            )
             share = won / tf.reduce_sum(won, axis=1, keepdims=True) * dy[:, tf.newaxis]
             slope = tf.reshape(share * (1 - active * active), [-1, filters])
             d_matrix = tf.matmul(patches, slope, transpose_a=True)
@@ -88,14 +107,22 @@ def max_over_time(x, kernel, bias, trainable_input: bool = True):
             return d_matrix, d_bias, tf.matmul(slope, matrix, transpose_b=True)
 
         def gradient(dy):
-            # While this is finite no sum of the products above overflows (Cauchy-Schwarz), and none holds a NaN.
-            bound = tf.nn.l2_loss(x) * tf.nn.l2_loss(kernel) + tf.nn.l2_loss(bias) + tf.nn.l2_loss(dy)
-            d_matrix, d_bias, *d_patches = tf.cond(tf.math.is_finite(bound), lambda: sparse(dy), lambda: plain(dy))
+            # While this is finite no sum of the products above overflows (Cauchy-Schwarz), and none
+            # holds a NaN.
+            bound = (
+                tf.nn.l2_loss(x) * tf.nn.l2_loss(kernel) + tf.nn.l2_loss(bias) + tf.nn.l2_loss(dy)
+            )
+            d_matrix, d_bias, *d_patches = tf.cond(
+                tf.math.is_finite(bound), lambda: sparse(dy), lambda: plain(dy)
+            )
             d_kernel = tf.reshape(d_matrix, kernel.shape)
             if not trainable_input:
                 return None, d_kernel, d_bias
             by_offset = tf.unstack(tf.reshape(d_patches[0], [-1, windows, width, d]), axis=2)
-            padded = [tf.pad(part, [[0, 0], [o, width - 1 - o], [0, 0]]) for o, part in enumerate(by_offset)]
+            padded = [
+                tf.pad(part, [[0, 0], [o, width - 1 - o], [0, 0]])
+                for o, part in enumerate(by_offset)
+            ]
             return tf.add_n(padded), d_kernel, d_bias
 
         return y, gradient

@@ -30,10 +30,12 @@ class BadLine:
 class Corpus:
     """Examples as integers, with the three splits as positions in them.
 
-    text: int32 [n, window], word ids, padded in front with 0; words outside the vocabulary are dropped, as by Keras's
+    text: int32 [n, window], word ids, padded in front with 0; words outside the vocabulary are
+        dropped, as by Keras's
         Tokenizer.
     title: int32 [n], title ids.
-    vocabulary: word of each word id; id 0 is the padding. The distinct words of the train and validation windows.
+    vocabulary: word of each word id; id 0 is the padding. The distinct words of the train and
+        validation windows.
     titles: title of each title id, in the order of the corpus.
     train, validation, test: int64 positions of the examples; disjoint.
     windows: the tokens of each example.
@@ -53,10 +55,12 @@ class Corpus:
 def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
     """Articles of a Wikipedia dump (pages-articles, bz2), read as gensim's WikiCorpus reads them.
 
-    path: null reads the excerpt inside the gensim package: 106 articles of at least 50 tokens. The reader lower-cases
-    the text, drops tokens of one letter or more than 15, and skips redirects and pages outside the main namespace.
+    path: null reads the excerpt inside the gensim package: 106 articles of at least 50 tokens. The
+        reader lower-cases the text, drops tokens of one letter or more than 15, and skips redirects
+        and pages outside the main namespace.
 
-    WikiCorpus itself forks workers, which can deadlock once TensorFlow's threads run; so its parts are called here.
+    WikiCorpus itself forks workers, which can deadlock once TensorFlow's threads run; so its parts
+    are called here.
     """
     from gensim.corpora import wikicorpus
     from gensim.test.utils import datapath
@@ -66,7 +70,9 @@ def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
         with bz2.open(path) as dump:
             for title, text, page in wikicorpus.extract_pages(dump):
                 tokens, title, _ = wikicorpus.process_article((text, title, page))
-                ignored = any(title.startswith(f"{namespace}:") for namespace in wikicorpus.IGNORED_NAMESPACES)
+                ignored = any(
+                    title.startswith(f"{namespace}:") for namespace in wikicorpus.IGNORED_NAMESPACES
+                )
                 if len(tokens) >= wikicorpus.ARTICLE_MIN_WORDS and not ignored:
                     yield title, tokens
     except (OSError, EOFError, SyntaxError) as error:  # SyntaxError: xml.etree's ParseError
@@ -76,7 +82,8 @@ def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
 def pairs(path: str, bad_lines: list[BadLine]) -> Iterator[Article]:
     """Articles of a text<TAB>title file, UTF-8, one per line.
 
-    A line that is not one text and one title is appended to `bad_lines` and left out; an empty line counts too.
+    A line that is not one text and one title is appended to `bad_lines` and left out; an empty line
+    counts too.
     """
     from gensim.utils import tokenize
 
@@ -88,7 +95,9 @@ def pairs(path: str, bad_lines: list[BadLine]) -> Iterator[Article]:
                 bad_lines.append(BadLine(path, number, f"not UTF-8 at byte {error.start + 1}"))
                 continue
             if len(fields) != 2:
-                bad_lines.append(BadLine(path, number, f"{len(fields) - 1} tabs where there should be 1"))
+                bad_lines.append(
+                    BadLine(path, number, f"{len(fields) - 1} tabs where there should be 1")
+                )
                 continue
             tokens, title = list(tokenize(fields[0], lowercase=True)), fields[1].strip()
             if not title:
@@ -100,15 +109,18 @@ def pairs(path: str, bad_lines: list[BadLine]) -> Iterator[Article]:
 
 
 def cut(tokens: list[str], window: int, min_window: int) -> list[list[str]]:
-    """Consecutive windows of `window` tokens; a last one of fewer than `min_window` only if it is the whole text."""
+    """Consecutive windows of `window` tokens; a last one of fewer than `min_window` only if it is
+    the whole text."""
     pieces = [tokens[start : start + window] for start in range(0, len(tokens), window)]
     return [piece for number, piece in enumerate(pieces) if len(piece) >= min_window or number == 0]
 
 
 def hold_out(groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Positions held out at random: round(share * n) of the n members of each group, always leaving at least one.
+    """Positions held out at random: round(share * n) of the n members of each group, always leaving
+    at least one.
 
-    groups: [n], the group of each position. Returns sorted int64 positions.
+    groups: [n], the group of each position.
+    Returns sorted int64 positions.
     """
     held = []
     for group in dict.fromkeys(groups.tolist()):
@@ -119,8 +131,9 @@ def hold_out(groups: np.ndarray, share: float, rng: np.random.Generator) -> np.n
 
 
 def last_share(count: int, share: float) -> np.ndarray:
-    """Positions of the last share of `count` examples, as keras.Model.fit(validation_split=share) takes them: before
-    any shuffling. On examples ordered by article these are the last articles, whose titles training never sees."""
+    """Positions of the last share of `count` examples, as keras.Model.fit(validation_split=share)
+    takes them: before any shuffling. On examples ordered by article these are the last articles,
+    whose titles training never sees."""
     return np.arange(int(count * (1 - share)), count)
 
 
@@ -134,12 +147,15 @@ def build(
     validation_split: str,
     seed: int,
 ) -> Corpus:
-    """Cuts, splits and numbers the articles. bad_lines: what the reader leaves out; it fills up as `articles` is read.
+    """Cuts, splits and numbers the articles.
 
-    The test windows are held out per title, so that every title is known in training. So are the validation windows
-    by default. With validation_split='last_tenth' they are the last share in article order instead, Keras's
-    validation_split: on this corpus nine in ten of them then have a title that training never sees, and a validation
-    score says nothing about the model.
+    bad_lines: what the reader leaves out; it fills up as `articles` is read.
+
+    The test windows are held out per title, so that every title is known in training. So are the
+    validation windows by default. With validation_split='last_tenth' they are the last share in
+    article order instead, Keras's
+    validation_split: on this corpus nine in ten of them then have a title that training never sees,
+        and a validation score says nothing about the model.
 
     Raises CorpusError if no example is left to train on, or there are fewer than two titles.
     """
@@ -152,8 +168,14 @@ def build(
     titles = list(dict.fromkeys(names))
     if len(titles) < 2:
         bad = bad_lines[0] if bad_lines else None
-        why = f" {len(bad_lines)} bad lines, the first {bad.file}:{bad.line}: {bad.problem}." if bad else ""
-        raise CorpusError(f"The corpus has {len(titles)} titles with text; a ranking needs at least two.{why}")
+        why = (
+            f" {len(bad_lines)} bad lines, the first {bad.file}:{bad.line}: {bad.problem}."
+            if bad
+            else ""
+        )
+        raise CorpusError(
+            f"The corpus has {len(titles)} titles with text; a ranking needs at least two.{why}"
+        )
     ids = {name: number for number, name in enumerate(titles)}
     title = np.array([ids[name] for name in names], dtype=np.int32)
 
@@ -187,5 +209,7 @@ def summary(corpus: Corpus) -> dict:
         "validation": len(corpus.validation),
         "test": len(corpus.test),
         "bad_lines": len(corpus.bad_lines),
-        "first_bad_lines": [f"{Path(bad.file).name}:{bad.line}: {bad.problem}" for bad in corpus.bad_lines[:20]],
+        "first_bad_lines": [
+            f"{Path(bad.file).name}:{bad.line}: {bad.problem}" for bad in corpus.bad_lines[:20]
+        ],
     }

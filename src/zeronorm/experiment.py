@@ -1,4 +1,5 @@
-"""One run's story: audit the vectors, predict, train, evaluate, and say what happened. No MLflow here."""
+"""One run's story: audit the vectors, predict, train, evaluate, and say what happened. No MLflow
+here."""
 
 import logging
 import time
@@ -10,7 +11,17 @@ from omegaconf import OmegaConf
 
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
-from zeronorm import examples, figures, model, prediction, ranking, recorder, singularity, training, vectors
+from zeronorm import (
+    examples,
+    figures,
+    model,
+    prediction,
+    ranking,
+    recorder,
+    singularity,
+    training,
+    vectors,
+)
 from zeronorm.checks import require_space
 from zeronorm.preparation import Prepared
 from zeronorm.result import Result, story, tags_of, write, write_recording
@@ -24,7 +35,9 @@ class Progress:
     steps: int
 
 
-def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = lambda progress: None) -> None:
+def run(
+    prepared: Prepared, result: Result, tell: Callable[[Progress], None] = lambda progress: None
+) -> None:
     """Runs what was prepared to its end and fills `result`; its files lie in result.folder.
 
     Raises ExperimentError if the disk is full. A NaN raises nothing.
@@ -34,9 +47,14 @@ def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = l
     require_space(result.folder)
     data, words, titles, drawn = prepared.data, prepared.words, prepared.titles, prepared.drawn
     program, order = prepared.program, prepared.order
-    evaluated = data.corpus.test if config.training.evaluate_on == schema.Split.test else data.corpus.validation
+    evaluated = (
+        data.corpus.test
+        if config.training.evaluate_on == schema.Split.test
+        else data.corpus.validation
+    )
 
-    # The audit and the prediction come first: they need the matrices and the batch order, not the training.
+    # The audit and the prediction come first: they need the matrices and the batch order, not the
+    # training.
     foretold = prepared.foretell()
     zero_titles, singular = vectors.zero_rows(titles), foretold.singular
     classes = vectors.classes(titles)
@@ -46,7 +64,10 @@ def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = l
         "titles": vectors.audit(titles, str(data.titles.dtype)),
         "zero_titles": [data.corpus.titles[row] for row in np.flatnonzero(zero_titles)],
         "deadly_titles": {
-            name: [data.corpus.titles[row] for row in np.flatnonzero(foretold.deadly & (classes == name))]
+            name: [
+                data.corpus.titles[row]
+                for row in np.flatnonzero(foretold.deadly & (classes == name))
+            ]
             for name in vectors.CLASSES
         },
         "texts_of_zero_rows_only": int(vectors.zero_rows(words)[drawn.text].all(axis=1).sum()),
@@ -55,11 +76,15 @@ def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = l
     write(result.folder / "audit.json", result.audit)
     result.touch, result.predicted = foretold.touch, foretold.predicted
     drawable = config.training.zero_titles != schema.ZeroTitles.left_out
-    result.chance = prediction.chance(drawn, singular & (drawable | ~zero_titles), config.training.batch)
+    result.chance = prediction.chance(
+        drawn, singular & (drawable | ~zero_titles), config.training.batch
+    )
     result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
 
     recording = result.recording = prepared.start()
-    result.steps = config.training.epochs * examples.steps_per_epoch(len(drawn), config.training.batch)
+    result.steps = config.training.epochs * examples.steps_per_epoch(
+        len(drawn), config.training.batch
+    )
     tell(Progress(0, result.steps))
     start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
 
@@ -71,7 +96,9 @@ def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = l
 
     clock = time.perf_counter()
     try:
-        xla_steps = training.train(program, order(), recording, stops(config.training.on_nan, recording), after_chunk)
+        xla_steps = training.train(
+            program, order(), recording, stops(config.training.on_nan, recording), after_chunk
+        )
         seconds = time.perf_counter() - clock
         program.finish()
     finally:  # also at an interruption: what was measured until then is kept
@@ -79,7 +106,10 @@ def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = l
         for name, norm in start.items():
             if name not in recording.trained:
                 result.curves[f"norm/{name}"] = np.full(recording.steps, norm)
-        result.norms = {name: (start[name], _norm(variable)) for name, variable in program.ranker.weights.items()}
+        result.norms = {
+            name: (start[name], _norm(variable))
+            for name, variable in program.ranker.weights.items()
+        }
         write_recording(result)
 
     result.metrics = evaluate(program.ranker, data.corpus, evaluated, singular)
@@ -94,21 +124,27 @@ def run(prepared: Prepared, result: Result, tell: Callable[[Progress], None] = l
     result.story = story(config, result)
     logging.getLogger(__name__).info(result.story)
     deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
-    figures.norms(result.curves, start, deaths, schema.condition(config), result.folder / "norms.png")
+    figures.norms(
+        result.curves, start, deaths, schema.condition(config), result.folder / "norms.png"
+    )
     write(result.folder / "metrics.json", result.metrics)
 
 
 def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str, str]]:
     """The tensors whose first non-finite value ends the run."""
     lost = ("weight", "convolution/kernel")
-    return {schema.OnNan.go_on: [], schema.OnNan.stop: recording.tensors, schema.OnNan.stop_when_lost: [lost]}[on_nan]
+    return {
+        schema.OnNan.go_on: [],
+        schema.OnNan.stop: recording.tensors,
+        schema.OnNan.stop_when_lost: [lost],
+    }[on_nan]
 
 
 def evaluate(
     ranker: model.Ranker, corpus: corpora.Corpus, positions: np.ndarray, singular: np.ndarray
 ) -> dict[str, float]:
-    """eval/* over the examples at `positions`, ranked among all titles, and eval_zero_rows/* over those of them whose
-    title started as a zero or a deadly row, bool [titles]."""
+    """eval/* over the examples at `positions`, ranked among all titles, and eval_zero_rows/* over
+    those of them whose title started as a zero or a deadly row, bool [titles]."""
     if not len(positions):
         return {}
     target = corpus.title[positions]

@@ -86,11 +86,16 @@ def how_it_ended(exit_code: int | None) -> str:
 def _is_users(file: str) -> bool:
     """Whether a file is neither Python's nor an installed package's nor this project's. One that
     was not read from disk, as `<string>`, is none."""
-    others = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
+    others = [
+        sysconfig.get_path(name)
+        for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    ]
     source = Path(__file__).resolve().parent
     others += [str(source), str(source.parent / "hydra_plugins")]
     path = os.path.realpath(file)
-    return os.path.isfile(path) and not any(path.startswith(os.path.realpath(other) + os.sep) for other in others)
+    return os.path.isfile(path) and not any(
+        path.startswith(os.path.realpath(other) + os.sep) for other in others
+    )
 
 
 def _shown(file: str, number: int | str) -> str:

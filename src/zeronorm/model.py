@@ -1,11 +1,11 @@
 """The question's encoder and ranker, in Keras 3 layers.
 
-text -> words -> Conv1D(filters, width, tanh) -> global max over time -> tanh -> dropout -> Dense(d) = z;
-similarity of z with the right title and with each negative; the sum over the negatives of
+text -> words -> Conv1D(filters, width, tanh) -> global max over time -> tanh -> dropout -> Dense(d)
+= z; similarity of z with the right title and with each negative; the sum over the negatives of
 max(0, margin + similarity(z, negative) - similarity(z, positive)).
 
-The question calls that loss WARP. It is a max-margin (hinge) ranking loss over sampled negatives, without the rank
-weighting of WARP (Weston, Bengio and Usunier, "WSABIE", IJCAI 2011).
+The question calls that loss WARP. It is a max-margin (hinge) ranking loss over sampled negatives,
+without the rank weighting of WARP (Weston, Bengio and Usunier, "WSABIE", IJCAI 2011).
 """
 
 from collections.abc import Callable
@@ -18,20 +18,29 @@ import tensorflow as tf
 from zeronorm.convolution import MaxOverTime
 from zeronorm.numerics import Numerics
 
-WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
+WEIGHTS = (
+    "words",
+    "titles",
+    "convolution/kernel",
+    "convolution/bias",
+    "dense/kernel",
+    "dense/bias",
+)
 """Names of the model's weights, in the order in which a text meets them."""
 
 
 class Lookup(keras.layers.Embedding):
-    """An embedding that reads the rows it is asked for and never the whole matrix, which Keras's own does: TensorFlow
-    can then update rows in place, where otherwise it would copy the matrix at every step."""
+    """An embedding that reads the rows it is asked for and never the whole matrix, which Keras's
+    own does: TensorFlow can then update rows in place, where otherwise it would copy the matrix at
+    every step."""
 
     def call(self, ids):
         return self.embeddings.value.sparse_read(ids)
 
 
 class Similarity(keras.layers.Layer):
-    """Of z [batch, d] with the positive [batch, 1, d] and the negatives [batch, k, d]: float32 [batch, 1 + k]."""
+    """Of z [batch, d] with the positive [batch, 1, d] and the negatives [batch, k, d]: float32
+    [batch, 1 + k]."""
 
     def __init__(self, similarity: Callable, **kwargs):
         super().__init__(**kwargs)
@@ -46,22 +55,25 @@ class Similarity(keras.layers.Layer):
 
 
 class Present(keras.layers.Layer):
-    """1 for a title that counts, 0 for one that is masked: float32 [batch, k], of title ids [batch, k].
+    """1 for a title that counts, 0 for one that is masked: float32 [batch, k], of title ids [batch,
+    k].
 
     As a user masks: the hinges are multiplied by it, after the similarity has been taken.
     """
 
     def __init__(self, n_titles: int, **kwargs):
         super().__init__(**kwargs)
-        self.present = self.add_weight(shape=(n_titles,), initializer="ones", trainable=False, name="present")
+        self.present = self.add_weight(
+            shape=(n_titles,), initializer="ones", trainable=False, name="present"
+        )
 
     def call(self, ids):
         return tf.gather(self.present.value, ids)
 
 
 class MaxMargin(keras.layers.Layer):
-    """loss: float32 [batch], from similarities [batch, 1 + k] whose first column is the right title's, and, if there is
-    one, the mask [batch, 1 + k] of the titles."""
+    """loss: float32 [batch], from similarities [batch, 1 + k] whose first column is the right
+    title's, and, if there is one, the mask [batch, 1 + k] of the titles."""
 
     def __init__(self, margin: float, maximum: Callable, **kwargs):
         super().__init__(**kwargs)
@@ -81,7 +93,8 @@ class MaxMargin(keras.layers.Layer):
 class Ranker:
     """Three views of one set of layers.
 
-    model: (text, positive, negatives) -> loss [batch], what the question compiled and fitted with the mean as loss.
+    model: (text, positive, negatives) -> loss [batch], what the question compiled and fitted with
+        the mean as loss.
     observed: the same inputs -> {loss [batch], similarity [batch, 1 + k], z [batch, d]}.
     encoder: text [batch, window] -> z [batch, d].
     similarity: the placement, bound to its epsilon and numerics.
@@ -132,9 +145,10 @@ def build(
 ) -> Ranker:
     """The model, with weights of no meaning yet: `initialise` sets them.
 
-    similarity: a function of two float32 tensors [..., d] and a numerics, from `zeronorm.similarity` or elsewhere.
-    rows_only: whether the optimizer will update embeddings row by row. masks_titles: whether `initialise` can mask
-    titles in the loss.
+    similarity: a function of two float32 tensors [..., d] and a numerics, from
+        `zeronorm.similarity` or elsewhere.
+    rows_only: whether the optimizer will update embeddings row by row.
+    masks_titles: whether `initialise` can mask titles in the loss.
     """
     text = keras.Input((window,), dtype="int32", name="text")
     positive = keras.Input((1,), dtype="int32", name="positive")
@@ -145,7 +159,9 @@ def build(
     titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
 
     sparse = not numerics.jit_compile
-    h = MaxOverTime(filters, width, sparse, trainable_input=trainable_words, name="convolution")(words(text))
+    h = MaxOverTime(filters, width, sparse, trainable_input=trainable_words, name="convolution")(
+        words(text)
+    )
     h = keras.layers.Activation("tanh", name="squash")(h)
     h = keras.layers.Dropout(dropout, seed=0, name="dropout")(h)
     z = keras.layers.Dense(dim, name="dense")(h)
@@ -162,19 +178,27 @@ def build(
     inputs = [text, positive, negative]
     return Ranker(
         model=keras.Model(inputs, loss, name="ranker"),
-        observed=keras.Model(inputs, {"loss": loss, "similarity": similarities, "z": z}, name="observed"),
+        observed=keras.Model(
+            inputs, {"loss": loss, "similarity": similarities, "z": z}, name="observed"
+        ),
         encoder=keras.Model(text, z, name="encoder"),
         similarity=bound,
     )
 
 
 def initialise(
-    ranker: Ranker, words: np.ndarray, titles: np.ndarray, seed: int, masked: np.ndarray | None = None
+    ranker: Ranker,
+    words: np.ndarray,
+    titles: np.ndarray,
+    seed: int,
+    masked: np.ndarray | None = None,
 ) -> None:
-    """Sets every weight and the dropout's random state: two rankers of one shape then compute the same, bit for bit.
+    """Sets every weight and the dropout's random state: two rankers of one shape then compute the
+    same, bit for bit.
 
-    words: [n_words, d], titles: [n_titles, d], cast to float32. masked: bool [n_titles], for a ranker that masks.
-    Kernels are glorot-uniform from `seed`, biases zero: Keras's defaults.
+    words: [n_words, d], titles: [n_titles, d], cast to float32.
+    masked: bool [n_titles], for a ranker that masks. Kernels are glorot-uniform from `seed`, biases
+        zero: Keras's defaults.
     """
     kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(2).tolist())
     for name, variable in ranker.weights.items():

@@ -1,14 +1,17 @@
 """Who computes the gradient: TensorFlow's kernels, XLA, or TensorFlow as it was in 2017.
 
-The three agree wherever the mathematics is finite. They differ in what sqrt's gradient is where sqrt(x) = 0 and the
-incoming gradient is 0, i.e. in 0 * 0.5 / 0:
+The three agree wherever the mathematics is finite. They differ in what sqrt's gradient is where
+sqrt(x) = 0 and the incoming gradient is 0, i.e. in 0 * 0.5 / 0:
 
 - kernels: 0. Since 1.14 (June 2019) SqrtGrad and RsqrtGrad return 0 for an incoming 0
-  (tensorflow/core/kernels/cwise_ops_gradients.h: scalar_sqrt_gradient_op, scalar_rsqrt_gradient_op, mul_no_nan_op).
-- xla: NaN. SqrtGrad is lowered to `dy * 0.5 / y` (tensorflow/compiler/tf2xla/kernels/binary_ops.cc). Its maximum on a
-  CPU is not settled for NaN: with both operands unknown to the compiler, maximum(0, NaN) is 0 and maximum(NaN, 0) NaN.
-- tf1: NaN. The 2017 header had no guard either. In addition its maximum, as compiled to the SSE and GPU instructions of
-  the time, dropped NaN (maximum(0, NaN) = 0), which is why a loss could read 0 while every weight was NaN.
+  (tensorflow/core/kernels/cwise_ops_gradients.h: scalar_sqrt_gradient_op, scalar_rsqrt_gradient_op,
+  mul_no_nan_op).
+- xla: NaN. SqrtGrad is lowered to `dy * 0.5 / y`
+  (tensorflow/compiler/tf2xla/kernels/binary_ops.cc). Its maximum on a CPU is not settled for NaN:
+  with both operands unknown to the compiler, maximum(0, NaN) is 0 and maximum(NaN, 0) NaN.
+- tf1: NaN. The 2017 header had no guard either. In addition its maximum, as compiled to the SSE and
+  GPU instructions of the time, dropped NaN (maximum(0, NaN) = 0), which is why a loss could read 0
+  while every weight was NaN.
 """
 
 from collections.abc import Callable
@@ -22,7 +25,8 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Numerics:
-    """The operations whose gradient is in question, and whether the step that contains them is compiled by XLA."""
+    """The operations whose gradient is in question, and whether the step that contains them is
+    compiled by XLA."""
 
     name: str
     jit_compile: bool
@@ -34,9 +38,11 @@ class Numerics:
 
 @tf.custom_gradient
 def sqrt_2017(x):
-    """sqrt(x) with the gradient of TensorFlow 1.x: (0.5 * dy) / y, unguarded, so 0 / 0 = NaN at x = 0, dy = 0.
+    """sqrt(x) with the gradient of TensorFlow 1.x: (0.5 * dy) / y, unguarded, so 0 / 0 = NaN at x =
+    0, dy = 0.
 
-    x: float32, any shape. Source: `scalar_sqrt_gradient_op` in tensorflow/core/kernels/cwise_ops_gradients.h, 2017.
+    x: float32, any shape. Source: `scalar_sqrt_gradient_op` in
+        tensorflow/core/kernels/cwise_ops_gradients.h, 2017.
     """
     y = tf.sqrt(x)
 
@@ -49,7 +55,8 @@ def sqrt_2017(x):
 
 @tf.custom_gradient
 def rsqrt_2017(x):
-    """1 / sqrt(x) with the gradient of TensorFlow 1.x: -0.5 * dy * y^3, unguarded, so 0 * inf = NaN at x = 0, dy = 0.
+    """1 / sqrt(x) with the gradient of TensorFlow 1.x: -0.5 * dy * y^3, unguarded, so 0 * inf = NaN
+    at x = 0, dy = 0.
 
     x: float32, any shape. Source: `scalar_rsqrt_gradient_op` in the same header, 2017.
     """
@@ -63,19 +70,25 @@ def rsqrt_2017(x):
 
 
 def _select_2017(takes_x):
-    """A binary selection whose NaN operand loses; the gradient goes to the operand that was returned."""
+    """A binary selection whose NaN operand loses; the gradient goes to the operand that was
+    returned."""
 
     @tf.custom_gradient
     def select(x, y):
         chosen = takes_x(x, y) | tf.math.is_nan(y)
 
         def gradient(dy):
-            to_x, to_y = tf.where(chosen, dy, tf.zeros_like(dy)), tf.where(chosen, tf.zeros_like(dy), dy)
+            to_x, to_y = (
+                tf.where(chosen, dy, tf.zeros_like(dy)),
+                tf.where(chosen, tf.zeros_like(dy), dy),
+            )
             return _sum_to(to_x, tf.shape(x)), _sum_to(to_y, tf.shape(y))
 
         return tf.where(chosen, x, y), gradient
 
-    return lambda x, y: select(tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(y, tf.float32))
+    return lambda x, y: select(
+        tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(y, tf.float32)
+    )
 
 
 def _sum_to(gradient, shape):
@@ -84,7 +97,8 @@ def _sum_to(gradient, shape):
     return tf.reshape(tf.reduce_sum(gradient, axes), shape)
 
 
-# 2017: `xmask = x >= y`, the gradient of a tie to x (tensorflow/python/ops/math_grad.py, _MaximumMinimumGrad)
+# 2017: `xmask = x >= y`, the gradient of a tie to x (tensorflow/python/ops/math_grad.py,
+# _MaximumMinimumGrad)
 maximum_2017 = _select_2017(lambda x, y: x >= y)
 minimum_2017 = _select_2017(lambda x, y: x <= y)
 
@@ -95,15 +109,16 @@ BY_NAME = {numerics.name: numerics for numerics in (KERNELS, XLA, TF1)}
 
 
 def named(name: str) -> Numerics:
-    """KERNELS, XLA or TF1 by name; `auto`: the one that Keras's compile(jit_compile="auto") picks on this machine."""
+    """KERNELS, XLA or TF1 by name; `auto`: the one that Keras's compile(jit_compile="auto") picks
+    on this machine."""
     return keras_choice() if name == "auto" else BY_NAME[name]
 
 
 def keras_choice(gpu: bool | None = None) -> Numerics:
     """What Keras's compile(jit_compile="auto") picks: KERNELS or XLA.
 
-    gpu: whether Keras is told that there is a GPU; None: it looks. (Keras decides by the kinds of the physical devices:
-    keras/src/trainers/trainer.py.)
+    gpu: whether Keras is told that there is a GPU; None: it looks. (Keras decides by the kinds of
+        the physical devices: keras/src/trainers/trainer.py.)
     """
     told = nullcontext()
     if gpu is not None:
@@ -119,9 +134,11 @@ def keras_choice(gpu: bool | None = None) -> Numerics:
 def xla_witness(step):
     """1 if XLA computes this call; TensorFlow's own CPU kernel raises InvalidArgumentError instead.
 
-    A gather out of bounds: the kernel checks its indices, XLA clamps them ("Operation Semantics: Gather"). A step that
-    contains it cannot have been executed by the kernels, so the sum over the steps counts the steps XLA ran.
+    A gather out of bounds: the kernel checks its indices, XLA clamps them ("Operation Semantics:
+    Gather"). A step that contains it cannot have been executed by the kernels, so the sum over the
+    steps counts the steps XLA ran.
 
-    step: int32 [], not negative and not a constant of the graph. Returns int32 [].
+    step: int32 [], not negative and not a constant of the graph.
+    Returns int32 [].
     """
     return tf.gather(tf.constant([0, 1]), step + 2)

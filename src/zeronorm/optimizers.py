@@ -1,5 +1,6 @@
-"""Adam twice: Keras's own rule in one kernel, and the lazy variant whose cost does not depend on a table's rows.
-And what an optimizer makes of a gradient that is not finite, measured on the optimizer itself."""
+"""Adam twice: Keras's own rule in one kernel, and the lazy variant whose cost does not depend on a
+table's rows. And what an optimizer makes of a gradient that is not finite, measured on the
+optimizer itself."""
 
 from dataclasses import dataclass
 
@@ -14,11 +15,12 @@ to a negative velocity, whose root is NaN."""
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras's Adam (Kingma and Ba, "Adam", ICLR 2015, the form with epsilon-hat), its update computed by TensorFlow's
-    fused kernel (ResourceApplyAdam): the same weights to float32 accuracy, from one pass over each variable.
+    """Keras's Adam (Kingma and Ba, "Adam", ICLR 2015, the form with epsilon-hat), its update
+    computed by TensorFlow's fused kernel (ResourceApplyAdam): the same weights to float32 accuracy,
+    from one pass over each variable.
 
-    Of an embedding's row that a step names several times, Keras 3 adds the sum of the squares of its gradients to the
-    velocity, not the square of their sum; so does this.
+    Of an embedding's row that a step names several times, Keras 3 adds the sum of the squares of
+    its gradients to the velocity, not the square of their sum; so does this.
 
     Takes Keras's arguments but for amsgrad, which the kernel does not know.
     """
@@ -34,12 +36,14 @@ class Adam(keras.optimizers.Adam):
         beta_1_power, beta_2_power = self._powers()
         dense = tf.convert_to_tensor(gradient)
         if isinstance(gradient, tf.IndexedSlices):
-            # The kernel will add the square of a row's sum; what the velocity then lacks, or has too much, comes first.
+            # The kernel will add the square of a row's sum; what the velocity then lacks, or has
+            # too much, comes first.
             values, ids = gradient.values, gradient.indices
             rows = variable.shape[0]  # that of a gradient inside a branch is not known
             times = tf.math.unsorted_segment_sum(tf.ones_like(values[:, :1]), ids, rows)
             squared, times = tf.gather(dense, ids) ** 2, tf.gather(times, ids)
-            # a square that overflows is infinite in the kernel too, and infinity less infinity would be NaN
+            # a square that overflows is infinite in the kernel too, and infinity less infinity
+            # would be NaN
             exact = (times > 1) & tf.math.is_finite(squared)
             excess = tf.where(exact, values * values - squared / times, 0.0)
             updates = excess * ((1 - self.beta_2) / self.beta_2)
@@ -68,19 +72,21 @@ class Adam(keras.optimizers.Adam):
 
 
 class LazyAdam(Adam):
-    """Adam that leaves the rows alone which a step's gradient does not name: no dense copy of an embedding's gradient,
-    and a step's time does not grow with the embedding's rows.
+    """Adam that leaves the rows alone which a step's gradient does not name: no dense copy of an
+    embedding's gradient, and a step's time does not grow with the embedding's rows.
 
-    The difference from Adam: there a row goes on moving, by its decaying momentum, through steps that do not touch it;
-    here row, momentum and velocity stay. A row touched at every step is updated as by Adam. The bias correction counts
-    all steps. Other gradients than IndexedSlices are treated as by Adam.
+    The difference from Adam: there a row goes on moving, by its decaying momentum, through steps
+    that do not touch it; here row, momentum and velocity stay. A row touched at every step is
+    updated as by Adam. The bias correction counts all steps. Other gradients than IndexedSlices are
+    treated as by Adam.
     """
 
     def update_step(self, gradient, variable, learning_rate):
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
             return
-        # A row named twice is computed twice and written twice, with the same value: all shapes stay static, for XLA.
+        # A row named twice is computed twice and written twice, with the same value: all shapes
+        # stay static, for XLA.
         values, ids = gradient.values, gradient.indices
         momentum, velocity = self._slots(variable)
         beta_1_power, beta_2_power = self._powers()
@@ -99,7 +105,8 @@ def rows_only(optimizer) -> bool:
 
 
 def _totals(values, ids):
-    """float32 [n, d]: for each of ids, int [n], the sum of all rows of values, float32 [n, d], that have this id.
+    """float32 [n, d]: for each of ids, int [n], the sum of all rows of values, float32 [n, d], that
+    have this id.
 
     All shapes are static, so that XLA can compile it, and no tensor of the table's size is made.
     """
@@ -107,7 +114,9 @@ def _totals(values, ids):
     ordered = tf.gather(ids, order)
     starts = tf.concat([[0], tf.cast(ordered[1:] != ordered[:-1], tf.int32)], axis=0)
     segment = tf.cumsum(starts)  # of each position of the ordered ids
-    sums = tf.math.unsorted_segment_sum(tf.gather(values, order), segment, num_segments=values.shape[0])
+    sums = tf.math.unsorted_segment_sum(
+        tf.gather(values, order), segment, num_segments=values.shape[0]
+    )
     return tf.gather(sums, tf.gather(segment, tf.argsort(order)))
 
 
@@ -122,8 +131,10 @@ LARGE = 1e25  # a finite float32 whose square is not
 class Reach:
     """What becomes non-finite when a gradient is.
 
-    row: the row of the embedding whose gradient it is; touched: the other rows that the same
-    gradient names; table: the rows that it does not name; others: the other weights.
+    row: the row of the embedding whose gradient it is;
+    touched: the other rows that the same gradient names;
+    table: the rows that it does not name;
+    others: the other weights.
     """
 
     row: bool
@@ -136,11 +147,13 @@ class Reach:
 class Reaches:
     """An optimizer's `Reach` for each gradient that is not finite.
 
-    period: steps whose gradients it adds up before it applies them. nan, inf: of NaN or of infinity
-    in a row of an embedding; large: of a finite value there whose square overflows. encoder: of NaN
-    in the gradients of all the other weights, where `row` says whether these die, and `touched` and
-    `table` the same of the embedding. zeroes: whether it sets the rows that a gradient does not name
-    to zero (Ftrl, whose weights are what it has added up, and that is nothing there).
+    period: steps whose gradients it adds up before it applies them.
+    nan, inf: of NaN or of infinity in a row of an embedding;
+    large: of a finite value there whose square overflows.
+    encoder: of NaN in the gradients of all the other weights, where `row` says whether these die,
+        and `touched` and `table` the same of the embedding.
+    zeroes: whether it sets the rows that a gradient does not name to zero (Ftrl, whose weights are
+        what it has added up, and that is nothing there).
     """
 
     period: int
@@ -163,8 +176,8 @@ def reaches(optimizer, jit_compile: bool) -> Reaches:
     Elementwise updates confine NaN to its row; clipping by norm, factored moments and the like do
     not, accumulation delays it, a dynamic loss scale drops it.
 
-    optimizer: a Keras optimizer of its own, not built yet. Raises whatever it raises on the gradient
-    of an embedding.
+    optimizer: a Keras optimizer of its own, not built yet.
+    Raises whatever it raises on the gradient of an embedding.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
     period = inner.gradient_accumulation_steps or 1

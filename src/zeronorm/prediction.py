@@ -2,14 +2,18 @@
 
 What makes it exact (README, "Why it happens"):
 
-1. The first batch that touches a deadly title row makes that row NaN: one at which the gradient that is computed is not
-   finite (`singularity.Fates`). Where that holds for an incoming gradient of 0 too, an inactive hinge does not help.
-2. The first later batch that touches one of those rows again has a NaN similarity, and its gradient reaches z and with
-   it every weight of the encoder. A large row can do that when it is touched first.
-3. A text whose words are all zero rows, or nearly, gives a z of (nearly) zero as long as the biases are zero, that is
-   in step 0 only; then the encoder itself stands at the singular point. So step 0 is read off the first batch itself.
-4. How far a gradient that is not finite gets is the optimizer's (`optimizers.Reaches`): to its row, to every row of its
-   batch, to every weight, at once or when the gradients of several steps are applied, or nowhere.
+1. The first batch that touches a deadly title row makes that row NaN: one at which the gradient
+   that is computed is not finite (`singularity.Fates`). Where that holds for an incoming gradient
+   of 0 too, an inactive hinge does not help.
+2. The first later batch that touches one of those rows again has a NaN similarity, and its gradient
+   reaches z and with it every weight of the encoder. A large row can do that when it is touched
+   first.
+3. A text whose words are all zero rows, or nearly, gives a z of (nearly) zero as long as the biases
+   are zero, that is in step 0 only; then the encoder itself stands at the singular point. So step 0
+   is read off the first batch itself.
+4. How far a gradient that is not finite gets is the optimizer's (`optimizers.Reaches`): to its row,
+   to every row of its batch, to every weight, at once or when the gradients of several steps are
+   applied, or nowhere.
 
 What cannot be known from these is said in `Prediction.uncertain`.
 """
@@ -31,9 +35,10 @@ from zeronorm.singularity import Fates, Kind
 class Touch:
     """Steps, 0-based, or None where it does not come to pass in this training.
 
-    first: the first batch that holds a title row that is zero or deadly, as positive or negative. again: the first
-    batch after it that holds a title which was touched as such a row before. zero_text: 0 if a text of the first batch
-    has only zero rows. titles: ids of these titles in the first such batch.
+    first: the first batch that holds a title row that is zero or deadly, as positive or negative.
+    again: the first batch after it that holds a title which was touched as such a row before.
+    zero_text: 0 if a text of the first batch has only zero rows.
+    titles: ids of these titles in the first such batch.
     """
 
     first: int | None
@@ -44,11 +49,11 @@ class Touch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Steps, 0-based, of the first NaN in the title rows, in the word rows and in the encoder's kernels; None where
-    there will be none.
+    """Steps, 0-based, of the first NaN in the title rows, in the word rows and in the encoder's
+    kernels; None where there will be none.
 
-    titles, words: None also where they are not trained. uncertain: why these steps are the likely ones only; "" where
-    they are exact.
+    titles, words: None also where they are not trained.
+    uncertain: why these steps are the likely ones only; "" where they are exact.
     """
 
     titles: int | None
@@ -63,8 +68,11 @@ class Prediction:
 
 
 def touches(batches: Iterable[Batch], singular: np.ndarray, zero_words: np.ndarray) -> Touch:
-    """Reads the batch order. singular: bool [titles], the rows that are zero or deadly; zero_words: bool [words], the
-    rows that are exactly zero."""
+    """Reads the batch order.
+
+    singular: bool [titles], the rows that are zero or deadly;
+    zero_words: bool [words], the rows that are exactly zero.
+    """
     first, touched, zero_text = None, np.zeros_like(singular), None
     ids_of_first: tuple[int, ...] = ()
     for batch in batches:
@@ -82,7 +90,8 @@ def touches(batches: Iterable[Batch], singular: np.ndarray, zero_words: np.ndarr
 
 @dataclass(frozen=True)
 class Look:
-    """What the gradients of a batch are, with the initial weights. Kinds, int8 [batch, 1 + negatives].
+    """What the gradients of a batch are, with the initial weights. Kinds, int8 [batch, 1 +
+    negatives].
 
     title, text: at the title row, and at the text, of each pair, the right title first.
     """
@@ -103,9 +112,11 @@ def look(
 ) -> Look:
     """Takes the gradient of each pair of a batch, for what its hinge sends.
 
-    z: float32 [batch, d], the texts as the step has them. titles: float32 [n, d], the rows. ids: int [batch, 1 +
-    negatives], the right title first. upstream: what one active hinge sends. idle: bool like ids, pairs that are
-    masked.
+    z: float32 [batch, d], the texts as the step has them.
+    titles: float32 [n, d], the rows.
+    ids: int [batch, 1 + negatives], the right title first.
+    upstream: what one active hinge sends.
+    idle: bool like ids, pairs that are masked.
     """
     rows = titles[ids]  # [batch, 1 + negatives, d]
     scores = np.asarray(similarity(*(tf.constant(x, tf.float32) for x in (z[:, np.newaxis], rows))))
@@ -122,7 +133,8 @@ def look(
 
 
 def masked_pairs(batch: Batch, masked: np.ndarray) -> np.ndarray:
-    """bool [batch, 1 + negatives]: the pairs of a batch whose hinges a mask, bool [titles], multiplies by 0."""
+    """bool [batch, 1 + negatives]: the pairs of a batch whose hinges a mask, bool [titles],
+    multiplies by 0."""
     negatives = masked[batch.negatives] | masked[batch.positive]
     return np.concatenate([negatives.all(axis=1, keepdims=True), negatives], axis=1)
 
@@ -139,10 +151,12 @@ SQUARE = "a gradient in step {} so large that its square may overflow, which thi
 class Rows:
     """The rows of both embeddings that matter, bool each.
 
-    lost: [titles], those that hold a non-finite value from the start. masked: [titles], as `masked_pairs` takes them,
-    or None. wild: [words], those from which the convolution may overflow. lost_words: whether a word row holds a
-    non-finite value from the start. dropped: whether the compiler may drop the NaN of an overflow, as XLA's maximum
-    over time and its ReLU do.
+    lost: [titles], those that hold a non-finite value from the start.
+    masked: [titles], as `masked_pairs` takes them, or None.
+    wild: [words], those from which the convolution may overflow.
+    lost_words: whether a word row holds a non-finite value from the start.
+    dropped: whether the compiler may drop the NaN of an overflow, as XLA's maximum over time and
+        its ReLU do.
     """
 
     lost: np.ndarray
@@ -161,14 +175,18 @@ def predict(
     trained: Container[str],
     margin: float,
 ) -> Prediction:
-    """Follows what is lost through the batch order, up to the first NaN of the titles and of the encoder.
+    """Follows what is lost through the batch order, up to the first NaN of the titles and of the
+    encoder.
 
-    fates: of every title row. look: at a batch with the initial weights, which step 0 has. reaches: of the optimizer.
+    fates: of every title row.
+    look: at a batch with the initial weights, which step 0 has.
+    reaches: of the optimizer.
     trained: names of the weights that are.
     """
     elementwise = Reaches.elementwise()
     learns = "titles" in trained  # else no row changes
-    dead, moved = rows.lost.copy(), np.zeros_like(rows.lost)  # moved: small rows that an update took off their edge
+    # moved: small rows that an update took off their edge
+    dead, moved = rows.lost.copy(), np.zeros_like(rows.lost)
     pending, pending_encoder = np.zeros_like(dead), False  # lost when the gradients are applied
     titles, encoder = 0 if learns and dead.any() else None, None
     uncertain = ZEROED if learns and reaches.zeroes else ""
@@ -196,10 +214,15 @@ def predict(
             if learns:
                 moved[ids[at_edge & (title < Kind.inf)]] = True
                 moved &= fates.norm < 1
-            if encoder is not None or dead[ids].any():  # the similarity is NaN, and its gradient reaches z
+            # the similarity is NaN, and its gradient reaches z
+            if encoder is not None or dead[ids].any():
                 text = np.full_like(text, Kind.nan)
                 title = np.full_like(title, Kind.nan) if encoder is not None else title
-            for kind, reach in ((Kind.nan, reaches.nan), (Kind.inf, reaches.inf), (Kind.large, reaches.large)):
+            for kind, reach in (
+                (Kind.nan, reaches.nan),
+                (Kind.inf, reaches.inf),
+                (Kind.large, reaches.large),
+            ):
                 hit = title == kind
                 if not learns or not hit.any():
                     continue
@@ -228,11 +251,14 @@ def predict(
         if encoder is None and quiet:  # nothing will come
             break
     words = encoder if "words" in trained else None
-    return Prediction(titles, encoder, 0 if rows.lost_words and "words" in trained else words, uncertain)
+    return Prediction(
+        titles, encoder, 0 if rows.lost_words and "words" in trained else words, uncertain
+    )
 
 
 def _pairs(fates: Fates, ids: np.ndarray, idle: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The kinds of the gradients at the title and at the text of each pair, as the fates of the rows have them."""
+    """The kinds of the gradients at the title and at the text of each pair, as the fates of the
+    rows have them."""
     title, text = fates.title[ids], fates.text[ids]
     if idle is None:
         return title, text
@@ -240,24 +266,34 @@ def _pairs(fates: Fates, ids: np.ndarray, idle: np.ndarray | None) -> tuple[np.n
 
 
 def _doubt(
-    fates: Fates, ids: np.ndarray, idle: np.ndarray | None, at_edge: np.ndarray, margin: float, step: int
+    fates: Fates,
+    ids: np.ndarray,
+    idle: np.ndarray | None,
+    at_edge: np.ndarray,
+    margin: float,
+    step: int,
 ) -> str:
     """Why what these rows do in a step after the first cannot be known before."""
     if at_edge.any():
         return EDGE.format(step)
-    # With a margin of 1 the hinge of a row whose similarity is 0 is active, since no cosine is above 1.
+    # With a margin of 1 the hinge of a row whose similarity is 0 is active, since no cosine is
+    # above 1.
     at_rest = (fates.title_idle >= Kind.inf) | (fates.text_idle >= Kind.inf)
-    counts = (fates.deadly & ~at_rest)[ids] if idle is None else (fates.deadly & ~at_rest)[ids] & ~idle
+    counts = (
+        (fates.deadly & ~at_rest)[ids] if idle is None else (fates.deadly & ~at_rest)[ids] & ~idle
+    )
     return IDLE.format(step) if margin < 1 and counts.any() else ""
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Of touching a title row that is zero or deadly, from the share of such titles alone, before any negative is
-    drawn.
+    """Of touching a title row that is zero or deadly, from the share of such titles alone, before
+    any negative is drawn.
 
-    batch: probability that the first batch touches one. ever: that any does. first: the expected step, 0-based, of the
-    first that does, given that one does; None where none can.
+    batch: probability that the first batch touches one.
+    ever: that any does.
+    first: the expected step, 0-based, of the first that does, given that one does; None where none
+        can.
     """
 
     batch: float
@@ -268,17 +304,23 @@ class Chance:
 def chance(examples: Examples, singular: np.ndarray, batch: int) -> Chance:
     """Over the random order and the random negatives of `examples`, whose right titles are given.
 
-    With k of n titles singular, an example whose right title is not is clean with q = ((n - 1 - k) / (n - 1)) ^
-    negatives; m batches of b examples, drawn without replacement from N of which N' have such a title, are all clean
-    with S(m) = C(N', mb) / C(N, mb) * q ^ (mb). Later epochs repeat the first, so they touch nothing new.
+    With k of n titles singular, an example whose right title is not is clean with q = ((n - 1 - k)
+    / (n - 1)) ^ negatives; m batches of b examples, drawn without replacement from N of which N'
+    have such a title, are all clean with S(m) = C(N', mb) / C(N, mb) * q ^ (mb). Later epochs
+    repeat the first, so they touch nothing new.
     singular: bool [titles].
     """
     count, others, k = len(examples), len(singular) - 1, int(singular.sum())
     good = int((~singular[examples.positive[:, 0]]).sum())
     clean = max(others - k, 0) / others if others else 1.0
-    sizes = np.minimum(np.arange(1, -(-count // batch) + 1) * batch, count)  # examples seen after each batch
-    each = np.where(np.arange(count) < good, (good - np.arange(count)) / (count - np.arange(count)), 0)
-    survival = (np.cumprod(each) * clean ** (examples.negatives.shape[1] * np.arange(1, count + 1)))[sizes - 1]
+    # examples seen after each batch
+    sizes = np.minimum(np.arange(1, -(-count // batch) + 1) * batch, count)
+    each = np.where(
+        np.arange(count) < good, (good - np.arange(count)) / (count - np.arange(count)), 0
+    )
+    survival = (
+        np.cumprod(each) * clean ** (examples.negatives.shape[1] * np.arange(1, count + 1))
+    )[sizes - 1]
     ever = 1 - survival[-1]
     first = float(((survival - survival[-1]) / ever).sum()) if ever > 0 else None
     return Chance(batch=float(1 - survival[0]), ever=float(ever), first=first)

@@ -1,4 +1,5 @@
-"""From a config to what a run trains on: corpus, matrices, examples, compiled program; made once and handed on."""
+"""From a config to what a run trains on: corpus, matrices, examples, compiled program; made once
+and handed on."""
 
 import json
 from collections.abc import Iterator
@@ -39,8 +40,11 @@ class ExperimentError(Exception):
 
 @dataclass
 class Data:
-    """What every run of one corpus and vectors shares. words: [n_words, d], titles: [n_titles, d], as built. baseline:
-    {split: metrics of a TF-IDF centroid}."""
+    """What every run of one corpus and vectors shares.
+
+    words: [n_words, d], titles: [n_titles, d], as built.
+    baseline: {split: metrics of a TF-IDF centroid}.
+    """
 
     corpus: corpora.Corpus
     words: np.ndarray
@@ -50,7 +54,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run trains, and on what. words, titles: the matrices it starts from. drawn: its examples."""
+    """What a run trains, and on what.
+
+    words, titles: the matrices it starts from.
+    drawn: its examples.
+    """
 
     config: DictConfig
     data: Data
@@ -62,7 +70,9 @@ class Prepared:
     def order(self) -> Iterator[examples.Batch]:
         """Its batches, from the first."""
         budget = self.config.training
-        return examples.batches(self.drawn, budget.epochs, budget.batch, budget.shuffle, self.config.seed)
+        return examples.batches(
+            self.drawn, budget.epochs, budget.batch, budget.shuffle, self.config.seed
+        )
 
     @property
     def masked(self) -> np.ndarray | None:
@@ -73,10 +83,13 @@ class Prepared:
     def start(self) -> recorder.Recording:
         """Puts the program into the state before the first step. Returns an empty recording."""
         self.program.reset(self.words, self.titles, self.config.seed, self.masked)
-        return self.program.recording({"words": self.data.corpus.vocabulary, "titles": self.data.corpus.titles})
+        return self.program.recording(
+            {"words": self.data.corpus.vocabulary, "titles": self.data.corpus.titles}
+        )
 
     def foretell(self) -> "Foretold":
-        """What is known before the first step. Leaves the program in a state of no meaning: `start` comes next."""
+        """What is known before the first step. Leaves the program in a state of no meaning: `start`
+        comes next."""
         self.start()
         budget, program, first = self.config.training, self.program, next(self.order())
         similarity, used = program.ranker.similarity, program.numerics
@@ -98,15 +111,21 @@ class Prepared:
             ids = np.concatenate([batch.positive, batch.negatives], axis=1)
             idle = None if self.masked is None else prediction.masked_pairs(batch, self.masked)
             upstream = scale / len(ids)
-            seen = prediction.look(similarity, used, z, self.titles, ids, budget.margin, upstream, idle)
+            seen = prediction.look(
+                similarity, used, z, self.titles, ids, budget.margin, upstream, idle
+            )
             if wild[batch.text].any() and not is_finite(batch.text):
                 seen.text[:] = singularity.Kind.nan
             return seen
 
         lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
         rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()), used.jit_compile)
-        reach = reaches(optimizer_json(self.config), used.jit_compile, optimizer_sources(self.config))
-        predicted = prediction.predict(self.order(), fates, look, reach, rows, program.trained, budget.margin)
+        reach = reaches(
+            optimizer_json(self.config), used.jit_compile, optimizer_sources(self.config)
+        )
+        predicted = prediction.predict(
+            self.order(), fates, look, reach, rows, program.trained, budget.margin
+        )
         deadly = fates.deadly | lost
         singular = deadly | vectors.zero_rows(self.titles)
         touch = prediction.touches(self.order(), singular, vectors.zero_rows(self.words))
@@ -115,8 +134,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Foretold:
-    """What is known of a run before its first step. deadly: bool [titles], rows at which the gradient that is computed
-    is not finite; singular: those and the zero rows. touch, predicted: see `prediction`."""
+    """What is known of a run before its first step.
+
+    deadly: bool [titles], rows at which the gradient that is computed is not finite;
+    singular: those and the zero rows.
+    touch, predicted: see `prediction`.
+    """
 
     deadly: np.ndarray
     singular: np.ndarray
@@ -126,7 +149,8 @@ class Foretold:
 
 @lru_cache(maxsize=64)
 def reaches(optimizer: str, jit_compile: bool, sources: tuple) -> optimizers.Reaches:
-    """Of the optimizer that a config node, as JSON, makes. Raises ExperimentError if it cannot update an embedding.
+    """Of the optimizer that a config node, as JSON, makes. Raises ExperimentError if it cannot
+    update an embedding.
 
     sources: as `_compiled` takes them.
     """
@@ -146,7 +170,9 @@ def _made(optimizer: str):
     try:
         return hydra.utils.instantiate(json.loads(optimizer))
     except Exception as error:
-        raise ExperimentError(f"The optimizer cannot be made: {' '.join(str(error).split())}") from error
+        raise ExperimentError(
+            f"The optimizer cannot be made: {' '.join(str(error).split())}"
+        ) from error
 
 
 def optimizer_json(config: DictConfig) -> str:
@@ -163,22 +189,35 @@ def prepare(config: DictConfig) -> Prepared:
     data = load(config)
     words, titles = initial_matrices(config, data)
     drawn = draw(config, data, vectors.zero_rows(titles))
-    return Prepared(config, data, words, titles, drawn, compiled(config, len(words), len(titles), words.shape[1]))
+    return Prepared(
+        config,
+        data,
+        words,
+        titles,
+        drawn,
+        compiled(config, len(words), len(titles), words.shape[1]),
+    )
 
 
 def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Examples:
     """The examples a run trains on. Raises ExperimentError if there are fewer than asked for."""
     left_out = zero_titles if config.training.zero_titles == schema.ZeroTitles.left_out else None
     try:
-        return examples.draw(data.corpus, config.examples, config.training.negatives, config.seed, left_out)
+        return examples.draw(
+            data.corpus, config.examples, config.training.negatives, config.seed, left_out
+        )
     except ValueError as error:
         raise ExperimentError(str(error)) from error
 
 
 def load(config: DictConfig) -> Data:
-    """The corpus and the matrices of `config`: built once and cached under home, by the content of their sources."""
+    """The corpus and the matrices of `config`: built once and cached under home, by the content of
+    their sources."""
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    nodes = {"corpus.reader": plain["corpus"]["reader"], "vectors.source": plain["vectors"]["source"]}
+    nodes = {
+        "corpus.reader": plain["corpus"]["reader"],
+        "vectors.source": plain["vectors"]["source"],
+    }
     try:
         sources = json.dumps([_sources(at, node) for at, node in nodes.items()])
     except OSError as error:
@@ -199,14 +238,19 @@ def load(config: DictConfig) -> Data:
 
 @lru_cache(maxsize=2)
 def _read(corpus_json: str, source_json: str, dtype_json: str, sources: str, home: str) -> Data:
-    """The corpus, and the matrices as its vectors make them, which runs that plant or normalise rows share."""
-    corpus_options, source, dtype = (json.loads(part) for part in (corpus_json, source_json, dtype_json))
+    """The corpus, and the matrices as its vectors make them, which runs that plant or normalise
+    rows share."""
+    corpus_options, source, dtype = (
+        json.loads(part) for part in (corpus_json, source_json, dtype_json)
+    )
     folder = Path(home) / "cache"
     del corpus_options["name"]
     of_corpus, of_vectors = json.loads(sources)
     read = [corpus_options, of_corpus]
     corpus = cache.kept(folder, "corpus", read, partial(_build_corpus, corpus_options))
-    found = cache.kept(folder, "vectors", [*read, source, of_vectors], partial(_call, source, corpus=corpus))
+    found = cache.kept(
+        folder, "vectors", [*read, source, of_vectors], partial(_call, source, corpus=corpus)
+    )
     words = vectors.matrix(found, corpus.vocabulary, dtype)
     titles = vectors.matrix(found, corpus.titles, dtype)
     for rows, names, what in ((words, corpus.vocabulary, "word"), (titles, corpus.titles, "title")):
@@ -226,8 +270,8 @@ def _libraries() -> dict[str, str]:
 
 
 def _sources(at: str, node: dict) -> dict[str, str]:
-    """Digests of what a reader's or a source's node reads and calls, and of the code here that does it; so that what is
-    cached under another is not taken for it."""
+    """Digests of what a reader's or a source's node reads and calls, and of the code here that does
+    it; so that what is cached under another is not taken for it."""
     modules = (cache, corpora, vectors, vectorfiles, baseline)
     own = {module.__name__: contents.digest(module.__file__) for module in modules}
     found = contents.files(at, node) | contents.functions(at, node) | own
@@ -242,30 +286,43 @@ def _build_corpus(options: dict) -> corpora.Corpus:
 
 def _build_baseline(corpus: corpora.Corpus) -> dict[str, dict[str, float]]:
     splits = {"test": corpus.test, "validation": corpus.validation}
-    return {name: baseline.tfidf_centroid(corpus, positions) for name, positions in splits.items() if len(positions)}
+    return {
+        name: baseline.tfidf_centroid(corpus, positions)
+        for name, positions in splits.items()
+        if len(positions)
+    }
 
 
 def _call(node: dict, **more):
-    """Calls a config node's _target_. hydra.utils.instantiate would copy the arguments that are lists."""
-    return contents.resolved(node["_target_"])(**{k: v for k, v in node.items() if k != "_target_"}, **more)
+    """Calls a config node's _target_. hydra.utils.instantiate would copy the arguments that are
+    lists."""
+    return contents.resolved(node["_target_"])(
+        **{k: v for k, v in node.items() if k != "_target_"}, **more
+    )
 
 
 def initial_matrices(config: DictConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """The two embedding matrices a run starts from, float32 [n_words, d] and [n_titles, d]: the `init` factor."""
+    """The two embedding matrices a run starts from, float32 [n_words, d] and [n_titles, d]: the
+    `init` factor."""
     words, titles = data.words, data.titles
     rng = np.random.default_rng([config.seed, 1])
     if config.init.start == schema.Start.uniform:
-        words, titles = (vectors.uniform(rows.shape, config.init.scale, rng) for rows in (words, titles))
+        words, titles = (
+            vectors.uniform(rows.shape, config.init.scale, rng) for rows in (words, titles)
+        )
     elif config.init.repair is not None:
         titles = vectors.repaired(config.init.repair, titles, words, data.corpus, rng)
     if config.init.norm is not None:
-        words, titles = vectors.rescaled(words, config.init.norm), vectors.rescaled(titles, config.init.norm)
+        words, titles = (
+            vectors.rescaled(words, config.init.norm),
+            vectors.rescaled(titles, config.init.norm),
+        )
     return vectors.float32(words), vectors.float32(titles)
 
 
 def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> training.Program:
-    """The compiled step of `config`'s graph. Runs that differ only in seed, init or data share it: one trace and one
-    XLA compilation serves them all."""
+    """The compiled step of `config`'s graph. Runs that differ only in seed, init or data share it:
+    one trace and one XLA compilation serves them all."""
     placement = config.similarity
     graph = {
         "n_words": n_words,
@@ -291,7 +348,8 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
 def _compiled(
     graph: tuple, function: str, epsilon: float | None, name: str, optimizer: str, sources: tuple
 ) -> training.Program:
-    """sources: digests of what `function` and `optimizer` name, so that what has changed is compiled anew."""
+    """sources: digests of what `function` and `optimizer` name, so that what has changed is
+    compiled anew."""
     import keras
 
     keras.backend.clear_session()  # else the layers' names count up from run to run
@@ -300,7 +358,10 @@ def _compiled(
         placement = partial(placement, epsilon=epsilon)
     made = _made(optimizer)
     ranker = model.build(
-        **dict(graph), similarity=placement, numerics=numerics.named(name), rows_only=optimizers.rows_only(made)
+        **dict(graph),
+        similarity=placement,
+        numerics=numerics.named(name),
+        rows_only=optimizers.rows_only(made),
     )
     return training.program(ranker, made, numerics.named(name))
 

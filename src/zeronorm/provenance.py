@@ -21,22 +21,29 @@ def tags() -> dict[str, str]:
     processor = platform.processor()
     with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(
+            line.split(":")[1].strip() for line in lines if line.startswith("model name")
+        )
     gpu = "with a GPU" if Path("/dev/nvidia0").exists() else "no GPU"
     return {
         "date": date.today().isoformat(),
         "hardware": f"{os.cpu_count()} cores, {processor}, {gpu}",
         "versions": ", ".join(
-            [f"Python {platform.python_version()}", *(f"{library} {version(library)}" for library in LIBRARIES)]
+            [
+                f"Python {platform.python_version()}",
+                *(f"{library} {version(library)}" for library in LIBRARIES),
+            ]
         ),
-        "code.sha": contents.folder(Path(__file__).parent, "*.py"),  # also of changes that are not committed
+        # also of changes that are not committed
+        "code.sha": contents.folder(Path(__file__).parent, "*.py"),
         **commit(),
     }
 
 
 def commit() -> dict[str, str]:
-    """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel. What a report writes
-    (tables, figures, READMEs) does not make it dirty: no number depends on it."""
+    """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel.
+    What a report writes (tables, figures, READMEs) does not make it dirty: no number depends on it.
+    """
     checkout = schema.conf_dir().parent
     if not (checkout / ".git").exists():
         return {}
@@ -52,4 +59,8 @@ def commit() -> dict[str, str]:
         dirty = bool(git("status", "--porcelain", "--", ":/", *written))
     except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
         return {}
-    return {"git.commit": commit, "git.dirty": str(dirty).lower(), "mlflow.source.git.commit": commit}
+    return {
+        "git.commit": commit,
+        "git.dirty": str(dirty).lower(),
+        "mlflow.source.git.commit": commit,
+    }

@@ -1,5 +1,5 @@
-"""What each number of the configuration may be: one table, so that nan, inf, a wrong sign and what float32 cannot hold
-are answered in a sentence before any work."""
+"""What each number of the configuration may be: one table, so that nan, inf, a wrong sign and what
+float32 cannot hold are answered in a sentence before any work."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,12 @@ WHOLE = 2**31 - 1  # int32, which TensorFlow counts in
 class Range:
     """The values of one number key.
 
-    low, high: bounds; above, below: whether the bound itself is excluded. whole: an int. null: may be null as well.
-    float32: enters the model, which is float32, and has to lie within the bounds there too. squared: its square is
-    taken there.
+    low, high: bounds;
+    above, below: whether the bound itself is excluded.
+    whole: an int.
+    null: may be null as well.
+    float32: enters the model, which is float32, and has to lie within the bounds there too.
+    squared: its square is taken there.
     """
 
     low: float = 0.0
@@ -45,15 +48,24 @@ class Range:
         if abs(value) > LARGEST:
             return f"is infinite in float32, whose largest number is {LARGEST:.1e}"
         rounded = float(np.float32(value))
-        return None if self._holds(rounded) else f"is {rounded:g} in float32, and {self._wanted(rounded)}"
+        return (
+            None
+            if self._holds(rounded)
+            else f"is {rounded:g} in float32, and {self._wanted(rounded)}"
+        )
 
     def _holds(self, value: float) -> bool:
         """False for nan."""
         over = self.low < value if self.above else self.low <= value
-        return over and (value < self.high if self.below else value <= self.high) and abs(value) != np.inf
+        return (
+            over
+            and (value < self.high if self.below else value <= self.high)
+            and abs(value) != np.inf
+        )
 
     def _wanted(self, value: Any) -> str:
-        """The bounds in words; one that every number here has only where it is the one that is passed."""
+        """The bounds in words; one that every number here has only where it is the one that is
+        passed."""
         passed = isinstance(value, int | float) and value > self.high
         bounds = []
         if self.low > -LARGEST:
@@ -83,7 +95,8 @@ RANGES = {
     "corpus.seed": _whole(0, 2**63 - 1),
     "vectors.zero_share": Range(high=1, null=True, float32=False),
     "vectors.zero_word_share": Range(high=1, null=True, float32=False),
-    "vectors.planted_norm": Range(null=True, float32=False),  # small ones are what a study asks about
+    # small ones are what a study asks about
+    "vectors.planted_norm": Range(null=True, float32=False),
     "vectors.source.dim": _whole(1),
     "vectors.source.min_count": _whole(0),
     "vectors.source.window": _whole(1),  # of 0 gensim's thread dies, and its parent waits for ever
@@ -112,7 +125,8 @@ RANGES = {
     "optimizer.keras.gradient_accumulation_steps": _whole(2, null=True),  # Keras's own limit
     "optimizer.keras.momentum": DECAY,
     "optimizer.keras.beta_1": DECAY,
-    "optimizer.keras.beta_2": Range(high=1, above=True, below=True),  # zeronorm.optimizers.Adam divides by it
+    # zeronorm.optimizers.Adam divides by it
+    "optimizer.keras.beta_2": Range(high=1, above=True, below=True),
     "optimizer.keras.epsilon": POSITIVE,  # of 0 a gradient of 0 gives 0 / 0
     "optimizer.keras.rho": DECAY,
     "optimizer.keras.initial_accumulator_value": Range(),

@@ -1,7 +1,7 @@
 """Per-step measurements, made inside the compiled step, and the NaN events that follow from them.
 
-`measure` is part of the step's graph: it adds reductions over tensors the step has anyway. `Recording` lives on the
-host and receives the measurements of many steps at once.
+`measure` is part of the step's graph: it adds reductions over tensors the step has anyway.
+`Recording` lives on the host and receives the measurements of many steps at once.
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,16 @@ class Watch:
     """
 
     def __init__(self, variable: tf.Variable, rows=None):
-        self.variable, self.ids = variable, None if rows is None else tf.unique(tf.reshape(rows, [-1])).y
+        self.variable, self.ids = (
+            variable,
+            None if rows is None else tf.unique(tf.reshape(rows, [-1])).y,
+        )
         self.before = self._read()
 
     def _read(self):
-        return self.variable.read_value() if self.ids is None else self.variable.sparse_read(self.ids)
+        return (
+            self.variable.read_value() if self.ids is None else self.variable.sparse_read(self.ids)
+        )
 
     def change(self) -> Change:
         return Change(self.before, self._read(), self.ids)
@@ -59,7 +64,8 @@ def squares(x):
 
 
 def count_nonfinite(x):
-    """int32 [3]: how many elements are NaN, +inf and -inf. Infinities are told apart only where there are any."""
+    """int32 [3]: how many elements are NaN, +inf and -inf. Infinities are told apart only where
+    there are any."""
 
     def count(mask):
         return tf.reduce_sum(tf.cast(mask, tf.int32))
@@ -78,15 +84,17 @@ def nonfinite_rows(values, ids):
 def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     """The measurements of one step.
 
-    forward: {name in FORWARD: tensor}. gradients, changes: {name of a trained weight: its gradient, its Change}; the
-    gradient of an embedding is an IndexedSlices.
+    forward: {name in FORWARD: tensor}.
+    gradients, changes: {name of a trained weight: its gradient, its Change}; the gradient of an
+        embedding is an IndexedSlices.
 
-    Returns {"loss": float32 []; "squares": float32 [forward + 3 weights], the sums of squares of the forward tensors,
-    the gradients, the updates, and the weights after them; "growth": float64 [weights], by how much a weight's sum of
-    squares has grown, where only its rows were watched ("squares" then holds these rows' alone), else 0; "nonfinite":
-    int32 [forward + 3 weights, 3], of a weight watched by rows the growth; "rows/gradient/<embedding>",
-    "rows/weight/<embedding>": int32 [touched rows], -1 where finite}. The counts are taken only in a step with
-    something non-finite: a finite sum of squares proves that there is nothing to count.
+    Returns {"loss": float32 []; "squares": float32 [forward + 3 weights], the sums of squares of
+    the forward tensors, the gradients, the updates, and the weights after them; "growth": float64
+    [weights], by how much a weight's sum of squares has grown, where only its rows were watched
+    ("squares" then holds these rows' alone), else 0; "nonfinite": int32 [forward + 3 weights, 3],
+    of a weight watched by rows the growth; "rows/gradient/<embedding>", "rows/weight/<embedding>":
+    int32 [touched rows], -1 where finite}. The counts are taken only in a step with something
+    non-finite: a finite sum of squares proves that there is nothing to count.
     """
     slices = {name: g for name, g in gradients.items() if isinstance(g, tf.IndexedSlices)}
     of_gradients = [summed(g) if name in slices else g for name, g in gradients.items()]
@@ -108,15 +116,22 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     finite = tf.math.is_finite(sums)
 
     def details():
-        counters = [partial(count_nonfinite, tensor) for tensor in (*forward.values(), *of_gradients)]
+        counters = [
+            partial(count_nonfinite, tensor) for tensor in (*forward.values(), *of_gradients)
+        ]
         counters += [lambda c=c: count_nonfinite(c.after - c.before) for c in of_changes]
         counters += [partial(count_growth, c) for c in of_changes]
         none = tf.zeros([3], tf.int32)
-        counts = [tf.cond(ok, lambda: none, counter) for ok, counter in zip(tf.unstack(finite), counters, strict=True)]
+        counts = [
+            tf.cond(ok, lambda: none, counter)
+            for ok, counter in zip(tf.unstack(finite), counters, strict=True)
+        ]
         rows = {}
         for name, g in slices.items():
             named, c = g.values.shape[0], changes[name]
-            ids, after = (g.indices, tf.gather(c.after, g.indices)) if c.ids is None else (c.ids, c.after)
+            ids, after = (
+                (g.indices, tf.gather(c.after, g.indices)) if c.ids is None else (c.ids, c.after)
+            )
             dead = nonfinite_rows(after, ids)
             dead = tf.pad(dead, [[0, named - tf.size(dead)]], constant_values=-1)
             rows[f"rows/gradient/{name}"] = nonfinite_rows(g.values, g.indices)
@@ -142,9 +157,13 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
 class NanEvent:
     """A tensor that was finite until this step and no longer is.
 
-    step: 0-based over the training; epoch, batch: 0-based. phase: forward, gradient, update or weight (the value after
-    the update). kind: nan, +inf or -inf. count: how many elements. rows, names: of an embedding, the ids of the rows
-    hit in this step and what they stand for; of any other tensor, empty.
+    step: 0-based over the training;
+    epoch, batch: 0-based.
+    phase: forward, gradient, update or weight (the value after the update).
+    kind: nan, +inf or -inf.
+    count: how many elements.
+    rows, names: of an embedding, the ids of the rows hit in this step and what they stand for; of
+        any other tensor, empty.
     """
 
     step: int
@@ -161,27 +180,40 @@ class NanEvent:
 class Recording:
     """The measurements of a whole training.
 
-    trained: names of the trained weights, in the order of `measure`. names: {embedding: what each row stands for}.
-    in_rows: {weight watched by rows: its sum of squares before the first step}; all its values are finite there.
+    trained: names of the trained weights, in the order of `measure`.
+    names: {embedding: what each row stands for}.
+    in_rows: {weight watched by rows: its sum of squares before the first step}; all its values are
+        finite there.
 
-    After the training: `curves`, {path: float64 [steps]} with NaN where the measured value was not finite; `events`,
-    the NanEvents in the order they happened; `deaths`, {embedding: {row id: step in which it became non-finite}}.
+    After the training: `curves`, {path: float64 [steps]} with NaN where the measured value was not
+    finite; `events`, the NanEvents in the order they happened; `deaths`, {embedding: {row id: step
+    in which it became non-finite}}.
     """
 
-    def __init__(self, trained: Sequence[str], names: dict[str, list[str]], in_rows: dict[str, float] | None = None):
+    def __init__(
+        self,
+        trained: Sequence[str],
+        names: dict[str, list[str]],
+        in_rows: dict[str, float] | None = None,
+    ):
         self.trained, self.names = list(trained), names
         self._squares = dict(in_rows or {})
         self._nonfinite = dict.fromkeys(self._squares, 0)
         self.tensors = [("forward", name) for name in FORWARD]
-        self.tensors += [(phase, name) for phase in ("gradient", "update", "weight") for name in self.trained]
+        self.tensors += [
+            (phase, name) for phase in ("gradient", "update", "weight") for name in self.trained
+        ]
         self.events: list[NanEvent] = []
-        self.deaths: dict[str, dict[int, int]] = {name: {} for name in EMBEDDINGS if name in self.trained}
+        self.deaths: dict[str, dict[int, int]] = {
+            name: {} for name in EMBEDDINGS if name in self.trained
+        }
         self.steps = 0
         self._seen: set[tuple[str, str, str]] = set()
         self._columns: dict[str, list[np.ndarray]] = {}
 
     def add(self, batches: Sequence[Batch], measured: dict[str, np.ndarray]) -> None:
-        """Takes the measurements of consecutive steps, [steps, ...] each, beside the batches they belong to."""
+        """Takes the measurements of consecutive steps, [steps, ...] each, beside the batches they
+        belong to."""
         self._extend("train/loss", measured["loss"])
         counts = measured["nonfinite"]  # [steps, tensors, kinds]
         of = {tensor: measured["squares"][:, column] for column, tensor in enumerate(self.tensors)}
@@ -197,7 +229,9 @@ class Recording:
             self._extend(f"norm/update/{name}", np.sqrt(of["update", name]))
             self._extend(f"nonfinite/{name}", nonfinite)
         for position in np.flatnonzero(counts.any(axis=(1, 2))):
-            self._note(batches[position], {name: value[position] for name, value in measured.items()})
+            self._note(
+                batches[position], {name: value[position] for name, value in measured.items()}
+            )
         self.steps += len(batches)
 
     def _extend(self, path: str, values) -> None:
@@ -217,7 +251,17 @@ class Recording:
                     self._seen.add((phase, name, kind))
                     named = [self.names[name][row] for row in ids] if ids else []
                     self.events.append(
-                        NanEvent(batch.step, batch.epoch, batch.batch, phase, name, kind, int(number), ids, named)
+                        NanEvent(
+                            batch.step,
+                            batch.epoch,
+                            batch.batch,
+                            phase,
+                            name,
+                            kind,
+                            int(number),
+                            ids,
+                            named,
+                        )
                     )
 
     @property
@@ -226,4 +270,11 @@ class Recording:
 
     def first_nan(self, *weights: str) -> NanEvent | None:
         """The first event in which a weight became non-finite: any weight, or one of those named."""
-        return next((e for e in self.events if e.phase == "weight" and (not weights or e.tensor in weights)), None)
+        return next(
+            (
+                e
+                for e in self.events
+                if e.phase == "weight" and (not weights or e.tensor in weights)
+            ),
+            None,
+        )

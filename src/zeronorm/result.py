@@ -14,12 +14,18 @@ from zeronorm import numerics, prediction, recorder, singularity, vectors
 
 @dataclass
 class Result:
-    """What a run found; complete when `outcome` is set. Written piece by piece, so that an interrupted run keeps what
-    it has.
+    """What a run found; complete when `outcome` is set. Written piece by piece, so that an
+    interrupted run keeps what it has.
 
-    outcome: finite or nan. audit: what the matrices hold. touch, predicted, chance: see `prediction`. zero_row: what
-    the placement does at a zero row. metrics: {path: value} at the end. curves: {path: float64 [steps]}. epochs: {last
-    step of an epoch: metrics} where asked for. norms: {weight: (start, end)}. autopsy: the beginning of its text.
+    outcome: finite or nan.
+    audit: what the matrices hold.
+    touch, predicted, chance: see `prediction`.
+    zero_row: what the placement does at a zero row.
+    metrics: {path: value} at the end.
+    curves: {path: float64 [steps]}.
+    epochs: {last step of an epoch: metrics} where asked for.
+    norms: {weight: (start, end)}.
+    autopsy: the beginning of its text.
     """
 
     folder: Path
@@ -69,7 +75,10 @@ def tags_of(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str
         "zero_row.derivative": _number(result.zero_row.derivative),
         "zero_row.gradient": _number(result.zero_row.gradient),
         "zero_row.gradient_tiny": _number(result.zero_row.gradient_tiny),
-        **{f"small_row.score_{size:g}": _number(score) for size, score in result.zero_row.scores.items()},
+        **{
+            f"small_row.score_{size:g}": _number(score)
+            for size, score in result.zero_row.scores.items()
+        },
     }
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
@@ -82,7 +91,9 @@ def _number(value: float | None) -> str | None:
 def _deadly(result: Result, classes: Sequence[str]) -> list[str]:
     """['5 small', '1 large']: how many deadly title rows there are of each class."""
     return [
-        f"{len(names)} {kind}" for kind, names in result.audit["deadly_titles"].items() if names and kind in classes
+        f"{len(names)} {kind}"
+        for kind, names in result.audit["deadly_titles"].items()
+        if names and kind in classes
     ]
 
 
@@ -94,8 +105,12 @@ def _rows(result: Result) -> str:
 
 
 def forecast(result: Result) -> str:
-    """What the audit found and what is predicted, in two sentences, or three, before the first step."""
-    steps = {"the title rows": result.predicted.titles, "the encoder's kernels": result.predicted.encoder}
+    """What the audit found and what is predicted, in two sentences, or three, before the first
+    step."""
+    steps = {
+        "the title rows": result.predicted.titles,
+        "the encoder's kernels": result.predicted.encoder,
+    }
     deaths = [f"{who} become NaN in step {step}" for who, step in steps.items() if step is not None]
     doubt = f" Not certain: {result.predicted.uncertain}." if result.predicted.uncertain else ""
     return f"{_rows(result)}. Predicted: {', '.join(deaths) or 'no NaN'}.{doubt}"
@@ -112,12 +127,20 @@ def story(config: DictConfig, result: Result) -> str:
         return "none was predicted" if step is None else f"step {step} was predicted"
 
     if first is None:
-        event = f"All weights stayed finite over {recording.steps} steps ({expected(predicted.first)})"
+        event = (
+            f"All weights stayed finite over {recording.steps} steps ({expected(predicted.first)})"
+        )
     else:
-        who = f" ({', '.join(first.names[:3])}{', ...' if len(first.names) > 3 else ''})" if first.names else ""
+        who = (
+            f" ({', '.join(first.names[:3])}{', ...' if len(first.names) > 3 else ''})"
+            if first.names
+            else ""
+        )
         event = f"{first.tensor}{who} became non-finite in step {first.step} ({expected(predicted.first)})"
         if encoder:
-            event += f", the encoder's kernels in step {encoder.step} ({expected(predicted.encoder)})"
+            event += (
+                f", the encoder's kernels in step {encoder.step} ({expected(predicted.encoder)})"
+            )
     ending = []
     if "eval/hits_at_10" in result.metrics:
         quality = f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits_at_10']:.3f}"
@@ -135,9 +158,14 @@ def write(path: Path, content) -> None:
 def write_recording(result: Result) -> None:
     recording = result.recording
     forecast = {"touch": asdict(result.touch), "predicted": asdict(result.predicted)}
-    events = [json.dumps(asdict(event), ensure_ascii=False) for event in recording.events]  # one a line
+    # one a line
+    events = [json.dumps(asdict(event), ensure_ascii=False) for event in recording.events]
     text = json.dumps({**forecast, "events": []}, ensure_ascii=False, indent=1)
-    text = text.replace('"events": []', '"events": [\n  ' + ",\n  ".join(events) + "\n ]") if events else text
+    text = (
+        text.replace('"events": []', '"events": [\n  ' + ",\n  ".join(events) + "\n ]")
+        if events
+        else text
+    )
     (result.folder / "nan_events.json").write_text(text + "\n", encoding="utf-8")
     deaths = [
         {"tensor": tensor, "row": row, "name": recording.names[tensor][row], "step": step}

@@ -1,8 +1,8 @@
-"""The autopsy of one of this project's runs: the step that poisoned a weight, reached again from the run's config,
-examined under each numerics, and treated with each placement and repair.
+"""The autopsy of one of this project's runs: the step that poisoned a weight, reached again from
+the run's config, examined under each numerics, and treated with each placement and repair.
 
-Of a run that nothing poisoned it is the first step that touches a zero row, and shows what the other numerics would
-have made of it.
+Of a run that nothing poisoned it is the first step that touches a zero row, and shows what the
+other numerics would have made of it.
 """
 
 import logging
@@ -18,7 +18,16 @@ import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
-from zeronorm import contents, experiment, numerics, preparation, training, treatments, trust, vectors
+from zeronorm import (
+    contents,
+    experiment,
+    numerics,
+    preparation,
+    training,
+    treatments,
+    trust,
+    vectors,
+)
 from zeronorm.autopsy import examination, graph, trace
 from zeronorm.autopsy import report as reports
 from zeronorm.autopsy.blame import Guilty
@@ -29,15 +38,20 @@ from zeronorm.result import Result
 
 LINES = 12  # of the text that a terminal shows after a run
 HISTORY = 50  # steps before the examined one of which the report tells the loss and the norms
-STANDS_FOR = re.compile(r"(?P<kind>\w+)Grad_2017")  # the scope in which numerics.py emulates a kernel
+# the scope in which numerics.py emulates a kernel
+STANDS_FOR = re.compile(r"(?P<kind>\w+)Grad_2017")
 
 
 @dataclass(frozen=True)
 class RunReport(reports.Report):
-    """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}. own: the run's numerics;
-    examined: that under which the guilty were found. places: of each guilty operation's elements example, role (the
-    right title or which negative), title and whether its row is zero. treated: the step with every similarity and
-    repair, under the numerics examined."""
+    """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}.
+
+    own: the run's numerics;
+    examined: that under which the guilty were found.
+    places: of each guilty operation's elements example, role (the right title or which negative),
+        title and whether its row is zero.
+    treated: the step with every similarity and repair, under the numerics examined.
+    """
 
     own: str = ""
     examined: str = ""
@@ -47,7 +61,9 @@ class RunReport(reports.Report):
 
     @property
     def examined_under(self) -> str:
-        return {"kernels": "the kernels", "xla": "XLA", "tf1": "the emulation of TensorFlow 1.x"}[self.examined]
+        return {"kernels": "the kernels", "xla": "XLA", "tf1": "the emulation of TensorFlow 1.x"}[
+            self.examined
+        ]
 
     def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
         names = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
@@ -76,8 +92,12 @@ class RunReport(reports.Report):
 
     @property
     def tags(self) -> dict[str, str]:
-        """To find the run by what killed it; of one that nothing killed, by where it would have died."""
-        found = {"autopsy.step": str(self.step), "autopsy.fails": ", ".join(n for n, f in self.fails.items() if f)}
+        """To find the run by what killed it; of one that nothing killed, by where it would have
+        died."""
+        found = {
+            "autopsy.step": str(self.step),
+            "autopsy.fails": ", ".join(n for n, f in self.fails.items() if f),
+        }
         if self.guilty and self.harmful:
             first, places = self.guilty[0], self.places[0]
             found |= {"guilty.operation": first.op_type, "guilty.function": first.function or ""}
@@ -98,10 +118,18 @@ class RunReport(reports.Report):
             return f"Step {self.step} is finite under {', '.join(self.fails)}."
         first, places = self.guilty[0], self.places[0]
         opening = "Guilty of" if self.harmful else f"Finite under {self.own}; elsewhere guilty of"
-        who = f"{first.op_type} ({first.forward_op_type}'s gradient)" if first.birth == "gradient" else first.op_type
+        who = (
+            f"{first.op_type} ({first.forward_op_type}'s gradient)"
+            if first.birth == "gradient"
+            else first.op_type
+        )
         where = f" of {first.function}, {Path(first.file).name}:{first.line}" if first.file else ""
         more = sum(one.count for one in self.guilty) - 1
-        at = f" at example {places[0]['example']}, {places[0]['role']}, '{places[0]['title']}'" if places else ""
+        at = (
+            f" at example {places[0]['example']}, {places[0]['role']}, '{places[0]['title']}'"
+            if places
+            else ""
+        )
         fails = " and ".join(name for name, fails in self.fails.items() if fails)
         at += f" and {more} more" if places and more else ""
         return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
@@ -111,8 +139,11 @@ class RunReport(reports.Report):
 class Moment:
     """A run just before one of its steps.
 
-    step: its number. state: the values of `training.Program.state`. batch: what the step is taken on. vocabulary,
-    titles: what the rows of the two embeddings stand for. history: of the steps before, as `autopsy.Report` has it.
+    step: its number.
+    state: the values of `training.Program.state`.
+    batch: what the step is taken on. vocabulary,
+    titles: what the rows of the two embeddings stand for.
+    history: of the steps before, as `autopsy.Report` has it.
     """
 
     config: DictConfig
@@ -139,15 +170,22 @@ class Moment:
     def capsule(self) -> Capsule:
         """The moment, to be written to a file."""
         program = self.program(self.config.numerics.name)
-        state = tuple((variable.path, value) for variable, value in zip(program.state, self.state, strict=True))
+        state = tuple(
+            (variable.path, value)
+            for variable, value in zip(program.state, self.state, strict=True)
+        )
         names = {"words": self.vocabulary, "titles": self.titles}
         text = OmegaConf.to_yaml(self.config, resolve=True)
-        return Capsule(self.step, program.numerics.jit_compile, state, _data(self.batch), text, names)
+        return Capsule(
+            self.step, program.numerics.jit_compile, state, _data(self.batch), text, names
+        )
 
 
 def reached(prepared: preparation.Prepared, step: int | None = None) -> Moment:
-    """The moment before a step of the run, which is trained up to there. step: by default the first in which the audit
-    predicts a death or, where it predicts none, that touches a zero row.
+    """The moment before a step of the run, which is trained up to there.
+
+    step: by default the first in which the audit predicts a death or, where it predicts none, that
+        touches a zero row.
 
     Raises ExperimentError if it has no such step.
     """
@@ -157,14 +195,20 @@ def reached(prepared: preparation.Prepared, step: int | None = None) -> Moment:
     training.train(prepared.program, islice(order, step), recording)
     batch = next(order, None)
     if batch is None:
-        raise preparation.ExperimentError(f"The run has no step {step}: it has {recording.steps}, counted from 0.")
+        raise preparation.ExperimentError(
+            f"The run has no step {step}: it has {recording.steps}, counted from 0."
+        )
     state = tuple(np.array(variable) for variable in prepared.program.state)
     corpus = prepared.data.corpus
-    return Moment(prepared.config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording))
+    return Moment(
+        prepared.config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording)
+    )
 
 
 def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
-    """The moment that `Moment.capsule` made one of. trusted: its config may name what it likes, as `trust.config` says.
+    """The moment that `Moment.capsule` made one of.
+
+    trusted: its config may name what it likes, as `trust.config` says.
 
     Raises ConfigError if its config cannot be used, CapsuleError if the rest does not fit it.
     """
@@ -174,12 +218,15 @@ def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
         raise CapsuleError(f"The capsule does not fit its own config: {fault}.")
     values = tuple(value for _, value in capsule.state)
     batch = Batch(capsule.step, 0, 0, *(np.asarray(part) for part in capsule.batch))
-    moment = Moment(config, capsule.step, values, batch, capsule.names["words"], capsule.names["titles"])
+    moment = Moment(
+        config, capsule.step, values, batch, capsule.names["words"], capsule.names["titles"]
+    )
     own = [(tuple(v.shape), tf.as_dtype(v.dtype)) for v in moment.made(config.numerics.name).state]
     given = [(value.shape, tf.as_dtype(value.dtype)) for value in values]
     if own != given:
         differ = next(
-            (n for n, (a, b) in enumerate(zip(own, given, strict=False)) if a != b), min(len(own), len(given))
+            (n for n, (a, b) in enumerate(zip(own, given, strict=False)) if a != b),
+            min(len(own), len(given)),
         )
         raise CapsuleError(
             f"The capsule does not fit its own config: variable {differ} of its {len(given)} is not that of the "
@@ -189,8 +236,8 @@ def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
 
 
 def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
-    """What of a capsule is not as its config says, before anything is built: what is built is then no larger than what
-    the file holds."""
+    """What of a capsule is not as its config says, before anything is built: what is built is then
+    no larger than what the file holds."""
     if not {"words", "titles"} <= set(capsule.names):
         return "it has no names of words and titles"
     n_words, n_titles = (len(capsule.names[name]) for name in ("words", "titles"))
@@ -201,7 +248,11 @@ def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
     if (config.model.width, words[1], config.model.filters) not in shapes:
         return f"it has no kernel of {config.model.filters} filters, {config.model.width} wide"
     batch = capsule.batch
-    if not isinstance(batch, (tuple, list)) or len(batch) != 3 or not all(isinstance(x, tf.Tensor) for x in batch):
+    if (
+        not isinstance(batch, (tuple, list))
+        or len(batch) != 3
+        or not all(isinstance(x, tf.Tensor) for x in batch)
+    ):
         return "its batch is not text, right titles and negatives"
     size = batch[0].shape[0] if batch[0].shape.rank else 0
     wide = (config.corpus.window, 1, config.training.negatives)
@@ -215,7 +266,9 @@ def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
 
 def _of_interest(prepared: preparation.Prepared) -> int:
     foretold = prepared.foretell()
-    return next((step for step in (foretold.predicted.first, foretold.touch.first) if step is not None), 0)
+    return next(
+        (step for step in (foretold.predicted.first, foretold.touch.first) if step is not None), 0
+    )
 
 
 @graph.quiet()
@@ -240,7 +293,9 @@ def examine(moment: Moment) -> RunReport:
         compiled=compiled,
     )
     outcomes = {False: lost["kernels" if examined == "xla" else examined], True: lost["xla"]}
-    report = examination.report(subject, moment.step, outcomes, traced, _emulated, history=moment.history)
+    report = examination.report(
+        subject, moment.step, outcomes, traced, _emulated, history=moment.history
+    )
     known = vars(report) | {
         "harmful": bool(lost[own]),
         "kernels": bool(lost["kernels"]),
@@ -259,7 +314,8 @@ def examine(moment: Moment) -> RunReport:
 
 
 def add(prepared: preparation.Prepared, result: Result) -> None:
-    """Adds the autopsy to what a run found: its files, tags, a sentence of its story and the beginning of its text.
+    """Adds the autopsy to what a run found: its files, tags, a sentence of its story and the
+    beginning of its text.
 
     An autopsy that fails is said in the log and in a tag: the run itself is not lost.
     """
@@ -274,7 +330,9 @@ def add(prepared: preparation.Prepared, result: Result) -> None:
     result.story += f" {report.headline}"
     result.tags |= report.tags
     lines = str(report).splitlines()
-    result.autopsy = "\n".join([*lines[:LINES], f"... the rest is in {result.folder / 'autopsy.md'}"])
+    result.autopsy = "\n".join(
+        [*lines[:LINES], f"... the rest is in {result.folder / 'autopsy.md'}"]
+    )
 
 
 def _data(batch: Batch) -> tuple[tf.Tensor, ...]:
@@ -282,14 +340,22 @@ def _data(batch: Batch) -> tuple[tf.Tensor, ...]:
 
 
 def _weights(program: training.Program) -> dict:
-    slots = {variable.path: variable for variable in program.optimizer.variables if "iteration" not in variable.path}
+    slots = {
+        variable.path: variable
+        for variable in program.optimizer.variables
+        if "iteration" not in variable.path
+    }
     named = {**program.ranker.weights, **slots}
     return {name: variable.value for name, variable in named.items()}
 
 
 def _lost(program: training.Program, batch: Batch) -> dict[str, int]:
-    """{weight: elements that the step loses}, taken by the program's own compiled step. The state is as before."""
-    held, before = Snapshot([variable.value for variable in program.state]), nonfinite(_weights(program))
+    """{weight: elements that the step loses}, taken by the program's own compiled step. The state
+    is as before."""
+    held, before = (
+        Snapshot([variable.value for variable in program.state]),
+        nonfinite(_weights(program)),
+    )
     inputs = (np.int32(batch.step), batch.text, batch.positive, batch.negatives)
     stops = tf.zeros([len(program.recording({}).tensors)], tf.bool)
     try:
@@ -308,9 +374,16 @@ def _traced(program: training.Program, shapes: tuple) -> tuple[graph.Step, dict]
 
 def _history(recording) -> tuple[dict, ...]:
     """The loss before each step, and the norms after it."""
-    curves = {name: curve for name, curve in recording.curves.items() if name == "train/loss" or _is_norm(name)}
+    curves = {
+        name: curve
+        for name, curve in recording.curves.items()
+        if name == "train/loss" or _is_norm(name)
+    }
     steps = range(max(0, recording.steps - HISTORY), recording.steps)
-    return tuple({"step": step} | {name: float(curve[step]) for name, curve in curves.items()} for step in steps)
+    return tuple(
+        {"step": step} | {name: float(curve[step]) for name, curve in curves.items()}
+        for step in steps
+    )
 
 
 def _is_norm(name: str) -> bool:
@@ -318,7 +391,8 @@ def _is_norm(name: str) -> bool:
 
 
 def _emulated(guilty: Guilty, traced: graph.Step) -> Guilty:
-    """An operation of the emulation of TensorFlow 1.x as the kernel that it stands for, at the line that called it."""
+    """An operation of the emulation of TensorFlow 1.x as the kernel that it stands for, at the line
+    that called it."""
     stands = STANDS_FOR.search(guilty.operation)
     if not stands:
         return guilty
@@ -337,7 +411,12 @@ def _places(guilty: Guilty, moment: Moment, program: training.Program) -> Iterat
     titles = program.ranker.weights["titles"].numpy()
     zero, norms = vectors.zero_rows(titles), np.linalg.norm(titles.astype(np.float64), axis=1)
     shape = guilty.shape
-    if len(shape) < 2 or shape[0] != len(batch.text) or shape[1] not in ids or max(shape[2:], default=1) != 1:
+    if (
+        len(shape) < 2
+        or shape[0] != len(batch.text)
+        or shape[1] not in ids
+        or max(shape[2:], default=1) != 1
+    ):
         return
     for example, number, *_ in guilty.elements:
         row = int(ids[shape[1]][example, number])
@@ -349,25 +428,36 @@ def _places(guilty: Guilty, moment: Moment, program: training.Program) -> Iterat
 
 def _treated(moment: Moment, program: training.Program) -> list[treatments.Treatment]:
     titles, words = (program.ranker.weights[name].numpy() for name in ("titles", "words"))
-    zero, rng, repaired = vectors.zero_rows(titles), np.random.default_rng([moment.config.seed, 1]), {}
+    zero, rng, repaired = (
+        vectors.zero_rows(titles),
+        np.random.default_rng([moment.config.seed, 1]),
+        {},
+    )
     if zero.any() and not zero.all():
-        repaired = {rule: vectors.repaired(rule, titles, words, moment, rng) for rule in vectors.REPAIRS}
+        repaired = {
+            rule: vectors.repaired(rule, titles, words, moment, rng) for rule in vectors.REPAIRS
+        }
     own = moment.config.similarity.name
     return treatments.tried(program, moment.batch, _placements(moment.config), own, repaired)
 
 
 def _placements(config: DictConfig) -> dict:
-    """{name: function bound to its epsilon}: the run's own, and every one in conf/similarity with its own epsilon."""
+    """{name: function bound to its epsilon}: the run's own, and every one in conf/similarity with
+    its own epsilon."""
     files = sorted((schema.conf_dir() / "similarity").glob("*.yaml"))
     nodes = {node.name: node for node in (*map(OmegaConf.load, files), config.similarity)}
     return {
-        name: _placement(node.function, node.get("epsilon"), *contents.functions("", node.function).values())
+        name: _placement(
+            node.function, node.get("epsilon"), *contents.functions("", node.function).values()
+        )
         for name, node in nodes.items()
     }
 
 
-@lru_cache(maxsize=64)  # the same object for the same placement: what is compiled for it is found again
+# the same object for the same placement: what is compiled for it is found again
+@lru_cache(maxsize=64)
 def _placement(function: str, epsilon: float | None, *sources: str):
-    """sources: digests of what the function's name leads to, so that one that has changed is another."""
+    """sources: digests of what the function's name leads to, so that one that has changed is
+    another."""
     found = contents.resolved(function)
     return found if epsilon is None else partial(found, epsilon=epsilon)

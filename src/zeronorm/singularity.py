@@ -1,8 +1,11 @@
-"""What a placement does at a zero row and near it: the derivative by its definition, the gradient that is computed,
-and the score of a small vector. Three separate questions: a gradient can be finite and wrong, or right and enormous.
+"""What a placement does at a zero row and near it: the derivative by its definition, the gradient
+that is computed, and the score of a small vector. Three separate questions: a gradient can be
+finite and wrong, or right and enormous.
 
-And which rows of a matrix are deadly: at which the gradient that is computed is not finite. Zero is one such place;
-where the square of a small row underflows, or that of a large one overflows, are others."""
+And which rows of a matrix are deadly: at which the gradient that is computed is not finite. Zero is
+one such place; where the square of a small row underflows, or that of a large one overflows, are
+others.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,9 +45,10 @@ class Fates:
     """What a step does that looks up a title row, for each of n rows. Kinds as int8 [n].
 
     title, text: of the gradient at the row, and at the text that it is compared with, where the
-    pair's hinge is active. title_idle, text_idle: the same for an incoming gradient of 0. edge: bool
-    [n], whether one of these hangs on the text; they are then those of the first text. norm: float64
-    [n], of the row.
+        pair's hinge is active.
+    title_idle, text_idle: the same for an incoming gradient of 0.
+    edge: bool [n], whether one of these hangs on the text; they are then those of the first text.
+    norm: float64 [n], of the row.
     """
 
     title: np.ndarray
@@ -65,9 +69,10 @@ class Fates:
 class Singularity:
     """A placement as one numerics computes it, beside a row of norm 1.
 
-    derivative: norm of d similarity / d row at the zero row by the definition of the derivative (a difference
-    quotient of values; no gradient code has a part in it); None where there is none.
-    gradient: norm of what the numerics computes there, for an incoming gradient of 1; NaN or inf possible.
+    derivative: norm of d similarity / d row at the zero row by the definition of the derivative (a
+        difference quotient of values; no gradient code has a part in it); None where there is none.
+    gradient: norm of what the numerics computes there, for an incoming gradient of 1; NaN or inf
+        possible.
     gradient_tiny: the same at a row of norm 1e-20.
     scores: {norm of a small row: its similarity, where the cosine is 0.6}.
     """
@@ -80,8 +85,8 @@ class Singularity:
 
 @lru_cache(maxsize=64)  # of every run that shares the compiled step
 def gradients(similarity: Callable, numerics: Numerics) -> Callable:
-    """(a, b, upstream) -> [d/da, d/db] of `similarity`, of float32 [..., d], [..., d] and [...], compiled as the step
-    is."""
+    """(a, b, upstream) -> [d/da, d/db] of `similarity`, of float32 [..., d], [..., d] and [...],
+    compiled as the step is."""
 
     @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def compiled(a, b, upstream):
@@ -91,7 +96,9 @@ def gradients(similarity: Callable, numerics: Numerics) -> Callable:
         return tape.gradient(value, [a, b], output_gradients=upstream)
 
     def taken(a, b, upstream):
-        return [x.numpy() for x in compiled(*(tf.constant(x, tf.float32) for x in (a, b, upstream)))]
+        return [
+            x.numpy() for x in compiled(*(tf.constant(x, tf.float32) for x in (a, b, upstream)))
+        ]
 
     return taken
 
@@ -122,7 +129,9 @@ def _derivative(score: Callable) -> float | None:
     return near if settled else None
 
 
-def kinds(similarity: Callable, numerics: Numerics, a, b, upstream) -> tuple[np.ndarray, np.ndarray]:
+def kinds(
+    similarity: Callable, numerics: Numerics, a, b, upstream
+) -> tuple[np.ndarray, np.ndarray]:
     """The kinds of the gradients at a and at b, each int8 [n], pair by pair.
 
     a, b: float32 [n, d]. upstream: float [n], or one for all, the gradients that come in.
@@ -146,17 +155,26 @@ def _kinds(gradient: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         large = ~np.isfinite(np.square(gradient).sum(axis=1, dtype=np.float32))
     infinite, nan = np.isinf(gradient).any(axis=1), np.isnan(gradient).any(axis=1)
-    return np.select([nan, infinite, large], [Kind.nan, Kind.inf, Kind.large], Kind.finite).astype(np.int8)
+    return np.select([nan, infinite, large], [Kind.nan, Kind.inf, Kind.large], Kind.finite).astype(
+        np.int8
+    )
 
 
 def fates(
-    similarity: Callable, numerics: Numerics, rows: np.ndarray, texts: np.ndarray, upstream: float, most: float
+    similarity: Callable,
+    numerics: Numerics,
+    rows: np.ndarray,
+    texts: np.ndarray,
+    upstream: float,
+    most: float,
 ) -> Fates:
     """Takes the gradients of every row beside texts of the run.
 
-    rows: float32 [n, d]. texts: float32 [m, d], m >= 1, none zero. upstream, most: the least and the
-    largest gradient that an active hinge sends. A row of usual norm is tried with the first text;
-    any other with every text, at norms of WAYS times its own, and with both gradients.
+    rows: float32 [n, d].
+    texts: float32 [m, d], m >= 1, none zero.
+    upstream, most: the least and the largest gradient that an active hinge sends. A row of usual
+        norm is tried with the first text; any other with every text, at norms of WAYS times its
+        own, and with both gradients.
     """
 
     def taken(some: np.ndarray, texts: np.ndarray, incoming: Sequence[float]) -> np.ndarray:
@@ -164,15 +182,21 @@ def fates(
         shape = (len(incoming), len(texts), len(some))
         sent, text, row = (index.ravel() for index in np.indices(shape))
         sent = np.asarray(incoming, np.float32)[sent]
-        return np.stack(kinds(similarity, numerics, texts[text], some[row], sent)).reshape(2, *shape)
+        return np.stack(kinds(similarity, numerics, texts[text], some[row], sent)).reshape(
+            2, *shape
+        )
 
     parts = (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
-    usual = np.concatenate([taken(part, texts[:1], (upstream, 0.0))[:, :, 0] for part in parts], axis=2)
+    usual = np.concatenate(
+        [taken(part, texts[:1], (upstream, 0.0))[:, :, 0] for part in parts], axis=2
+    )
     edge = np.zeros(len(rows), bool)
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     odd = np.flatnonzero(~((norms >= USUAL[0]) & (norms <= USUAL[1])))
     # by their bits: all zero rows are one
-    bits, first, of = np.unique(rows[odd].view(np.int32), axis=0, return_index=True, return_inverse=True)
+    bits, first, of = np.unique(
+        rows[odd].view(np.int32), axis=0, return_index=True, return_inverse=True
+    )
     tried = np.concatenate([texts * np.float32(way) for way in WAYS])
     differs = np.zeros(len(bits), bool)
     for start in range(0, len(bits), PAIRS):

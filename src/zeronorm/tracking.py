@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
     from zeronorm.result import Result
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a dead server is reported in seconds, not minutes
+# a dead server is reported in seconds, not minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -33,12 +34,18 @@ from mlflow import MlflowClient  # noqa: E402 (after its environment is set)
 from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-NOTE, NAME, PARENT, COMMIT = "mlflow.note.content", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.git.commit"
+NOTE, NAME, PARENT, COMMIT = (
+    "mlflow.note.content",
+    "mlflow.runName",
+    "mlflow.parentRunId",
+    "mlflow.source.git.commit",
+)
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
 MOST_OF_A_CONFIG = 1_000_000  # characters: more than `trust.config` takes
 ADOPTED = "sweep."  # tag, with the id of a later sweep: the run's place in that one
-ERROR, ERROR_LINE = "error", "error.line"  # tags of a failed run: why, and the line of the user's code
+# tags of a failed run: why, and the line of the user's code
+ERROR, ERROR_LINE = "error", "error.line"
 LOCKED = 60.0  # seconds to wait for another process that opens the same store
 
 
@@ -47,7 +54,8 @@ class TrackingError(Exception):
 
 
 def store_uri(config: DictConfig) -> str:
-    """The tracking URI, with the path of a sqlite file made absolute, so that it means the same in every process."""
+    """The tracking URI, with the path of a sqlite file made absolute, so that it means the same in
+    every process."""
     uri = config.tracking.uri
     prefix = "sqlite:///"
     return prefix + os.path.abspath(uri.removeprefix(prefix)) if uri.startswith(prefix) else uri
@@ -70,7 +78,11 @@ def connect(config: DictConfig) -> MlflowClient:
     try:
         # Several processes that open a fresh sqlite store at once can break its migration for good:
         # one at a time. A server opens its store itself.
-        alone = FileLock(home / "store.lock", timeout=LOCKED) if uri.startswith("sqlite:") else nullcontext()
+        alone = (
+            FileLock(home / "store.lock", timeout=LOCKED)
+            if uri.startswith("sqlite:")
+            else nullcontext()
+        )
         with alone:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
@@ -92,14 +104,16 @@ def _first_line(error: Exception) -> str:
 
 
 def experiment_id(client: MlflowClient, config: DictConfig) -> str:
-    """The MLflow experiment of the config's study, made if need be; runs outside a study share 'single runs'."""
+    """The MLflow experiment of the config's study, made if need be; runs outside a study share
+    'single runs'."""
     name = config.study or "single runs"
     found = client.get_experiment_by_name(name)
     if found is None:
         artifacts = config.tracking.artifacts
         location = artifacts and Path(artifacts).resolve().joinpath(name.replace(" ", "_")).as_uri()
         try:
-            # The kind decides which of its two interfaces MLflow opens: runs and charts, or traces of language models.
+            # The kind decides which of its two interfaces MLflow opens: runs and charts, or traces
+            # of language models.
             tags = {"mlflow.experimentKind": "custom_model_development"}
             return client.create_experiment(name, artifact_location=location, tags=tags)
         except MlflowException:  # another process was faster
@@ -125,9 +139,14 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
 
 @contextmanager
 def tracked(
-    client: MlflowClient, config: DictConfig, overrides: list[str], parent: str | None, number: int | None
+    client: MlflowClient,
+    config: DictConfig,
+    overrides: list[str],
+    parent: str | None,
+    number: int | None,
 ) -> Iterator[str]:
-    """A run in the store while the block runs: FINISHED after it, KILLED if it was interrupted, FAILED if it raised.
+    """A run in the store while the block runs: FINISHED after it, KILLED if it was interrupted,
+    FAILED if it raised.
 
     parent, number: of a sweep, its run id and the job's place in it.
     """
@@ -152,7 +171,8 @@ def tracked(
             client.log_batch(run_id, params=params[start : start + 100])
         yield run_id
     except Exception as error:
-        with suppress(Exception):  # the store itself may be what failed; the first error is the one to show
+        # the store itself may be what failed; the first error is the one to show
+        with suppress(Exception):
             _end_failed(client, run_id, failure.of(error))
         raise
     except BaseException:  # KeyboardInterrupt, or SystemExit from SIGTERM
@@ -171,10 +191,12 @@ def _end_failed(client: MlflowClient, run_id: str, failed: failure.RunFailed) ->
 
 
 def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> None:
-    """Everything a run has found so far: curves, end values, tags, description, files. Only finite metric values.
+    """Everything a run has found so far: curves, end values, tags, description, files. Only finite
+    metric values.
 
-    points: at most so many points of one curve, evenly spread, besides the last finite one before each gap; every step
-    is in curves.csv.gz. Raises TrackingError if the store fails; the run's files stay in result.folder.
+    points: at most so many points of one curve, evenly spread, besides the last finite one before
+        each gap; every step is in curves.csv.gz.
+    Raises TrackingError if the store fails; the run's files stay in result.folder.
     """
     try:
         _log(client, run_id, result, points)
@@ -189,7 +211,9 @@ def _log(client: MlflowClient, run_id: str, result: "Result", points: int) -> No
     now = int(time.time() * 1000)
     metrics = []
     for name, curve in result.curves.items():
-        metrics += [Metric(name, float(curve[step]), now, int(step)) for step in thinned(curve, points)]
+        metrics += [
+            Metric(name, float(curve[step]), now, int(step)) for step in thinned(curve, points)
+        ]
     for step, values in result.epochs.items():
         metrics += [Metric(name, value, now, step) for name, value in values.items()]
     last = max(result.recording.steps - 1, 0) if result.recording else 0
@@ -200,30 +224,38 @@ def _log(client: MlflowClient, run_id: str, result: "Result", points: int) -> No
     for name, (start, end) in result.norms.items():
         tags[f"norm.{name}"] = f"{start:.6g} -> {end:.6g}"
     entities = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
-    client.log_batch(run_id, metrics=metrics[:1000], tags=entities)  # as few calls as MLflow's limit of 1000 allows
+    # as few calls as MLflow's limit of 1000 allows
+    client.log_batch(run_id, metrics=metrics[:1000], tags=entities)
     for start in range(1000, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
     client.log_artifacts(run_id, str(result.folder))
 
 
 def thinned(curve: np.ndarray, points: int) -> np.ndarray:
-    """Positions of at most about `points` finite values of a curve, first and last included, and the last finite value
-    before every gap; of a stretch of equal values, only its ends."""
+    """Positions of at most about `points` finite values of a curve, first and last included, and
+    the last finite value before every gap; of a stretch of equal values, only its ends."""
     finite = np.isfinite(curve)
     chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
     edges = np.flatnonzero(finite[:-1] & ~finite[1:])
-    kept = np.array([position for position in np.union1d(chosen, edges) if finite[position]], dtype=int)
+    kept = np.array(
+        [position for position in np.union1d(chosen, edges) if finite[position]], dtype=int
+    )
     same = curve[kept[1:]] == curve[kept[:-1]]
-    inside = np.concatenate([[False], same[:-1] & same[1:], [False]]) if len(kept) > 2 else np.zeros(len(kept), bool)
+    inside = (
+        np.concatenate([[False], same[:-1] & same[1:], [False]])
+        if len(kept) > 2
+        else np.zeros(len(kept), bool)
+    )
     return kept[~inside]
 
 
-WHOLE = {"config.yaml", "audit.json", "nan_events.json", "curves.csv.gz", "metrics.json"}  # of a finished run
+# of a finished run
+WHOLE = {"config.yaml", "audit.json", "nan_events.json", "curves.csv.gz", "metrics.json"}
 
 
 def finished(client: MlflowClient, config: DictConfig, wanted: Collection[str]) -> dict[str, Run]:
-    """{identity: run} of the newest finished run of each wanted identity in the experiment of `config`'s study; one
-    whose artifacts are gone does not count."""
+    """{identity: run} of the newest finished run of each wanted identity in the experiment of
+    `config`'s study; one whose artifacts are gone does not count."""
     found: dict[str, Run] = {}
     token = None
     while True:
@@ -248,12 +280,13 @@ def _whole(client: MlflowClient, run: Run) -> bool:
         files = client.list_artifacts(run.info.run_id)
     except (MlflowException, OSError):
         return False
-    return {file.path for file in files if file.file_size != 0} >= WHOLE  # None: a store that does not say
+    # None: a store that does not say
+    return {file.path for file in files if file.file_size != 0} >= WHOLE
 
 
 def otherwise(runs: Collection[Run]) -> str:
-    """How runs that are taken over differ from what would be made now, in a line: of other code or other versions;
-    empty where none does."""
+    """How runs that are taken over differ from what would be made now, in a line: of other code or
+    other versions; empty where none does."""
     now = _code(provenance.tags())
     differing = [code for code in (_code(run.data.tags) for run in runs) if code != now]
     said = []
@@ -267,7 +300,8 @@ def otherwise(runs: Collection[Run]) -> str:
 
 
 def _code(tags: Mapping[str, str]) -> dict[str, str]:
-    """What besides its options made a run, of its tags: {commit, uncommitted changes, source, library: version}."""
+    """What besides its options made a run, of its tags: {commit, uncommitted changes, source,
+    library: version}."""
     versions = (entry.rpartition(" ") for entry in tags.get("versions", "").split(", "))
     return {
         "commit": tags.get("git.commit", "unknown")[:12],
@@ -284,7 +318,11 @@ def adopt(client: MlflowClient, sweep: Run, runs: dict[int, str]) -> None:
 
 
 def close_sweep(
-    client: MlflowClient, sweep: Run, status: str, files: list[Path], lost: dict[str, failure.RunFailed]
+    client: MlflowClient,
+    sweep: Run,
+    status: str,
+    files: list[Path],
+    lost: dict[str, failure.RunFailed],
 ) -> None:
     """Ends a parent run with FINISHED, FAILED or KILLED, with the sweep's tables as its artifacts.
     A child that still counts as running has lost its process: it ends as FAILED, in a KILLED sweep
@@ -305,12 +343,14 @@ def close_sweep(
 def reap(client: MlflowClient) -> list[str]:
     """Ends as KILLED the runs whose process is gone, a sweep's parent included; returns their ids.
 
-    A run is gone if it was started on this machine by a process that no longer exists; runs of other machines are left
-    alone.
+    A run is gone if it was started on this machine by a process that no longer exists; runs of
+    other machines are left alone.
     """
     ended = []
     for experiment in client.search_experiments():
-        for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=5000):
+        for run in client.search_runs(
+            [experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=5000
+        ):
             process = run.data.tags.get(PROCESS, "")
             if process and _gone(process):
                 client.set_tag(run.info.run_id, "outcome", "killed")
@@ -320,7 +360,8 @@ def reap(client: MlflowClient) -> list[str]:
 
 
 def _process() -> str:
-    """This process, for `reap`: machine, id and start time, so that a later process of the same id is told apart."""
+    """This process, for `reap`: machine, id and start time, so that a later process of the same id
+    is told apart."""
     return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.0f}"
 
 
@@ -341,7 +382,10 @@ def sweeps(client: MlflowClient, study: str) -> list[Run]:
         return []
     return list(
         client.search_runs(
-            [found.experiment_id], "tags.kind = 'sweep'", order_by=["attributes.start_time DESC"], max_results=100
+            [found.experiment_id],
+            "tags.kind = 'sweep'",
+            order_by=["attributes.start_time DESC"],
+            max_results=100,
         )
     )
 
@@ -354,7 +398,10 @@ def _children(client: MlflowClient, sweep: Run) -> list[Run]:
         run
         for which in (f"tags.`{PARENT}` = '{sweep.info.run_id}'", f"tags.`{adopted}` LIKE '%'")
         for run in client.search_runs(
-            [sweep.info.experiment_id], which, order_by=["attributes.start_time ASC"], max_results=5000
+            [sweep.info.experiment_id],
+            which,
+            order_by=["attributes.start_time ASC"],
+            max_results=5000,
         )
     ]
     kept: dict[tuple, Run] = {}
@@ -362,11 +409,14 @@ def _children(client: MlflowClient, sweep: Run) -> list[Run]:
         key = (run.data.tags.get(JOB), run.data.tags.get("config.sha"), adopted in run.data.tags)
         if key not in kept or run.info.status == "FINISHED" or kept[key].info.status != "FINISHED":
             kept[key] = run
-    return sorted(kept.values(), key=lambda run: int(run.data.tags.get(adopted, run.data.tags.get(JOB, 0))))
+    return sorted(
+        kept.values(), key=lambda run: int(run.data.tags.get(adopted, run.data.tags.get(JOB, 0)))
+    )
 
 
 def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:
-    """One row per run of a sweep: status, params.*, tags.* and last metrics.*, in the sweep's own order."""
+    """One row per run of a sweep: status, params.*, tags.* and last metrics.*, in the sweep's own
+    order."""
     runs = _children(client, sweep)
     return pd.DataFrame(
         [
@@ -386,8 +436,8 @@ def seconds(run: Run) -> float:
 
 
 def config_of(client: MlflowClient, run_id: str) -> tuple[str, dict[str, str]]:
-    """(the config as YAML, which `trust.config` reads; the tags) of a run. Raises TrackingError if the store has no
-    such run, or it has no config."""
+    """(the config as YAML, which `trust.config` reads; the tags) of a run. Raises TrackingError if
+    the store has no such run, or it has no config."""
     try:
         tags = client.get_run(run_id).data.tags
         with TemporaryDirectory() as folder:
@@ -414,7 +464,8 @@ def curves(client: MlflowClient, run_id: str) -> pd.DataFrame:
 
 
 def ui_command(config: DictConfig, port: int) -> list[str]:
-    """The command that serves the MLflow UI on the configured store, on 127.0.0.1 and with one worker."""
+    """The command that serves the MLflow UI on the configured store, on 127.0.0.1 and with one
+    worker."""
     artifacts = Path(config.home, "artifacts").resolve().as_uri()
     command = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --default-artifact-root {artifacts}"
     return [sys.executable, *command.split(), "--backend-store-uri", store_uri(config)]

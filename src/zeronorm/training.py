@@ -13,17 +13,21 @@ from zeronorm.examples import Batch
 from zeronorm.model import Ranker
 from zeronorm.numerics import Numerics, xla_witness
 
-CHUNK = 25  # steps between two looks from outside: long enough that the call costs nothing, short enough for Ctrl-C
+# steps between two looks from outside: long enough that the call costs nothing, short enough for
+# Ctrl-C
+CHUNK = 25
 
 
 @dataclass(eq=False)
 class Program:
-    """A ranker, its optimizer and their compiled steps. It can train again and again: `reset` makes it as new, which
-    costs no second trace or XLA compilation.
+    """A ranker, its optimizer and their compiled steps. It can train again and again: `reset` makes
+    it as new, which costs no second trace or XLA compilation.
 
-    take: (text [batch, window], positive, negatives) -> ({name in recorder.FORWARD: tensor}, {weight: gradient}), one
-    step that is not compiled yet. steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool
-    [tensors]) -> (how many were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program` says.
+    take: (text [batch, window], positive, negatives) -> ({name in recorder.FORWARD: tensor},
+        {weight: gradient}), one step that is not compiled yet.
+    steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool [tensors])
+        -> (how many were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program`
+        says.
     """
 
     ranker: Ranker
@@ -35,7 +39,8 @@ class Program:
 
     @property
     def state(self) -> list:
-        """Every variable that a step may change: weights, the dropout's random state, the optimizer's."""
+        """Every variable that a step may change: weights, the dropout's random state, the
+        optimizer's."""
         return [*self.ranker.model.variables, *self.optimizer.variables]
 
     @property
@@ -43,35 +48,45 @@ class Program:
         """Names of the weights that are trained, in the order of model.WEIGHTS."""
         return [name for name, variable in self.ranker.weights.items() if variable.trainable]
 
-    def reset(self, words: np.ndarray, titles: np.ndarray, seed: int, masked: np.ndarray | None = None) -> None:
-        """Initial weights from the matrices and the seed, and the masked titles, as `model.initialise` takes them; the
-        optimizer's state as when it was made."""
+    def reset(
+        self, words: np.ndarray, titles: np.ndarray, seed: int, masked: np.ndarray | None = None
+    ) -> None:
+        """Initial weights from the matrices and the seed, and the masked titles, as
+        `model.initialise` takes them; the optimizer's state as when it was made."""
         model.initialise(self.ranker, words, titles, seed, masked)
         for variable, value in zip(self.optimizer.variables, self._optimizer_start, strict=True):
             variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
 
     def finish(self) -> None:
-        """What Keras's fit does after its last step: an optimizer that keeps a moving average of the weights (use_ema)
-        puts the average in their place."""
-        self.optimizer.finalize_variable_values([self.ranker.weights[name] for name in self.trained])
+        """What Keras's fit does after its last step: an optimizer that keeps a moving average of
+        the weights (use_ema) puts the average in their place."""
+        self.optimizer.finalize_variable_values(
+            [self.ranker.weights[name] for name in self.trained]
+        )
 
     def recording(self, names: dict[str, list[str]]) -> recorder.Recording:
-        """For a training that starts from the present weights. names: {embedding: what each row stands for}."""
+        """For a training that starts from the present weights.
+
+        names: {embedding: what each row stands for}.
+        """
         in_rows = [
-            name for name in recorder.EMBEDDINGS if name in self.trained and optimizers.rows_only(self.optimizer)
+            name
+            for name in recorder.EMBEDDINGS
+            if name in self.trained and optimizers.rows_only(self.optimizer)
         ]
         start = {
-            name: float(np.sum(np.square(self.ranker.weights[name].numpy(), dtype=np.float64))) for name in in_rows
+            name: float(np.sum(np.square(self.ranker.weights[name].numpy(), dtype=np.float64)))
+            for name in in_rows
         }
         return recorder.Recording(self.trained, names, start)
 
 
 def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
-    """Builds the steps: Keras's own training step (loss = mean over the batch, tape, optimizer), with measurements, in
-    a loop that is compiled too.
+    """Builds the steps: Keras's own training step (loss = mean over the batch, tape, optimizer),
+    with measurements, in a loop that is compiled too.
 
-    optimizer: a Keras optimizer, not built yet. Beside the measurements there is "xla", int32: 1 if XLA computed the
-    step.
+    optimizer: a Keras optimizer, not built yet. Beside the measurements there is "xla", int32: 1 if
+        XLA computed the step.
     """
     weights = {name: variable for name, variable in ranker.weights.items() if variable.trainable}
     optimizer.build(list(weights.values()))
@@ -79,8 +94,11 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     def take(text, positive, negatives):
         with tf.GradientTape() as tape:
             forward = ranker.observed([text, positive, negatives], training=True)
-            loss = optimizer.scale_loss(tf.reduce_mean(forward["loss"]))  # as it is, but for a loss scale
-        gradients = dict(zip(weights, tape.gradient(loss, [w.value for w in weights.values()]), strict=True))
+            # as it is, but for a loss scale
+            loss = optimizer.scale_loss(tf.reduce_mean(forward["loss"]))
+        gradients = dict(
+            zip(weights, tape.gradient(loss, [w.value for w in weights.values()]), strict=True)
+        )
         optimizer.apply(list(gradients.values()), list(weights.values()))
         return {name: forward[name] for name in recorder.FORWARD}, gradients
 
@@ -89,18 +107,23 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         forward, gradients = take(text, positive, negatives)
         return xla_witness(number) if numerics.jit_compile else tf.constant(0), forward, gradients
 
-    # Whoever computes the update, TensorFlow's kernels measure it: on a CPU XLA sums a large array on one core only.
+    # Whoever computes the update, TensorFlow's kernels measure it: on a CPU XLA sums a large array
+    # on one core only.
     @tf.function(jit_compile=False, autograph=False)
     def step(number, text, positive, negatives):
         touched = {"words": text, "titles": tf.concat([positive, negatives], axis=1)}
         in_rows = touched if optimizers.rows_only(optimizer) else {}
-        watches = {name: recorder.Watch(variable.value, in_rows.get(name)) for name, variable in weights.items()}
+        watches = {
+            name: recorder.Watch(variable.value, in_rows.get(name))
+            for name, variable in weights.items()
+        }
         ran_xla, forward, gradients = update(number, text, positive, negatives)
         changes = {name: watch.change() for name, watch in watches.items()}
         return {"xla": ran_xla, **recorder.measure(forward, gradients, changes)}
 
     @cache
-    def loop(*shapes: tuple[int, ...]):  # of one batch's inputs: only the number of steps may vary without a new trace
+    # of one batch's inputs: only the number of steps may vary without a new trace
+    def loop(*shapes: tuple[int, ...]):
         one = step.get_concrete_function(*(tf.TensorSpec(shape, tf.int32) for shape in shapes))
         signature = [tf.TensorSpec((None, *shape), tf.int32) for shape in shapes]
         signature.append(tf.TensorSpec(one.structured_outputs["nonfinite"].shape[:1], tf.bool))
@@ -116,10 +139,16 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         def body(position, stopped, arrays):
             out = one(*(x[position] for x in inputs))
             stopped = tf.reduce_any(stop_at & tf.reduce_any(out["nonfinite"] > 0, axis=1))
-            return position + 1, stopped, {name: array.write(position, out[name]) for name, array in arrays.items()}
+            return (
+                position + 1,
+                stopped,
+                {name: array.write(position, out[name]) for name, array in arrays.items()},
+            )
 
         taken, _, arrays = tf.while_loop(
-            lambda position, stopped, _: (position < count) & ~stopped, body, (0, tf.constant(False), arrays)
+            lambda position, stopped, _: (position < count) & ~stopped,
+            body,
+            (0, tf.constant(False), arrays),
         )
         return taken, {name: array.stack() for name, array in arrays.items()}
 
@@ -144,16 +173,22 @@ def train(
     stop_at: Container[tuple[str, str]] = (),
     after_chunk: Callable[[Batch], None] = lambda last: None,
 ) -> int:
-    """Runs the steps over the batches, CHUNK at a time; what they measured is in `recording` after each chunk.
+    """Runs the steps over the batches, CHUNK at a time; what they measured is in `recording` after
+    each chunk.
 
-    stop_at: (phase, name) of the tensors in recording.tensors with whose first non-finite value to end. after_chunk:
-    called with the last batch taken. Returns the number of steps that XLA computed. A NaN raises nothing.
+    stop_at: (phase, name) of the tensors in recording.tensors with whose first non-finite value to
+        end.
+    after_chunk: called with the last batch taken.
+    Returns the number of steps that XLA computed. A NaN raises nothing.
     """
     xla_steps = 0
     stops = tf.constant([tensor in stop_at for tensor in recording.tensors])
     for chunk in chunks(batches):
         numbers = np.array([batch.step for batch in chunk], np.int32)
-        inputs = (np.stack([getattr(batch, part) for batch in chunk]) for part in ("text", "positive", "negatives"))
+        inputs = (
+            np.stack([getattr(batch, part) for batch in chunk])
+            for part in ("text", "positive", "negatives")
+        )
         taken, measured = program.steps(*map(tf.constant, (numbers, *inputs)), stops)
         taken = int(taken)
         measured = {name: value.numpy()[:taken] for name, value in measured.items()}
@@ -176,16 +211,21 @@ def encode(ranker: Ranker, text: np.ndarray, batch: int = 64) -> np.ndarray:
 
 
 def scores(ranker: Ranker, z: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Similarity of every z [n, d] with every title: float32 [n, titles], by the ranker's own placement."""
+    """Similarity of every z [n, d] with every title: float32 [n, titles], by the ranker's own
+    placement."""
     titles = tf.convert_to_tensor(ranker.weights["titles"].value)
     return np.concatenate(
-        [ranker.similarity(z[start : start + batch, None, :], titles).numpy() for start in range(0, len(z), batch)]
+        [
+            ranker.similarity(z[start : start + batch, None, :], titles).numpy()
+            for start in range(0, len(z), batch)
+        ]
     )
 
 
 def encoder_is_finite(program: Program) -> Callable[[np.ndarray], bool]:
-    """A function of texts, int32 [n, window]: whether the gradients of the encoder's weights are finite there, compiled
-    as the step is, for an incoming gradient of 1 and without dropout. Traced at the first call.
+    """A function of texts, int32 [n, window]: whether the gradients of the encoder's weights are
+    finite there, compiled as the step is, for an incoming gradient of 1 and without dropout. Traced
+    at the first call.
     """
     encoder, used = program.ranker.encoder, program.ranker.weights
     weights = [used[name].value for name in program.trained if name != "titles"]
@@ -197,7 +237,9 @@ def encoder_is_finite(program: Program) -> Callable[[np.ndarray], bool]:
         return tape.gradient(z, weights)
 
     def is_finite(text: np.ndarray) -> bool:
-        found = (g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients(tf.constant(text)))
+        found = (
+            g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients(tf.constant(text))
+        )
         return all(bool(tf.reduce_all(tf.math.is_finite(gradient))) for gradient in found)
 
     return is_finite

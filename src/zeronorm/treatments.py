@@ -1,7 +1,9 @@
-"""One step of a run, taken again with every placement of epsilon and with every repair of the zero rows.
+"""One step of a run, taken again with every placement of epsilon and with every repair of the zero
+rows.
 
-Only the similarities and the loss see the placement. So they alone are compiled anew for each, under the run's own
-numerics; the encoder before them and the update after them are TensorFlow's kernels in every case.
+Only the similarities and the loss see the placement. So they alone are compiled anew for each,
+under the run's own numerics; the encoder before them and the update after them are TensorFlow's
+kernels in every case.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +21,15 @@ from zeronorm.training import Program
 
 @dataclass(frozen=True)
 class Treatment:
-    """What became of a step. similarity: the placement; repair: the rule for zero title rows, or none.
+    """What became of a step.
 
-    finite: whether no weight was poisoned. gradient: the norm of the whole gradient. loss, loss_after: of the batch,
-    before and after the update, under the same dropout. The last three are None where they are not finite.
+    similarity: the placement;
+    repair: the rule for zero title rows, or none.
+
+    finite: whether no weight was poisoned.
+    gradient: the norm of the whole gradient.
+    loss, loss_after: of the batch, before and after the update, under the same dropout. The last
+        three are None where they are not finite.
     """
 
     similarity: str
@@ -40,10 +47,11 @@ def tried(
     own: str,
     repaired: Mapping[str, np.ndarray],
 ) -> list[Treatment]:
-    """The step with each placement and the rows as they are, then with the placement `own` and each repair. The state
-    of the program, from which the step is taken, is as before afterwards.
+    """The step with each placement and the rows as they are, then with the placement `own` and each
+    repair. The state of the program, from which the step is taken, is as before afterwards.
 
-    placements: {name: function of (a, b, numerics), bound to its epsilon}. repaired: {rule: titles [n, d] by it}.
+    placements: {name: function of (a, b, numerics), bound to its epsilon}.
+    repaired: {rule: titles [n, d] by it}.
     """
     titles = program.ranker.weights["titles"]
     variants = [(name, None, titles.numpy()) for name in placements]
@@ -52,17 +60,27 @@ def tried(
     for name, rule, rows in variants:
         titles.assign(rows)
         try:
-            found.append(Treatment(name, rule, *_taken(program, batch, _head(program, placements[name]))))
+            found.append(
+                Treatment(name, rule, *_taken(program, batch, _head(program, placements[name])))
+            )
         finally:
             held.restore()
     return found
 
 
-def _taken(program: Program, batch: Batch, head: Callable) -> tuple[bool, float | None, float | None, float | None]:
-    text, ids = tf.constant(batch.text), tf.constant(np.concatenate([batch.positive, batch.negatives], axis=1))
+def _taken(
+    program: Program, batch: Batch, head: Callable
+) -> tuple[bool, float | None, float | None, float | None]:
+    text, ids = (
+        tf.constant(batch.text),
+        tf.constant(np.concatenate([batch.positive, batch.negatives], axis=1)),
+    )
     states = program.ranker.random_state
     encode, update = _encoder(program)
-    titles, held = program.ranker.weights["titles"].value, [tf.identity(state.value) for state in states]
+    titles, held = (
+        program.ranker.weights["titles"].value,
+        [tf.identity(state.value) for state in states],
+    )
 
     def same_dropout():
         for state, value in zip(states, held, strict=True):
@@ -82,7 +100,8 @@ def _taken(program: Program, batch: Batch, head: Callable) -> tuple[bool, float 
 
 @lru_cache(maxsize=64)
 def _head(program: Program, placement: Callable) -> Callable:
-    """(z [batch, d], rows [batch, 1 + k, d], ids [batch, 1 + k]) -> loss, d/dz, d/drows, as the run computes it."""
+    """(z [batch, d], rows [batch, 1 + k, d], ids [batch, 1 + k]) -> loss, d/dz, d/drows, as the run
+    computes it."""
     ranker, numerics = program.ranker, program.numerics
     similarity = model.Similarity(lambda a, b: placement(a, b, numerics))
     margin = ranker.model.get_layer("max_margin")
@@ -115,14 +134,18 @@ def _encoder(program: Program) -> tuple[Callable, Callable]:
     def update(text, ids, to_z, to_rows):
         with tf.GradientTape() as tape:
             z = ranker.encoder(text, training=True)
-        found = tape.gradient(z, [variable.value for variable in below.values()], output_gradients=to_z)
+        found = tape.gradient(
+            z, [variable.value for variable in below.values()], output_gradients=to_z
+        )
         gradients = dict(zip(below, found, strict=True))
         if "titles" in weights:
             rows = tf.reshape(to_rows, [-1, to_rows.shape[-1]])
             shape = tf.constant(list(weights["titles"].shape))
             gradients["titles"] = tf.IndexedSlices(rows, tf.reshape(ids, [-1]), shape)
         optimizer.apply([gradients[name] for name in weights], list(weights.values()))
-        each = [recorder.summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients.values()]
+        each = [
+            recorder.summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients.values()
+        ]
         return tf.sqrt(tf.add_n([recorder.squares(g) for g in each]))
 
     return encode, update

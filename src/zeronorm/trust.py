@@ -1,5 +1,6 @@
-"""A config that comes out of a file (a capsule, a run in a store) is a stranger's: it is held against the schema, and
-may name only what conf/ ships and Keras's own optimizers, because a name in a config is imported and called.
+"""A config that comes out of a file (a capsule, a run in a store) is a stranger's: it is held
+against the schema, and may name only what conf/ ships and Keras's own optimizers, because a name in
+a config is imported and called.
 
 What a person types may name anything. Nothing here imports TensorFlow or opens what a config names.
 """
@@ -37,8 +38,9 @@ SCHEDULES = {
 def config(text: str, source: str, trusted: bool = False, opens: bool = True) -> DictConfig:
     """The config in `text`, YAML, merged into the schema and validated.
 
-    source: what the text is of, the beginning of every sentence. trusted: names and interpolations are taken as if they
-    had been typed. opens: whether the files that it names will be read; else they are not even looked for.
+    source: what the text is of, the beginning of every sentence.
+    trusted: names and interpolations are taken as if they had been typed.
+    opens: whether the files that it names will be read; else they are not even looked for.
 
     Raises ConfigError: one sentence, which for a name names --trust.
     """
@@ -46,7 +48,9 @@ def config(text: str, source: str, trusted: bool = False, opens: bool = True) ->
     if not trusted:
         for key, value in _leaves(OmegaConf.to_container(node, resolve=False)):
             if "${" in f"{key}{value}":
-                raise _refused(source, key, value, "an interpolation, which a finished run has none of")
+                raise _refused(
+                    source, key, value, "an interpolation, which a finished run has none of"
+                )
             if not f"{key}{value}".isprintable():
                 raise _refused(source, key, value, "a text that would steer a terminal")
     found = _merged(node, source)
@@ -57,7 +61,8 @@ def config(text: str, source: str, trusted: bool = False, opens: bool = True) ->
         schema.validate(found if opens else _without_paths(found))
     except ConfigError as error:
         raise ConfigError(f"{source} cannot be run: {error}") from error
-    except Exception as error:  # only trusted arguments can be of a type that the rules do not expect
+    # only trusted arguments can be of a type that the rules do not expect
+    except Exception as error:
         raise ConfigError(f"{source} cannot be run: {shown(error)}.") from error
     return found
 
@@ -83,8 +88,11 @@ def _parsed(text: str, source: str) -> DictConfig:
         node = OmegaConf.create(text)
         if not isinstance(node, DictConfig):
             raise ValueError("it is a list")
-    except Exception as error:  # YAML, OmegaConf and Python each have their own; whichever it is, the text is at fault
-        raise ConfigError(f"{source} holds no config of a run ({shown(error) or type(error).__name__}).") from error
+    # YAML, OmegaConf and Python each have their own; whichever it is, the text is at fault
+    except Exception as error:
+        raise ConfigError(
+            f"{source} holds no config of a run ({shown(error) or type(error).__name__})."
+        ) from error
     return node
 
 
@@ -92,9 +100,13 @@ def _require_plain(text: str) -> None:
     """Raises ValueError at what makes a few lines of YAML take gigabytes, or minutes."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
-            raise ValueError("it holds YAML aliases" if depth <= DEEPEST else f"it is nested over {DEEPEST} deep")
+            raise ValueError(
+                "it holds YAML aliases" if depth <= DEEPEST else f"it is nested over {DEEPEST} deep"
+            )
 
 
 def _merged(node: DictConfig, source: str) -> DictConfig:
@@ -105,9 +117,13 @@ def _merged(node: DictConfig, source: str) -> DictConfig:
     except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
         at = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{source} holds no config of this version of zeronorm ({shown(at + said)}).") from error
+        raise ConfigError(
+            f"{source} holds no config of this version of zeronorm ({shown(at + said)})."
+        ) from error
     if missing:
-        raise ConfigError(f"{source} holds no whole config of a run: {shown(', '.join(missing))} has no value.")
+        raise ConfigError(
+            f"{source} holds no whole config of a run: {shown(', '.join(missing))} has no value."
+        )
     return found
 
 
@@ -119,7 +135,13 @@ def _without_paths(found: DictConfig) -> DictConfig:
 
 def _leaves(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted place, value) of every value that holds no others; of an empty dict and list too."""
-    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    parts = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     if not parts:
         yield at, node
     for key, value in parts:
@@ -151,11 +173,18 @@ def _strange_similarity(placement: dict) -> Iterator[tuple[str, Any, str]]:
         return
     for key in ("epsilon", "bounds"):
         if (placement[key] is None) != (shipped[placement["function"]].get(key) is None):
-            yield f"similarity.{key}", placement[key], f"which does not go with {placement['function']}"
+            yield (
+                f"similarity.{key}",
+                placement[key],
+                f"which does not go with {placement['function']}",
+            )
 
 
-def _strange_source(at: str, node: dict, shipped: dict[str, dict]) -> Iterator[tuple[str, Any, str]]:
-    """A corpus's reader or the vectors' source: one of conf/, with arguments of the kinds that stand there."""
+def _strange_source(
+    at: str, node: dict, shipped: dict[str, dict]
+) -> Iterator[tuple[str, Any, str]]:
+    """A corpus's reader or the vectors' source: one of conf/, with arguments of the kinds that
+    stand there."""
     target = node.get("_target_")
     if not isinstance(target, str) or target not in shipped:
         yield f"{at}._target_", target, "which conf/ does not ship"
@@ -171,8 +200,8 @@ def _strange_source(at: str, node: dict, shipped: dict[str, dict]) -> Iterator[t
 
 
 def _strange_call(at: str, node: Any, allowed: set[str], scheduled: tuple[str, ...] = ()):
-    """A call of one of the `allowed`, with numbers, texts, true, false and null; `scheduled`: the arguments that may be
-    a schedule of Keras."""
+    """A call of one of the `allowed`, with numbers, texts, true, false and null; `scheduled`: the
+    arguments that may be a schedule of Keras."""
     target = node.get("_target_") if isinstance(node, dict) else None
     if not isinstance(target, str) or target not in allowed:
         yield f"{at}._target_", target, "which is no optimizer or schedule of Keras or of zeronorm"

@@ -1,4 +1,5 @@
-"""Files of word vectors: which format one has, by its bytes; what it holds, held against what it says it holds."""
+"""Files of word vectors: which format one has, by its bytes; what it holds, held against what it
+says it holds."""
 
 import bz2
 import gzip
@@ -44,26 +45,39 @@ class _FaultError(Exception):
 
 
 def read(path: str, format: str | None = None):
-    """gensim KeyedVectors. format: as in `vectors.keyed_vectors`. Raises VectorsError, one sentence that names the
-    file; nothing in the file is executed unless format='gensim'."""
+    """gensim KeyedVectors.
+
+    format: as in `vectors.keyed_vectors`.
+    Raises VectorsError, one sentence that names the file; nothing in the file is executed unless
+    format='gensim'.
+    """
     from gensim.models import KeyedVectors
 
     if format is not None and format not in READERS:
-        raise VectorsError(f"vectors.source.format={format} is unknown: use one of {', '.join(READERS)}, or null.")
+        raise VectorsError(
+            f"vectors.source.format={format} is unknown: use one of {', '.join(READERS)}, or null."
+        )
     try:
         chosen = format or detected(path)
     except _FaultError as error:
         raise VectorsError(f"{path} {error}.") from error
     try:
         found = READERS[chosen](path)
-    except Exception as error:  # gensim's formats fail each in its own way (pickle, struct, ValueError, ...)
+    # gensim's formats fail each in its own way (pickle, struct, ValueError, ...)
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         seen = "" if format is None else _advice(path, format)
-        raise VectorsError(f"{path} cannot be read as vectors.source.format={chosen} ({reason}){seen}.") from error
+        raise VectorsError(
+            f"{path} cannot be read as vectors.source.format={chosen} ({reason}){seen}."
+        ) from error
     if not isinstance(found, KeyedVectors):
-        raise VectorsError(f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv instead.")
+        raise VectorsError(
+            f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv instead."
+        )
     if not len(found) or not found.vector_size:
-        raise VectorsError(f"{path} holds {len(found)} vectors of dimension {found.vector_size}: there is none to use.")
+        raise VectorsError(
+            f"{path} holds {len(found)} vectors of dimension {found.vector_size}: there is none to use."
+        )
     return found
 
 
@@ -76,7 +90,8 @@ def _advice(path: str, format: str) -> str:
 
 
 def detected(path: str) -> str:
-    """The format of a file, a key of READERS, by its first bytes. Raises _FaultError if it has none, or is a pickle."""
+    """The format of a file, a key of READERS, by its first bytes. Raises _FaultError if it has
+    none, or is a pickle."""
     try:
         with _opened(path) as file:
             head = file.read(HEAD)
@@ -104,7 +119,9 @@ def detected(path: str) -> str:
         return "glove"
     for name, mark in (("tabs", b"\t"), ("commas", b","), ("semicolons", b";")):
         if _numbers(lines[0].rstrip().split(mark)[1:]):
-            raise _FaultError(f"has {name} between its fields: write words and numbers with spaces between")
+            raise _FaultError(
+                f"has {name} between its fields: write words and numbers with spaces between"
+            )
     raise _FaultError(
         "is of no format that is known by its bytes: vectors are read from word2vec text or binary, GloVe text and "
         f"fastText .bin; if it is one, name it with vectors.source.format, one of {', '.join(READERS)}"
@@ -136,7 +153,8 @@ def _keyed(words: list[str], rows: np.ndarray):
     for number, word in enumerate(words):
         first.setdefault(word, number)
     found = KeyedVectors(vector_size=rows.shape[1])
-    found.vectors = rows if len(first) == len(words) else rows[list(first.values())]  # add_vectors would copy them
+    # add_vectors would copy them
+    found.vectors = rows if len(first) == len(words) else rows[list(first.values())]
     found.index_to_key = list(first)
     found.key_to_index = {word: number for number, word in enumerate(first)}
     return found
@@ -160,8 +178,10 @@ def _header(line: bytes) -> tuple[int, int]:
 
 
 def _text(path: str, headed: bool):
-    """Lines of a word and its numbers, separated by spaces; a word may hold spaces itself. headed: the first line says
-    how many words of which dimension."""
+    """Lines of a word and its numbers, separated by spaces; a word may hold spaces itself.
+
+    headed: the first line says how many words of which dimension.
+    """
     words, rows = [], []
     with _opened(path) as file:
         count, dim = _header(file.readline(LONGEST)) if headed else (None, None)
@@ -173,21 +193,27 @@ def _text(path: str, headed: bool):
             word, *texts = line.rsplit(b" ", dim)
             values = _numbers(texts)
             if values is None or len(values) != dim:
-                raise _FaultError(f"line {number} is no word and {dim or 'its'} numbers, separated by spaces")
+                raise _FaultError(
+                    f"line {number} is no word and {dim or 'its'} numbers, separated by spaces"
+                )
             if _numbers([word.rpartition(b" ")[2]]) and b" " in word.strip(b" "):
                 raise _FaultError(f"line {number} has more than {dim} numbers")
             words.append(_word(word, f"the word in line {number}"))
-            with np.errstate(over="ignore"):  # what float32 has no room for is inf, and is refused by its name later
+            # what float32 has no room for is inf, and is refused by its name later
+            with np.errstate(over="ignore"):
                 rows.append(np.array(values, np.float32))
     if count not in (None, len(words)):
-        raise _FaultError(f"its header says {count} words, and it has {len(words)}: cut, or the header wrong")
+        raise _FaultError(
+            f"its header says {count} words, and it has {len(words)}: cut, or the header wrong"
+        )
     if not words:
         raise _FaultError("it holds no vectors")
     return _keyed(words, np.array(rows))
 
 
 def _binary(path: str):
-    """A header line, then of each word its bytes, a space and `dim` float32 numbers; a newline may follow."""
+    """A header line, then of each word its bytes, a space and `dim` float32 numbers; a newline may
+    follow."""
     with _opened(path) as file:
         count, dim = _header(file.readline(LONGEST))
         start, size = file.tell(), 4 * dim
@@ -210,7 +236,9 @@ def _binary(path: str):
         rows[number] = np.frombuffer(data[space + 1 : start], "<f4")
         start += data[start : start + 1] == b"\n"
     if start < len(data):
-        raise _FaultError(f"{len(data) - start} bytes follow the {count} words that its header says")
+        raise _FaultError(
+            f"{len(data) - start} bytes follow the {count} words that its header says"
+        )
     return _keyed(words, rows)
 
 
@@ -220,7 +248,8 @@ def _fasttext(path: str):
     with _opened(path) as file:
         if isinstance(file, io.BufferedReader):
             return load_facebook_vectors(path)
-        with tempfile.NamedTemporaryFile(suffix=".bin") as unpacked:  # gensim unpacks by the name, and not every kind
+        # gensim unpacks by the name, and not every kind
+        with tempfile.NamedTemporaryFile(suffix=".bin") as unpacked:
             shutil.copyfileobj(file, unpacked)
             unpacked.flush()
             return load_facebook_vectors(unpacked.name)

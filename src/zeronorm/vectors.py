@@ -1,4 +1,5 @@
-"""gensim vectors -> the two embedding matrices as people build them: zeros, filled where gensim has the word."""
+"""gensim vectors -> the two embedding matrices as people build them: zeros, filled where gensim has
+the word."""
 
 import hashlib
 
@@ -14,16 +15,26 @@ class VectorsError(Exception):
 def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int, seed: int):
     """gensim KeyedVectors of a Word2Vec model trained on the corpus's train and validation windows.
 
-    One worker, so that the same seed gives the same bits. Words rarer than `min_count` get no vector.
+    One worker, so that the same seed gives the same bits. Words rarer than `min_count` get no
+    vector.
     """
     from gensim.models import Word2Vec
 
-    sentences = [corpus.windows[position] for position in np.union1d(corpus.train, corpus.validation)]
+    sentences = [
+        corpus.windows[position] for position in np.union1d(corpus.train, corpus.validation)
+    ]
     try:
         model = Word2Vec(
-            sentences, vector_size=dim, min_count=min_count, window=window, epochs=epochs, seed=seed, workers=1
+            sentences,
+            vector_size=dim,
+            min_count=min_count,
+            window=window,
+            epochs=epochs,
+            seed=seed,
+            workers=1,
         )
-    except RuntimeError as error:  # gensim: "you must first build vocabulary before training the model"
+    # gensim: "you must first build vocabulary before training the model"
+    except RuntimeError as error:
         raise VectorsError(
             f"No word of the corpus is as frequent as vectors.source.min_count={min_count}: lower it, or give more "
             "text."
@@ -34,9 +45,10 @@ def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int,
 def keyed_vectors(corpus: Corpus, path: str, format: str | None = None):
     """gensim KeyedVectors read from a file.
 
-    format: null (found from the file's bytes), word2vec (text), word2vec_binary, glove (text without a header),
-    fasttext (Facebook's .bin, without its subword vectors), any of them compressed by gzip, bzip2 or xz; or gensim
-    (KeyedVectors.save), a pickle, which is opened only when it is asked for by name.
+    format: null (found from the file's bytes), word2vec (text), word2vec_binary, glove (text
+        without a header), fasttext (Facebook's .bin, without its subword vectors), any of them
+        compressed by gzip, bzip2 or xz; or gensim (KeyedVectors.save), a pickle, which is opened
+        only when it is asked for by name.
     """
     from zeronorm import vectorfiles
 
@@ -44,10 +56,12 @@ def keyed_vectors(corpus: Corpus, path: str, format: str | None = None):
 
 
 def matrix(vectors, names: list[str], dtype: str) -> np.ndarray:
-    """[len(names), d]: zeros, filled with the vector of each name that `vectors` holds as one token.
+    """[len(names), d]: zeros, filled with the vector of each name that `vectors` holds as one
+    token.
 
-    Names are lower-cased, as the reader lower-cases the text. A name of several words is no token, so its row stays
-    zero; so does the row of a name rarer than min_count. That is how the zero rows of the question arise.
+    Names are lower-cased, as the reader lower-cases the text. A name of several words is no token,
+    so its row stays zero; so does the row of a name rarer than min_count. That is how the zero rows
+    of the question arise.
     """
     rows = np.zeros((len(names), vectors.vector_size), dtype=dtype)
     for row, name in zip(rows, names, strict=True):
@@ -63,7 +77,8 @@ def zero_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def digest(rows: np.ndarray) -> str:
-    """SHA-256 of a matrix [n, d] as a model starts from it, in float32: two runs with the same one had the same."""
+    """SHA-256 of a matrix [n, d] as a model starts from it, in float32: two runs with the same one
+    had the same."""
     with np.errstate(over="ignore"):  # float64 rows that float32 has no room for are inf there
         cast = np.ascontiguousarray(rows, dtype="<f4")
     return hashlib.sha256(str(cast.shape).encode() + cast.tobytes()).hexdigest()
@@ -76,7 +91,8 @@ def normalised(rows: np.ndarray) -> np.ndarray:
 
 
 def float32(rows: np.ndarray) -> np.ndarray:
-    """As the model has them. What float32 cannot hold becomes 0 or infinite: `classes` says of which rows."""
+    """As the model has them. What float32 cannot hold becomes 0 or infinite: `classes` says of
+    which rows."""
     with np.errstate(over="ignore", under="ignore"):
         return rows.astype(np.float32)
 
@@ -119,10 +135,13 @@ def _title_words(titles, zero, words, words_of, rng):
 REPAIRS = {"noise": _noise, "mean": _mean, "title_words": _title_words}
 
 
-def repaired(rule: str, titles: np.ndarray, words: np.ndarray, corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
+def repaired(
+    rule: str, titles: np.ndarray, words: np.ndarray, corpus: Corpus, rng: np.random.Generator
+) -> np.ndarray:
     """`titles` [n, d] with its zero rows filled by a rule of REPAIRS: noise, mean or title_words.
 
-    Raises VectorsError if the rule is unknown, or if every row is zero and there is nothing to go by.
+    Raises VectorsError if the rule is unknown, or if every row is zero and there is nothing to go
+    by.
     """
     if rule not in REPAIRS:
         raise VectorsError(f"init.repair={rule} is unknown: use one of {', '.join(REPAIRS)}.")
@@ -133,21 +152,28 @@ def repaired(rule: str, titles: np.ndarray, words: np.ndarray, corpus: Corpus, r
             "or use init=uniform."
         )
     ids = {word: number for number, word in enumerate(corpus.vocabulary)}
-    words_of = [[ids[word] for word in title.lower().split() if word in ids] for title in corpus.titles]
+    words_of = [
+        [ids[word] for word in title.lower().split() if word in ids] for title in corpus.titles
+    ]
     filled = titles.copy()
     filled[zero] = REPAIRS[rule](titles, zero, words, words_of, rng)
     return filled
 
 
-def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator, norm: float = 0.0) -> np.ndarray:
+def with_zero_share(
+    titles: np.ndarray, share: float, rng: np.random.Generator, norm: float = 0.0
+) -> np.ndarray:
     """`titles` [n, d] with exactly round(share * n) zero rows, or rows of that norm.
 
-    All zero rows are filled with noise first; then the rows to be zero are the first of a random order, so that with
-    the same `rng` a larger share contains the smaller one. With a norm they keep their directions.
+    All zero rows are filled with noise first; then the rows to be zero are the first of a random
+    order, so that with the same `rng` a larger share contains the smaller one. With a norm they
+    keep their directions.
     """
     zero = zero_rows(titles)
     if zero.all():
-        raise VectorsError("Every title row is zero, so vectors.zero_share has no row to fill the others by.")
+        raise VectorsError(
+            "Every title row is zero, so vectors.zero_share has no row to fill the others by."
+        )
     planted = titles.copy()
     order = rng.permutation(len(titles))
     planted[zero] = _noise(titles, zero, None, None, rng)
@@ -157,7 +183,8 @@ def with_zero_share(titles: np.ndarray, share: float, rng: np.random.Generator, 
 
 
 def with_zero_words(words: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """`words` [n, d] with round(share * n) rows of a random order set to zero, besides those that are."""
+    """`words` [n, d] with round(share * n) rows of a random order set to zero, besides those that
+    are."""
     planted = words.copy()
     planted[rng.permutation(len(words))[: round(share * len(words))]] = 0
     return planted
@@ -167,16 +194,21 @@ CLASSES = ("zero", "small", "large", "non-finite")
 
 
 def classes(rows: np.ndarray) -> np.ndarray:
-    """Of each row of [n, d], one of CLASSES: by whether its norm is 0, below 1, at least 1, or not finite.
+    """Of each row of [n, d], one of CLASSES: by whether its norm is 0, below 1, at least 1, or not
+    finite.
 
-    Of a float32 matrix, as the model has it: what is small or large in float64 may be 0 or infinite there.
+    Of a float32 matrix, as the model has it: what is small or large in float64 may be 0 or infinite
+    there.
     """
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    return np.select([~np.isfinite(norms), norms == 0, norms < 1], ["non-finite", "zero", "small"], "large")
+    return np.select(
+        [~np.isfinite(norms), norms == 0, norms < 1], ["non-finite", "zero", "small"], "large"
+    )
 
 
 def audit(rows: np.ndarray, dtype: str) -> dict:
-    """Shape, zero rows, non-finite values, smallest, median and largest norm of the non-zero rows of a matrix [n, d].
+    """Shape, zero rows, non-finite values, smallest, median and largest norm of the non-zero rows
+    of a matrix [n, d].
 
     dtype: of the matrix before it was cast to the model's float32.
     """

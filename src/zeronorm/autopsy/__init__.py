@@ -1,7 +1,8 @@
-"""The autopsy of any Keras model's training step: which operation, line, example and row made a weight NaN or infinite.
+"""The autopsy of any Keras model's training step: which operation, line, example and row made a
+weight NaN or infinite.
 
-It stands on TensorFlow and what TensorFlow brings, and knows nothing of the rest of this project. README.md beside this
-file says how it works.
+It stands on TensorFlow and what TensorFlow brings, and knows nothing of the rest of this project.
+README.md beside this file says how it works.
 """
 
 from zeronorm.autopsy.blame import Guilty

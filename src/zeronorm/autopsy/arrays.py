@@ -1,4 +1,5 @@
-"""Values as an examination hands them over: arrays, and of large ones only where they are not finite."""
+"""Values as an examination hands them over: arrays, and of large ones only where they are not
+finite."""
 
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,10 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Packed:
-    """A large value of which only what is not finite, or large, is told. kinds: as `examiner.compacted` has them."""
+    """A large value of which only what is not finite, or large, is told.
+
+    kinds: as `examiner.compacted` has them.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -24,23 +28,27 @@ class Packed:
 
 
 def unpacked(kind: str, *value):
-    """What `examiner.compacted` made of a value: an array or, of a large one that is not finite, a `Packed`."""
+    """What `examiner.compacted` made of a value: an array or, of a large one that is not finite, a
+    `Packed`."""
     if kind == "array":
         return value[0]
     shape, dtype, *more = value
     dtype = tf.as_dtype(dtype).as_numpy_dtype
-    return np.broadcast_to(dtype(more[0]), shape) if kind == "largest" else Packed(shape, dtype, *more)
+    return (
+        np.broadcast_to(dtype(more[0]), shape) if kind == "largest" else Packed(shape, dtype, *more)
+    )
 
 
 def as_array(value) -> np.ndarray:
     if isinstance(value, Packed):
         return value.array()
-    return np.asarray(value.numpy() if tf.is_tensor(value) else value)  # a bfloat16 of rank 0 is no array yet
+    # a bfloat16 of rank 0 is no array yet
+    return np.asarray(value.numpy() if tf.is_tensor(value) else value)
 
 
 class Arrays(Mapping):
-    """{tensor: array} of values but lists of tensors; those that are packed are unpacked each time that they are asked
-    for, because all at once may be too large."""
+    """{tensor: array} of values but lists of tensors; those that are packed are unpacked each time
+    that they are asked for, because all at once may be too large."""
 
     def __init__(self, values: Mapping):
         packed = {n: v for n, v in values.items() if isinstance(v, Packed)}

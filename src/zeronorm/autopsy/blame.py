@@ -1,4 +1,5 @@
-"""What there is to say of an operation that made something non-finite: how it came about, whose line, examples, rows."""
+"""What there is to say of an operation that made something non-finite: how it came about, whose
+line, examples, rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,10 +12,32 @@ from zeronorm.autopsy import examiner, graph, origins, rows
 from zeronorm.autopsy.subject import Ended, Snapshot
 from zeronorm.autopsy.values import Values
 
-GROWING = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "BiasAdd")
-GROWING += ("Mul", "Square", "SquaredDifference", "Pow", "AddV2", "Add", "AddN", "Sub", "Sum", "Mean", "L2Loss", "Exp")
+GROWING = (
+    "MatMul",
+    "BatchMatMulV2",
+    "Einsum",
+    "Conv2D",
+    "Conv2DBackpropFilter",
+    "Conv2DBackpropInput",
+    "BiasAdd",
+)
+GROWING += (
+    "Mul",
+    "Square",
+    "SquaredDifference",
+    "Pow",
+    "AddV2",
+    "Add",
+    "AddN",
+    "Sub",
+    "Sum",
+    "Mean",
+    "L2Loss",
+    "Exp",
+)
 LARGE = examiner.LARGE  # an input of this size to one of GROWING: no singular point but an overflow
-SINGULAR = {"RealDiv": (1,), "Div": (1,), "Xdivy": (1,), "Xlogy": (1,), "Pow": (0,)}  # inputs at which it is singular
+# inputs at which it is singular
+SINGULAR = {"RealDiv": (1,), "Div": (1,), "Xdivy": (1,), "Xlogy": (1,), "Pow": (0,)}
 ELEMENTS = 16  # of a guilty operation that are traced to their rows
 ROWS = 32  # of one weight that are named; what was computed from more is no row's fault
 ITERATIONS = 10_000  # of a loop that are followed at most
@@ -24,13 +47,20 @@ ITERATIONS = 10_000  # of a loop that are followed at most
 class Guilty:
     """An operation that made something non-finite out of finite inputs.
 
-    op_type: its kind; forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
-    text: the user's line that made it, None where there is none. operation: its name in the graph, which begins with
-    its layer's; forward_operation: of a gradient, the name of what it differentiates, else its own. birth: as in
-    `Report`. kind: nan, inf, or large where they are finite and what is computed from them overflows. count: of its
-    elements. shape: of its value. elements: the first few of them, by index. examples: positions in the batch. rows:
-    {weight: row ids} that these elements were computed from; row_names: the same by name. weight: of birth weights,
-    which variable holds it.
+    op_type: its kind;
+    forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
+    text: the user's line that made it, None where there is none.
+    operation: its name in the graph, which begins with its layer's;
+    forward_operation: of a gradient, the name of what it differentiates, else its own.
+    birth: as in `Report`.
+    kind: nan, inf, or large where they are finite and what is computed from them overflows.
+    count: of its elements.
+    shape: of its value.
+    elements: the first few of them, by index.
+    examples: positions in the batch.
+    rows: {weight: row ids} that these elements were computed from;
+    row_names: the same by name.
+    weight: of birth weights, which variable holds it.
     """
 
     op_type: str
@@ -67,13 +97,21 @@ class Blame:
         for operation, certain in back.operations:
             inner = self._inside(operation)
             if inner is not None:
-                names = (f"{operation.name}/{name}" for name in (inner.operation, inner.forward_operation))
-                found.append(replace(inner, **dict(zip(("operation", "forward_operation"), names, strict=True))))
+                names = (
+                    f"{operation.name}/{name}"
+                    for name in (inner.operation, inner.forward_operation)
+                )
+                found.append(
+                    replace(
+                        inner, **dict(zip(("operation", "forward_operation"), names, strict=True))
+                    )
+                )
             elif certain:
                 found.append(self._of(operation))
             elif any(tensor.name in self.values.bad for tensor in operation.outputs):
                 closed.append(operation)
-        # a loop into which no way leads may only have passed on what came to it in a list: guilty if nobody else is
+        # a loop into which no way leads may only have passed on what came to it in a list: guilty
+        # if nobody else is
         return found or [self._of(operation) for operation in closed]
 
     def _of(self, operation: tf.Operation) -> Guilty:
@@ -88,12 +126,18 @@ class Blame:
         elements = tuple(tuple(int(i) for i in index) for index in where[:ELEMENTS])
         line = self.step.line(operation.name)
         name, weight = operation.name, None
-        if name in self.step.inputs and len(self.step.inputs) == len(self.subject.inputs):  # not a body's
+        # not a body's
+        if name in self.step.inputs and len(self.step.inputs) == len(self.subject.inputs):
             name = self.subject.inputs[self.step.inputs.index(name)]
         ids, examples = {}, ()
         if birth == "weights":
             weight = next(
-                (self.values.weight_of[t.op.name] for t in operation.inputs if t.op.name in self.values.weight_of), None
+                (
+                    self.values.weight_of[t.op.name]
+                    for t in operation.inputs
+                    if t.op.name in self.values.weight_of
+                ),
+                None,
             )
             ids, examples = _lost_rows(self.values, operation, where)
         elif birth == "optimizer":  # which works on whole weights
@@ -115,18 +159,21 @@ class Blame:
             elements=elements,
             examples=examples,
             rows=ids,
-            row_names={key: [_named(names[key], row) for row in ids[key]] for key in ids if key in names},
+            row_names={
+                key: [_named(names[key], row) for row in ids[key]] for key in ids if key in names
+            },
             weight=weight,
         )
 
     def _inside(self, operation: tf.Operation) -> Guilty | None:
-        """The guilty operation inside a branch, a loop or a function that is called; None of any other operation, and
-        where the inside cannot be run by itself."""
+        """The guilty operation inside a branch, a loop or a function that is called; None of any
+        other operation, and where the inside cannot be run by itself."""
         if not graph.called(operation):
             return None
         jit_compile = self.values.jit_compile or _must_compile(operation)
         given = [
-            self.step.captured.get(tensor.op.name, self.values.tensors.get(tensor.name)) for tensor in operation.inputs
+            self.step.captured.get(tensor.op.name, self.values.tensors.get(tensor.name))
+            for tensor in operation.inputs
         ]
         if any(tensor is None for tensor in given):
             return None
@@ -138,15 +185,23 @@ class Blame:
         try:
             for body, arguments in graph.runs(self.step, operation, given, ITERATIONS, run):
                 names = graph.values_of(body.graph, jit_compile)
-                found = run(graph.runner(body, names, jit_compile), arguments, jit_compile, range(len(names)))
+                found = run(
+                    graph.runner(body, names, jit_compile),
+                    arguments,
+                    jit_compile,
+                    range(len(names)),
+                )
                 tensors = dict(zip(names, found, strict=True))
-                values = Values(body, self.subject, tensors, jit_compile, self.values.before, self.values.lost)
+                values = Values(
+                    body, self.subject, tensors, jit_compile, self.values.before, self.values.lost
+                )
                 inside = Blame(values).guilty(body.graph.outputs)
                 inner = [one for one in inside if one.birth != "data"]  # which was not made inside
                 if inner:
                     grown = inner[0].birth == "divergence"
                     return inner[0] if grown else replace(inner[0], birth=self._birth(operation))
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Ended):  # XLA cannot take it by itself
+        # XLA cannot take it by itself
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, Ended):
             return None
         finally:
             held.restore()
@@ -169,22 +224,32 @@ class Blame:
         if name in self.step.gradient:
             return "gradient"
         seen = self.values.bad.intersection(self.step.losses)
-        after = name in self._through_gradient or any(o.name in self.step.gradient for o in graph.above(operation))
+        after = name in self._through_gradient or any(
+            o.name in self.step.gradient for o in graph.above(operation)
+        )
         return "gradient" if after and not seen else "forward"
 
     def _large(self, operation: tf.Operation) -> list[str]:
         """The inputs of an operation that hold a finite value above LARGE."""
-        finite = (tensor for tensor in self.values.inputs[operation.name] if tensor not in self.values.bad)
-        return [t for t in finite if self.values.arrays[t].size and float(np.abs(self.values.arrays[t]).max()) > LARGE]
+        finite = (
+            tensor for tensor in self.values.inputs[operation.name] if tensor not in self.values.bad
+        )
+        return [
+            t
+            for t in finite
+            if self.values.arrays[t].size and float(np.abs(self.values.arrays[t]).max()) > LARGE
+        ]
 
     def source(self, operation: tf.Operation) -> tf.Operation:
-        """Of an operation that overflowed: where its large inputs came from, if that is the batch or an operation that
-        made them of small ones at a singular point; else itself, which has grown."""
+        """Of an operation that overflowed: where its large inputs came from, if that is the batch
+        or an operation that made them of small ones at a singular point; else itself, which has
+        grown."""
         waiting, seen = [operation], set()
         for each in waiting:
             large = self._large(each)
             made = each.inputs and not large and (each.type == "Exp" or each.type not in GROWING)
-            batch = each.name in self.step.inputs and self.step.losses  # a body's inputs are no batch
+            # a body's inputs are no batch
+            batch = each.name in self.step.inputs and self.step.losses
             if batch or (made and not any(t.dtype == tf.resource for t in each.inputs)):
                 return each
             for tensor in large:
@@ -194,19 +259,28 @@ class Blame:
         return operation
 
     def examples(self, one: Guilty, moved: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-        """Its examples, by the axis along which its non-finite elements move on as the examples do. moved: {tensor:
-        value} when they have moved on by one place."""
-        known = [name for name in moved if name.split(":")[0] == one.operation and name in self.values.bad]
+        """Its examples, by the axis along which its non-finite elements move on as the examples do.
+
+        moved: {tensor: value} when they have moved on by one place.
+        """
+        known = [
+            name
+            for name in moved
+            if name.split(":")[0] == one.operation and name in self.values.bad
+        ]
         if not known:  # inside a branch or a loop
             return one.examples
         forward = self.step.forward(one.operation)
-        if forward.graph is self.step.graph and not {o.name for o in graph.above(forward)}.intersection(
-            self.step.inputs
-        ):
+        if forward.graph is self.step.graph and not {
+            o.name for o in graph.above(forward)
+        }.intersection(self.step.inputs):
             return ()  # it is computed from the weights alone
         before, after = (~np.isfinite(of[known[0]]) for of in (self.values.arrays, moved))
         for axis in self.values.axes(before.shape):
-            was, now = (self.values.examples(mask.shape, np.argwhere(mask), axis) for mask in (before, after))
+            was, now = (
+                self.values.examples(mask.shape, np.argwhere(mask), axis)
+                for mask in (before, after)
+            )
             if tuple(sorted((example + 1) % self.subject.batch for example in was)) == now:
                 return was
         return ()
@@ -224,8 +298,11 @@ def _named(names: Sequence[str], row: int) -> str:
     return str(names[row]) if row < len(names) else str(row)
 
 
-def _lost_rows(values: Values, operation: tf.Operation, where: np.ndarray) -> tuple[dict, tuple[int, ...]]:
-    """Of a weight that held something non-finite before the step: its rows, and the examples that look them up."""
+def _lost_rows(
+    values: Values, operation: tf.Operation, where: np.ndarray
+) -> tuple[dict, tuple[int, ...]]:
+    """Of a weight that held something non-finite before the step: its rows, and the examples that
+    look them up."""
     for lookup in values.lookups:
         if any(tensor.op.name == lookup.placeholder for tensor in operation.inputs):
             ids = values.arrays[lookup.ids]
@@ -239,28 +316,43 @@ def _lost_rows(values: Values, operation: tf.Operation, where: np.ndarray) -> tu
     return {}, ()
 
 
-def _updated_rows(values: Values, shape: tuple[int, ...], where: np.ndarray) -> dict[str, list[int]]:
+def _updated_rows(
+    values: Values, shape: tuple[int, ...], where: np.ndarray
+) -> dict[str, list[int]]:
     """{embedding: rows} of an optimizer's value that has the shape of an embedding that was lost."""
-    for weight in {values.weight_of[lookup.placeholder] for lookup in values.lookups} & values.lost.keys():
+    for weight in {
+        values.weight_of[lookup.placeholder] for lookup in values.lookups
+    } & values.lost.keys():
         if tuple(values.subject.weights[weight].shape) == shape:
             return {weight: np.unique(where[:, 0]).tolist()}
     return {}
 
 
-def _rows_of(values: Values, operation: tf.Operation, shape: tuple[int, ...], elements: tuple) -> dict[str, list[int]]:
-    """{weight: the rows that the elements were computed from}: of a gradient, those that the same element of the
-    operation it differentiates was."""
+def _rows_of(
+    values: Values, operation: tf.Operation, shape: tuple[int, ...], elements: tuple
+) -> dict[str, list[int]]:
+    """{weight: the rows that the elements were computed from}: of a gradient, those that the same
+    element of the operation it differentiates was."""
     forward = values.step.forward(operation.name)
     if forward.graph is not values.step.graph:
         return {}
     above = {operation.name for operation in graph.above(forward)}
     batch, found = values.subject.tensors, {}
     singular = SINGULAR.get(forward.type, range(len(forward.inputs)))
-    targets = [t for n, t in enumerate(forward.inputs) if n in singular and graph.is_number(t.dtype)]
+    targets = [
+        t for n, t in enumerate(forward.inputs) if n in singular and graph.is_number(t.dtype)
+    ]
     for lookup in values.lookups:
         ids: set[int] = set()
         for tensor in targets if lookup.operation in above else ():
-            taint = rows.Taint(values.step, lookup, values.arrays[lookup.ids], tensor.name, batch, values.subject.run)
+            taint = rows.Taint(
+                values.step,
+                lookup,
+                values.arrays[lookup.ids],
+                tensor.name,
+                batch,
+                values.subject.run,
+            )
             for element in elements if tensor.shape.rank is not None else ():
                 index = _broadcast(element, shape, tuple(tensor.shape))
                 if index is not None and len(ids) <= ROWS:
@@ -272,12 +364,16 @@ def _rows_of(values: Values, operation: tf.Operation, shape: tuple[int, ...], el
     return found
 
 
-def _broadcast(element: tuple[int, ...], shape: tuple[int, ...], of: tuple) -> tuple[int, ...] | None:
-    """The index in a tensor of shape `of` from which an element of a result of that shape comes; None if the one is not
-    broadcast to the other."""
+def _broadcast(
+    element: tuple[int, ...], shape: tuple[int, ...], of: tuple
+) -> tuple[int, ...] | None:
+    """The index in a tensor of shape `of` from which an element of a result of that shape comes;
+    None if the one is not broadcast to the other."""
     if len(of) > len(shape):
         return None
-    pairs = list(zip(element[len(shape) - len(of) :], shape[len(shape) - len(of) :], of, strict=True))
+    pairs = list(
+        zip(element[len(shape) - len(of) :], shape[len(shape) - len(of) :], of, strict=True)
+    )
     if any(size not in (1, whole) for _, whole, size in pairs):
         return None
     return tuple(0 if size == 1 else position for position, _, size in pairs)

@@ -1,4 +1,5 @@
-"""A failing step in a file: the weights and optimizer state of before it, its batch and its random seeds."""
+"""A failing step in a file: the weights and optimizer state of before it, its batch and its random
+seeds."""
 
 import json
 import re
@@ -19,9 +20,13 @@ class CapsuleError(Exception):
 
 @dataclass(frozen=True)
 class Capsule:
-    """step: its number in the training. jit_compile: as it was trained. state: [(path, value), ...] of every variable
-    that the step may change, in the order in which it meets them. batch: nested lists, tuples and dicts of tensors, as
-    fit had it. config: of a run of this project, as YAML. names: {weight: what each row stands for}."""
+    """step: its number in the training.
+    jit_compile: as it was trained.
+    state: [(path, value), ...] of every variable that the step may change, in the order in which it
+        meets them.
+    batch: nested lists, tuples and dicts of tensors, as fit had it.
+    config: of a run of this project, as YAML.
+    names: {weight: what each row stands for}."""
 
     step: int
     jit_compile: bool
@@ -43,16 +48,23 @@ class Capsule:
             "names": {weight: list(names) for weight, names in self.names.items()},
             "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
         }
-        arrays = {f"state_{number}": _storable(value) for number, (_, value) in enumerate(self.state)}
-        leaves = [leaf for leaf in tf.nest.flatten(self.batch, expand_composites=True) if leaf is not None]
-        arrays |= {f"batch_{number}": _storable(np.asarray(leaf)) for number, leaf in enumerate(leaves)}
+        arrays = {
+            f"state_{number}": _storable(value) for number, (_, value) in enumerate(self.state)
+        }
+        leaves = [
+            leaf for leaf in tf.nest.flatten(self.batch, expand_composites=True) if leaf is not None
+        ]
+        arrays |= {
+            f"batch_{number}": _storable(np.asarray(leaf)) for number, leaf in enumerate(leaves)
+        }
         with open(path, "wb") as file:
             np.savez_compressed(file, about=json.dumps(about), **arrays)
         return path
 
     def restore(self, variables: Sequence[tuple[str, tf.Variable]]) -> None:
-        """Puts the state into a model's variables, which are found by their paths less the numbers that Keras gives to
-        layers without a name of their own, and, among equals, by their order. Raises CapsuleError if they do not fit.
+        """Puts the state into a model's variables, which are found by their paths less the numbers
+        that Keras gives to layers without a name of their own, and, among equals, by their order.
+        Raises CapsuleError if they do not fit.
         """
         waiting: dict[tuple, list[np.ndarray]] = {}
         for path, value in self.state:
@@ -70,11 +82,14 @@ class Capsule:
             try:
                 variable.assign(tf.cast(value, variable.dtype))
             except (TypeError, ValueError, tf.errors.OpError) as error:  # texts, objects
-                raise CapsuleError(f"The capsule holds {value.dtype} where '{path}' is {variable.dtype}.") from error
+                raise CapsuleError(
+                    f"The capsule holds {value.dtype} where '{path}' is {variable.dtype}."
+                ) from error
 
 
 def load(path: str | Path) -> Capsule:
-    """Reads what `Capsule.save` wrote; nothing in it is called. Raises CapsuleError if it is no such file."""
+    """Reads what `Capsule.save` wrote; nothing in it is called. Raises CapsuleError if it is no
+    such file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
@@ -83,17 +98,24 @@ def load(path: str | Path) -> Capsule:
                     f"{path} was written by another version of zeronorm (format {about['format']!r:.40})."
                 )
             _check(about)
-            state = tuple((name, file[f"state_{number}"]) for number, name in enumerate(about["paths"]))
-            leaves = [file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")]
+            state = tuple(
+                (name, file[f"state_{number}"]) for number, name in enumerate(about["paths"])
+            )
+            leaves = [
+                file[name] for name in sorted(file.files, key=_number) if name.startswith("batch_")
+            ]
         batch = _filled(about["batch"], iter(leaves))
     except CapsuleError:
         raise
-    except Exception as error:  # a file of any other kind fails in a way of its own: zip, zlib, JSON, NumPy, TensorFlow
+    # a file of any other kind fails in a way of its own: zip, zlib, JSON, NumPy, TensorFlow
+    except Exception as error:
         why = f": {error}" if isinstance(error, MalformedError) else ""
         raise CapsuleError(
             f"{path} is no capsule{why}: give a file that zeronorm.Autopsy(capsule=...) wrote."
         ) from error
-    names = {weight: [_printable(name) for name in names] for weight, names in about["names"].items()}
+    names = {
+        weight: [_printable(name) for name in names] for weight, names in about["names"].items()
+    }
     return Capsule(about["step"], about["jit_compile"], state, batch, about["config"], names)
 
 
@@ -105,10 +127,19 @@ def _check(about) -> None:
     """Raises MalformedError unless a capsule's description has every part, each of its type."""
     if not isinstance(about, dict):
         raise MalformedError("its description is no dict")
-    kinds = {"format": int, "step": int, "jit_compile": bool, "paths": list, "config": str, "names": dict}
+    kinds = {
+        "format": int,
+        "step": int,
+        "jit_compile": bool,
+        "paths": list,
+        "config": str,
+        "names": dict,
+    }
     for key, kind in kinds.items():
         if type(about.get(key)) is not kind:
-            raise MalformedError(f"its {key} is {'missing' if key not in about else f'no {kind.__name__}'}")
+            raise MalformedError(
+                f"its {key} is {'missing' if key not in about else f'no {kind.__name__}'}"
+            )
     if "batch" not in about or about["step"] < 0:
         raise MalformedError("it has no batch" if "batch" not in about else "its step is negative")
     for listed in (about["paths"], *about["names"].values()):
@@ -162,5 +193,7 @@ def _filled(outline, leaves):
         return tf.SparseTensor(indices, tf.constant(values, parts), shape)
     if kind == "ragged":
         values = tf.constant(next(leaves), parts[0])
-        return tf.RaggedTensor.from_nested_row_splits(values, [next(leaves) for _ in range(parts[1])])
+        return tf.RaggedTensor.from_nested_row_splits(
+            values, [next(leaves) for _ in range(parts[1])]
+        )
     return {"list": list, "tuple": tuple}[kind](_filled(part, leaves) for part in parts)

@@ -1,7 +1,8 @@
-"""What makes a failing step finite, and what people try that does not: each tried on the step itself.
+"""What makes a failing step finite, and what people try that does not: each tried on the step
+itself.
 
-A rule belongs to a kind of operation. It is tried by changing what the operation is given, in the traced graph, for it
-and for its gradient alike, and running the step as the user runs it.
+A rule belongs to a kind of operation. It is tried by changing what the operation is given, in the
+traced graph, for it and for its gradient alike, and running the step as the user runs it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +18,28 @@ from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.findings import Findings
 from zeronorm.autopsy.graph import Step
 from zeronorm.autopsy.rules import RULES, SMALL, STRONGER, Rule
-from zeronorm.autopsy.subject import Died, Ended, Snapshot, Stays, Subject, Trial, lost_since, nonfinite
+from zeronorm.autopsy.subject import (
+    Died,
+    Ended,
+    Snapshot,
+    Stays,
+    Subject,
+    Trial,
+    lost_since,
+    nonfinite,
+)
 
 
 @dataclass(frozen=True)
 class Cure:
-    """name: what to do. write: as code, where it is code. finite: whether the step with it loses no
-    weight and not the loss; None: not tried. folk: whether it is what people try first, and not a rule
-    for the guilty operation. elsewhere: as finite, under the other of TensorFlow's kernels and XLA, of a
-    rule that is put into the graph. leaves: in words, what is wrong with it where no weight is lost: what
-    becomes of the loss, or why it was not tried."""
+    """name: what to do.
+    write: as code, where it is code.
+    finite: whether the step with it loses no weight and not the loss; None: not tried.
+    folk: whether it is what people try first, and not a rule for the guilty operation.
+    elsewhere: as finite, under the other of TensorFlow's kernels and XLA, of a rule that is put
+        into the graph.
+    leaves: in words, what is wrong with it where no weight is lost: what becomes of the loss, or
+        why it was not tried."""
 
     name: str
     write: str
@@ -37,8 +50,11 @@ class Cure:
 
 
 def tried(subject: Subject, step: Step, found: Findings, trial: Trial) -> tuple[Cure, ...]:
-    """The cures for the guilty operations and the folk remedies, most specific first. step: traced
-    from the subject. trial: of the subject, as the user trains."""
+    """The cures for the guilty operations and the folk remedies, most specific first.
+
+    step: traced from the subject.
+    trial: of the subject, as the user trains.
+    """
     becomes, cures = "becomes" if found.loss_is_finite else "stays", []
     groups = _specific(subject, step, found.guilty, trial), _folk(subject, step, found, trial)
     for group in groups:
@@ -60,12 +76,16 @@ def _could_not(error: Exception) -> str:
 
 
 def _cure(name: str, write: str, outcome: Callable[[], Mapping], folk: bool = False) -> Cure:
-    """A cure that is tried. outcome: gives what the trial says of Cure's finite, elsewhere and leaves.
-    Where it raises the cure is one that was not tried: the others are not lost by it."""
+    """A cure that is tried.
+
+    outcome: gives what the trial says of Cure's finite, elsewhere and leaves. Where it raises the
+        cure is one that was not tried: the others are not lost by it.
+    """
     try:
         return Cure(name, write, folk=folk, **outcome())
     except Exception as error:
-        if isinstance(error, Ended) and not isinstance(error, (Died, Stays)):  # a limit, which holds for all
+        # a limit, which holds for all
+        if isinstance(error, Ended) and not isinstance(error, (Died, Stays)):
             raise
         return Cure(name, write, None, folk, leaves=_could_not(error))
 
@@ -78,7 +98,9 @@ def _outcome(trial: Trial, data=None) -> dict:
     return {"finite": not lost and not trial.loss, "leaves": "" if lost else trial.loss}
 
 
-def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Trial) -> Iterator[Cure]:
+def _specific(
+    subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Trial
+) -> Iterator[Cure]:
     birth = guilty[0].birth
     kept = [example for example in range(subject.batch or 0) if example not in guilty[0].examples]
     ruled = [one for one in guilty if one.forward_op_type in RULES]
@@ -92,7 +114,8 @@ def _specific(subject: Subject, step: Step, guilty: Sequence[Guilty], trial: Tri
                 yield _cure("the optimizer's own epsilon", f"epsilon={SMALL:g}", outcome)
     elif (inside or birth == "data") and guilty[0].examples and kept:
         yield _cure("these examples left out", "", lambda: _outcome(trial, subject.only(kept).data))
-    elif birth == "weights" and len(guilty[0].shape):  # a number, a learning rate say, is not mended by a zero
+    # a number, a learning rate say, is not mended by a zero
+    elif birth == "weights" and len(guilty[0].shape):
         name = "the non-finite values of the weights replaced"
         yield _cure(name, "np.nan_to_num(weights)", lambda: _replaced(subject))
 
@@ -109,12 +132,13 @@ def _replaced(subject: Subject) -> dict:
 
 
 def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[Cure]:
-    """The rule of each kind of operation among the guilty, tried at all that are of it, and a stronger
-    one where that is not enough; of several kinds, also all together."""
+    """The rule of each kind of operation among the guilty, tried at all that are of it, and a
+    stronger one where that is not enough; of several kinds, also all together."""
     kinds: dict[str, list[Guilty]] = {}
     for one in guilty:
         kinds.setdefault(one.forward_op_type, []).append(one)
-    known = {operation.name for operation in step.graph.get_operations()}  # others are inside a branch or loop
+    # others are inside a branch or loop
+    known = {operation.name for operation in step.graph.get_operations()}
     changes: dict[str, Rule] = {}
 
     def attempt(name: str, write: str, rules: Mapping[str, Rule]) -> Cure:
@@ -126,7 +150,10 @@ def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[C
         inside = [one.forward_operation for one in those if one.forward_operation in known]
         if kind in QUOTIENTS:  # an epsilon after a root leaves the root's own gradient singular
             roots = {root.name: root.type for name in inside for root in _root_below(step, name)}
-            below = {"epsilon inside the root": RULES, "the root's argument kept above zero": STRONGER}
+            below = {
+                "epsilon inside the root": RULES,
+                "the root's argument kept above zero": STRONGER,
+            }
             for name, rules in below.items() if roots else ():
                 at_roots = {root: rules[of] for root, of in roots.items()}
                 write = next(iter(at_roots.values())).write
@@ -147,7 +174,8 @@ def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[C
         yield attempt("these together: " + "; ".join(names), "", changes)
 
 
-QUOTIENTS = {"RealDiv": 1, "Div": 1, "DivNoNan": 1, "Reciprocal": 0}  # {kind: which input is the denominator}
+# {kind: which input is the denominator}
+QUOTIENTS = {"RealDiv": 1, "Div": 1, "DivNoNan": 1, "Reciprocal": 0}
 NEAR = 12  # operations between a quotient and the root that its denominator comes from, at most
 
 
@@ -187,10 +215,17 @@ def _slower(trial: Trial, rate: keras.Variable, value: float) -> dict:
 
 def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterator[Cure]:
     if found.guilty[0].birth == "divergence":
-        yield Cure("a smaller learning rate, from the start: here it is too late for one", "", None, folk=True)
+        yield Cure(
+            "a smaller learning rate, from the start: here it is too late for one",
+            "",
+            None,
+            folk=True,
+        )
         return
     handles = {id(tensor) for tensor in step.captured.values()}
-    used = [o for o in subject.optimizers if any(id(v.value.handle) in handles for v in o.variables)]
+    used = [
+        o for o in subject.optimizers if any(id(v.value.handle) in handles for v in o.variables)
+    ]
     for optimizer in used or subject.optimizers:
         of = f" ({optimizer.name})" if len(used) > 1 else ""
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # it is the one that clips
@@ -200,17 +235,26 @@ def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterat
                 slower = partial(_slower, trial, optimizer.learning_rate, rate / 100)
                 name = f"a learning rate a hundred times smaller{of}"
                 yield _cure(name, f"learning_rate={rate / 100:g}", slower, folk=True)
-        if optimizer.clipnorm is None and optimizer.global_clipnorm is None and optimizer.clipvalue is None:
+        if (
+            optimizer.clipnorm is None
+            and optimizer.global_clipnorm is None
+            and optimizer.clipvalue is None
+        ):
             for option in ("clipnorm", "clipvalue"):
                 clipped = partial(_with, subject, optimizer, option, 1.0)
                 yield _cure(f"gradients clipped{of}", f"{option}=1.0", clipped, folk=True)
-    without = "steps left out whose loss is not finite" + ("" if found.loss_is_finite else ": this one teaches nothing")
+    without = "steps left out whose loss is not finite" + (
+        "" if found.loss_is_finite else ": this one teaches nothing"
+    )
     yield Cure(without, "", not found.loss_is_finite, folk=True)
 
 
 def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
     """Whether the step is finite with the rules, also under the other compiler: as `Cure` has it."""
-    own, other = (_substituted(subject, step, rules, jit) for jit in (subject.jit_compile, not subject.jit_compile))
+    own, other = (
+        _substituted(subject, step, rules, jit)
+        for jit in (subject.jit_compile, not subject.jit_compile)
+    )
     loops = any(operation.type.endswith("While") for operation in step.graph.get_operations())
     if other[0] is None and loops:  # XLA takes no loop that was traced for the kernels
         anew = trace.trace(subject.step, subject.data, subject.optimizers, not subject.jit_compile)
@@ -219,11 +263,14 @@ def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
     return {"finite": own[0], "elsewhere": other[0], "leaves": own[1]}
 
 
-def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_compile: bool) -> tuple[bool | None, str]:
-    """Whether the step is finite with each rule's changes before its forward operation and the gradient
-    of that, None where it cannot be computed so; and what the loss is (NaN, infinite) where it is that
-    alone which is lost."""
-    if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):  # see subject.Trial
+def _substituted(
+    subject: Subject, step: Step, rules: Mapping[str, Rule], jit_compile: bool
+) -> tuple[bool | None, str]:
+    """Whether the step is finite with each rule's changes before its forward operation and the
+    gradient of that, None where it cannot be computed so; and what the loss is (NaN, infinite)
+    where it is that alone which is lost."""
+    # see subject.Trial
+    if jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors):
         return None, ""
     before, edited = nonfinite(subject.weights), changed(step, rules)
     losses = [name for name in step.losses if step.graph.get_tensor_by_name(name).dtype.is_floating]
@@ -240,8 +287,8 @@ def _substituted(subject: Subject, step: Step, rules: Mapping[str, Rule], jit_co
 
 
 def _look(graph_def, step: Step, loss: str, kind: str) -> str:
-    """Puts into the graph whether any element of a loss is NaN or infinite (`kind`), a bool of rank 0,
-    and names it: no value of a size that only the data decides, which XLA returns wrongly."""
+    """Puts into the graph whether any element of a loss is NaN or infinite (`kind`), a bool of rank
+    0, and names it: no value of a size that only the data decides, which XLA returns wrongly."""
     dtype = step.graph.get_tensor_by_name(loss).dtype.as_datatype_enum
     name = f"{loss.replace(':', '_')}/cure_{kind}"
     for part, value in (("flat", [-1]), ("axis", [0])):
@@ -259,8 +306,11 @@ def _look(graph_def, step: Step, loss: str, kind: str) -> str:
 
 
 def changed(step: Step, rules: Mapping[str, Rule]):
-    """The step's GraphDef with each rule's changes before its forward operation, for it and its gradient. rules:
-    {forward operation: its rule}."""
+    """The step's GraphDef with each rule's changes before its forward operation, for it and its
+    gradient.
+
+    rules: {forward operation: its rule}.
+    """
     graph_def = step.graph.as_graph_def()
     nodes = {node.name: node for node in graph_def.node}
     for operation, rule in rules.items():
@@ -272,7 +322,9 @@ def changed(step: Step, rules: Mapping[str, Rule]):
             name = f"{operation}/cure_{number}"
             value = graph_def.node.add(name=f"{name}/constant", op="Const")
             value.attr["dtype"].type = tensor.dtype.as_datatype_enum
-            value.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(_constant(constant, tensor.dtype), tensor.dtype))
+            value.attr["value"].tensor.CopyFrom(
+                tf.make_tensor_proto(_constant(constant, tensor.dtype), tensor.dtype)
+            )
             source = replaced.get(_canonical(tensor.name), _canonical(tensor.name))
             put = graph_def.node.add(name=name, op=kind, input=[source, value.name])
             put.attr["T"].type = tensor.dtype.as_datatype_enum

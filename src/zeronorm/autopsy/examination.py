@@ -1,5 +1,5 @@
-"""The order of an autopsy: which operation, line, example and row made a weight non-finite, under which compiler, and
-what makes the step finite."""
+"""The order of an autopsy: which operation, line, example and row made a weight non-finite, under
+which compiler, and what makes the step finite."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,13 +24,16 @@ def report(
     loss_is_finite: bool | None = None,
     **more,
 ) -> Report:
-    """The autopsy of one step: run under both numerics, and examined under the one it was trained with; under the other
-    where only that one fails.
+    """The autopsy of one step: run under both numerics, and examined under the one it was trained
+    with; under the other where only that one fails.
 
-    step: its number in the training. outcomes, traced: {jit_compile: what Trial returns} and the traced step,
-    where the caller knows them. known_as: another description of a guilty operation of the traced step.
-    loss_is_finite: what the user's own step returned, where a fused kernel may have swallowed what the traced step
-    shows. more: of Report's, what only the caller knows.
+    step: its number in the training.
+    outcomes, traced: {jit_compile: what Trial returns} and the traced step, where the caller knows
+        them.
+    known_as: another description of a guilty operation of the traced step.
+    loss_is_finite: what the user's own step returned, where a fused kernel may have swallowed what
+        the traced step shows.
+    more: of Report's, what only the caller knows.
     """
     doing = _Attempts()
     trials = {jit: Trial(subject, jit) for jit in (False, True)}
@@ -55,7 +58,9 @@ def report(
         subject.optimizers,
         examined,
     )
-    found = traced and doing("the values of its operations", findings.find, subject, traced, examined)
+    found = traced and doing(
+        "the values of its operations", findings.find, subject, traced, examined
+    )
     if not found and traced and examined and outcomes[False]:  # XLA's process may have died of it
         found = doing("the values under the kernels", _under_kernels, subject)
     found = found or Findings((), (), {}, True)
@@ -76,7 +81,9 @@ def report(
             f"names of {', '.join(sorted(unknown))}: no such weight; there are {', '.join(tables[:8])}"
         )
     if outcomes[examined] and not guilty and not doing.left_out:
-        doing.left_out.append("the operation: the way back from the weights ends in what cannot be looked into")
+        doing.left_out.append(
+            "the operation: the way back from the weights ends in what cannot be looked into"
+        )
     cures = ()
     if found.guilty and (outcomes[examined] or own_loss):
         cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
@@ -113,15 +120,18 @@ WRITTEN = "the operation: no step did it; something else, a callback perhaps, wr
 
 
 def unreached(step: int, jit_compile: bool, lost: Mapping[str, int], repeatable: bool) -> Report:
-    """The report of a failure that did not come again when the steps were repeated. step: the last of them. repeatable:
-    whether a step always does the same from the same state."""
+    """The report of a failure that did not come again when the steps were repeated.
+
+    step: the last of them.
+    repeatable: whether a step always does the same from the same state.
+    """
     birth, why = ("weights", WRITTEN) if repeatable else ("", CAME_ONCE)
     return Report(step, birth, bool(lost), (), None, None, jit_compile, dict(lost), left_out=(why,))
 
 
 class _Attempts:
-    """Calls a function; where it raises notes what was being done, and gives None: a part of the report that cannot be
-    had must not cost the rest, let alone the training."""
+    """Calls a function; where it raises notes what was being done, and gives None: a part of the
+    report that cannot be had must not cost the rest, let alone the training."""
 
     def __init__(self):
         self.left_out: list[str] = []
@@ -156,22 +166,29 @@ class _Attempts:
 
 def _under_kernels(subject: Subject) -> Findings:
     subject = replace(subject, jit_compile=False)
-    return findings.find(subject, trace.trace(subject.step, subject.data, subject.optimizers), False)
+    return findings.find(
+        subject, trace.trace(subject.step, subject.data, subject.optimizers), False
+    )
 
 
 def _from_kernels(subject: Subject, found: Findings) -> Findings:
-    """The findings with what is guilty inside of loops that XLA does not let one into: as the kernels compute it, where
-    the step fails as well."""
+    """The findings with what is guilty inside of loops that XLA does not let one into: as the
+    kernels compute it, where the step fails as well."""
     inside = _under_kernels(subject)
     entered = [one for one in inside.guilty if one.op_type not in graph.BODIES]
     outside = [one for one in found.guilty if one.op_type not in graph.BODIES]
     return replace(found, guilty=tuple(outside or entered or found.guilty))
 
 
-def _with_examples(subject: Subject, guilty: tuple[Guilty, ...], trial: Trial) -> tuple[Guilty, ...]:
+def _with_examples(
+    subject: Subject, guilty: tuple[Guilty, ...], trial: Trial
+) -> tuple[Guilty, ...]:
     """The same, and where the values of the first do not tell its examples, those found by trying."""
     if not guilty or guilty[0].birth not in ("forward", "gradient", "weights") or guilty[0].rows:
         return guilty
     if guilty[0].examples and len(guilty[0].examples) < subject.batch:
         return guilty
-    return (replace(guilty[0], examples=culprits(subject, trial) or guilty[0].examples), *guilty[1:])
+    return (
+        replace(guilty[0], examples=culprits(subject, trial) or guilty[0].examples),
+        *guilty[1:],
+    )

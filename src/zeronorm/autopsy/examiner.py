@@ -1,13 +1,15 @@
-"""The process in which an examination computes. It holds variables, and runs functions that it is given.
+"""The process in which an examination computes. It holds variables, and runs functions that it is
+given.
 
-It may die: a compiler may end it, and who started it does so when it takes too long or too much memory. So it is a
-program of its own, which imports nothing of the user's and nothing else of this project, writes nothing to the
-terminal, leaves a GPU alone, and ends with the process that started it:
+It may die: a compiler may end it, and who started it does so when it takes too long or too much
+memory. So it is a program of its own, which imports nothing of the user's and nothing else of this
+project, writes nothing to the terminal, leaves a GPU alone, and ends with the process that started
+it:
 
 python -P examiner.py SETTINGS
 
-Messages go through its standard input and output, each the pickle of a tuple after its length. SETTINGS: JSON, as
-`sandbox` writes it.
+Messages go through its standard input and output, each the pickle of a tuple after its length.
+SETTINGS: JSON, as `sandbox` writes it.
 """
 
 import json
@@ -66,8 +68,9 @@ def not_finite(variable) -> int:
 def compacted(value: tf.Tensor) -> tuple:
     """A value as it is handed over.
 
-    ("array", its array); of a large one ("largest", shape, dtype, its largest magnitude) if it is finite, and ("kinds",
-    shape, dtype, compressed, largest) if not: a byte an element, 0 finite, 1 infinite, 2 NaN, 3 finite above LARGE.
+    ("array", its array); of a large one ("largest", shape, dtype, its largest magnitude) if it is
+    finite, and ("kinds", shape, dtype, compressed, largest) if not: a byte an element, 0 finite, 1
+    infinite, 2 NaN, 3 finite above LARGE.
     """
     size = int(tf.size(value)) * max(value.dtype.size, 1)
     if size < COMPACT or not value.dtype.is_floating:
@@ -77,8 +80,18 @@ def compacted(value: tf.Tensor) -> tuple:
     largest = tf.reduce_max(magnitude).numpy()
     if largest <= LARGE and not tf.reduce_any(infinite | nan):
         return "largest", tuple(value.shape), value.dtype.name, largest
-    kinds = tf.cast(infinite, tf.uint8) + 2 * tf.cast(nan, tf.uint8) + 3 * tf.cast(magnitude > LARGE, tf.uint8)
-    return "kinds", tuple(value.shape), value.dtype.name, zlib.compress(kinds.numpy().tobytes(), 1), largest
+    kinds = (
+        tf.cast(infinite, tf.uint8)
+        + 2 * tf.cast(nan, tf.uint8)
+        + 3 * tf.cast(magnitude > LARGE, tf.uint8)
+    )
+    return (
+        "kinds",
+        tuple(value.shape),
+        value.dtype.name,
+        zlib.compress(kinds.numpy().tobytes(), 1),
+        largest,
+    )
 
 
 class Examiner:
@@ -103,7 +116,10 @@ class Examiner:
         self.until = time.monotonic() + REST
 
     def hold(self, values: dict) -> None:
-        """Makes or sets variables; `restore` gives them these values. values: {number: (array, dtype, shape)}."""
+        """Makes or sets variables; `restore` gives them these values.
+
+        values: {number: (array, dtype, shape)}.
+        """
         for number, (value, dtype, shape) in values.items():
             if number not in self.variables:
                 made = tf.Variable(value, trainable=False, dtype=dtype, shape=tf.TensorShape(shape))
@@ -119,12 +135,16 @@ class Examiner:
             context.context().add_function_def(function)
             self.functions.add(function.signature.name)
 
-    def run(self, name: str, arguments: list, returned: list, weights: list[int], undo: bool) -> tuple:
+    def run(
+        self, name: str, arguments: list, returned: list, weights: list[int], undo: bool
+    ) -> tuple:
         """Calls a function: (its values, {variable: elements that are not finite after it}).
 
-        arguments: ("variable", number), ("kept", number) or ("array", array, dtype). returned: for each output "whole",
-        "compact", "nothing" or a number to keep it by; what is kept is handed over as well, but for lists of tensors.
-        weights: the variables to look at. undo: whether the variables become what they were.
+        arguments: ("variable", number), ("kept", number) or ("array", array, dtype).
+        returned: for each output "whole", "compact", "nothing" or a number to keep it by; what is
+            kept is handed over as well, but for lists of tensors.
+        weights: the variables to look at.
+        undo: whether the variables become what they were.
         """
         try:
             found = context.context().call_function(

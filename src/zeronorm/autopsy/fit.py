@@ -1,4 +1,5 @@
-"""Which `fit` is under way: Keras tells its callbacks neither the data nor the arguments that it was given."""
+"""Which `fit` is under way: Keras tells its callbacks neither the data nor the arguments that it
+was given."""
 
 import sys
 from collections.abc import Iterator

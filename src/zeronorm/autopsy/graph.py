@@ -1,4 +1,5 @@
-"""A traced training step: the values of its operations, the source line of each, and how to run it, or a part, again.
+"""A traced training step: the values of its operations, the source line of each, and how to run it,
+or a part, again.
 
 Nothing here belongs to one model. A step is any function of a batch that TensorFlow can trace.
 """
@@ -17,9 +18,11 @@ import tensorflow as tf
 import wrapt
 
 LIBRARIES = tuple(  # whose files are passed over on the way to the user's line
-    os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (tf, keras, optree, wrapt, np)
+    os.path.dirname(os.path.abspath(module.__file__)) + os.sep
+    for module in (tf, keras, optree, wrapt, np)
 )
-GRADIENT_OF = re.compile(r"gradients/(.+)_grad/[^/]+$")  # how TensorFlow names the gradient inside a body
+# how TensorFlow names the gradient inside a body
+GRADIENT_OF = re.compile(r"gradients/(.+)_grad/[^/]+$")
 TRACERS = {
     os.path.join(os.path.dirname(os.path.abspath(__file__)), "trace.py")
 }  # the file from whose frames a step begins
@@ -39,11 +42,16 @@ class Line:
 class Step:
     """A traced step.
 
-    graph: its operations, in the order of their making. inputs: the placeholders of the batch, in the order of its
-    flattened tensors. captured: {placeholder: the tensor from outside that it stands for}, the handles of variables
-    among them. forward_of: {operation of a gradient: the operation it differentiates}. gradient: the operations that a
-    tape's gradient made. optimizer: those that an optimizer's apply made. losses: the tensors that were differentiated.
-    bodies: the graphs of all branches, loops and functions. Operations and tensors are given by name.
+    graph: its operations, in the order of their making.
+    inputs: the placeholders of the batch, in the order of its flattened tensors.
+    captured: {placeholder: the tensor from outside that it stands for}, the handles of variables
+        among them.
+    forward_of: {operation of a gradient: the operation it differentiates}.
+    gradient: the operations that a tape's gradient made.
+    optimizer: those that an optimizer's apply made.
+    losses: the tensors that were differentiated.
+    bodies: the graphs of all branches, loops and functions. Operations and tensors are given by
+        name.
     """
 
     graph: tf.Graph
@@ -57,7 +65,8 @@ class Step:
     runners: dict = field(default_factory=dict, repr=False)  # what `runner` has made of it
 
     def forward(self, operation: str) -> tf.Operation:
-        """The operation that a gradient's operation differentiates, perhaps in another body; any other is its own."""
+        """The operation that a gradient's operation differentiates, perhaps in another body; any
+        other is its own."""
         if operation in self.forward_of:
             return self.graph.get_operation_by_name(self.forward_of[operation])
         inside = GRADIENT_OF.search(operation)
@@ -68,13 +77,14 @@ class Step:
         return self.graph.get_operation_by_name(operation)
 
     def line(self, operation: str) -> Line | None:
-        """The user's line that made an operation, or the one it differentiates; None where none is in the step."""
+        """The user's line that made an operation, or the one it differentiates; None where none is
+        in the step."""
         return user_line(self.forward(operation))
 
 
 def user_line(operation: tf.Operation, past: tuple[str, ...] = ()) -> Line | None:
-    """The innermost line of an operation's traceback that is neither TensorFlow's nor Keras's nor in one of the files
-    `past` nor outside the step."""
+    """The innermost line of an operation's traceback that is neither TensorFlow's nor Keras's nor
+    in one of the files `past` nor outside the step."""
     for frame in reversed(list(operation.traceback)):
         path = os.path.abspath(frame.filename)
         if path in TRACERS:
@@ -98,7 +108,9 @@ def above(operation: tf.Operation) -> list[tf.Operation]:
 
 def flat(data) -> list[tf.Tensor]:
     """The tensors of a batch, in any nesting; those that a ragged or sparse one consists of."""
-    return [tensor for tensor in tf.nest.flatten(data, expand_composites=True) if tensor is not None]
+    return [
+        tensor for tensor in tf.nest.flatten(data, expand_composites=True) if tensor is not None
+    ]
 
 
 def packed(data, tensors: Sequence[tf.Tensor]):
@@ -115,8 +127,9 @@ def is_number(dtype: tf.DType) -> bool:
 
 
 def values_of(graph: tf.Graph, jit_compile: bool) -> list[str]:
-    """The tensors of a graph that tell what happened, in the order of their making: every floating-point one and, as
-    far as XLA can return them if it is to run it, the ids of lookups, and what branches, loops and functions are given.
+    """The tensors of a graph that tell what happened, in the order of their making: every
+    floating-point one and, as far as XLA can return them if it is to run it, the ids of lookups,
+    and what branches, loops and functions are given.
     """
     found = []
     for operation in graph.get_operations():
@@ -128,20 +141,27 @@ def values_of(graph: tf.Graph, jit_compile: bool) -> list[str]:
 
 
 def _returnable(tensor: tf.Tensor) -> bool:
-    """Whether XLA can return it: over a size that only the data decides, or a text, it may end the whole process
-    (TensorFlow 2.21: xla/shape.cc and tensor.cc), and lists of tensors it does not return."""
-    return tensor.shape.is_fully_defined() and tensor.dtype not in (tf.variant, tf.resource, tf.string)
+    """Whether XLA can return it: over a size that only the data decides, or a text, it may end the
+    whole process (TensorFlow 2.21: xla/shape.cc and tensor.cc), and lists of tensors it does not
+    return."""
+    return tensor.shape.is_fully_defined() and tensor.dtype not in (
+        tf.variant,
+        tf.resource,
+        tf.string,
+    )
 
 
 def _extremes(tensor: tf.Tensor) -> tf.Tensor:
-    """A floating-point tensor reduced, along each axis whose size is not known, to one element: NaN or infinite where
-    one is, else the largest magnitude. Of unknown rank, one element."""
+    """A floating-point tensor reduced, along each axis whose size is not known, to one element: NaN
+    or infinite where one is, else the largest magnitude. Of unknown rank, one element."""
     known = tensor.shape.rank is not None
     axes = [axis for axis, size in enumerate(tensor.shape) if size is None] if known else None
     magnitude = tf.abs(tensor)
     nan, infinite = tf.math.is_nan(magnitude), tf.math.is_inf(magnitude)
     finite = tf.where(nan | infinite, tf.zeros_like(magnitude), magnitude)
-    some_nan, some_infinite = (tf.reduce_any(which, axes, keepdims=known) for which in (nan, infinite))
+    some_nan, some_infinite = (
+        tf.reduce_any(which, axes, keepdims=known) for which in (nan, infinite)
+    )
     largest = tf.maximum(tf.reduce_max(finite, axes, keepdims=known), 0)  # of no element it is -inf
     largest = tf.where(some_infinite, tf.cast(np.inf, largest.dtype), largest)
     return tf.where(some_nan, tf.cast(np.nan, largest.dtype), largest)
@@ -149,7 +169,8 @@ def _extremes(tensor: tf.Tensor) -> tf.Tensor:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without TensorFlow's warning of functions that are traced again and again, which is what an autopsy does."""
+    """Without TensorFlow's warning of functions that are traced again and again, which is what an
+    autopsy does."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -160,7 +181,8 @@ def quiet() -> Iterator[None]:
 
 
 def portions(graph: tf.Graph, names: Sequence[str], most: float) -> Iterator[list[str]]:
-    """The tensors in groups of at most so many bytes, or of one; those of unknown size count nothing."""
+    """The tensors in groups of at most so many bytes, or of one; those of unknown size count
+    nothing."""
     group, size = [], 0
     for name in names:
         tensor = graph.get_tensor_by_name(name)
@@ -191,18 +213,33 @@ def bodies_of(graph: tf.Graph) -> Iterator[tf.Graph]:
 
 
 def called(operation: tf.Operation) -> list[tf.Graph]:
-    """The graphs that an operation calls: of a branch both, of a loop its condition and its body; [] of any other."""
+    """The graphs that an operation calls: of a branch both, of a loop its condition and its body;
+    [] of any other."""
     names = [operation.get_attr(attribute).name for attribute in BODIES.get(operation.type, ())]
     functions = [operation.graph._get_function(name) for name in names]
-    return [] if any(function is None for function in functions) else [function.graph for function in functions]
+    return (
+        []
+        if any(function is None for function in functions)
+        else [function.graph for function in functions]
+    )
 
 
-def runs(step: Step, operation: tf.Operation, given: list, most: int, run: Callable) -> Iterator[tuple]:
-    """(body as a Step, its arguments) of each run of a body, in order: one of a branch or function, of a loop as many
-    as it makes, at most `most`. operation: of `step`; given: its inputs. run: calls a function with arguments, compiled
-    by XLA or not, and returns its values, those at some places in full."""
+def runs(
+    step: Step, operation: tf.Operation, given: list, most: int, run: Callable
+) -> Iterator[tuple]:
+    """(body as a Step, its arguments) of each run of a body, in order: one of a branch or function,
+    of a loop as many as it makes, at most `most`.
+
+    operation: of `step`;
+    given: its inputs.
+    run: calls a function with arguments, compiled by XLA or not, and returns its values, those at
+        some places in full.
+    """
     none, bodies = frozenset(), called(operation)
-    steps = [Step(b, tuple(t.op.name for t in b.inputs), {}, {}, none, none, (), step.bodies) for b in bodies]
+    steps = [
+        Step(b, tuple(t.op.name for t in b.inputs), {}, {}, none, none, (), step.bodies)
+        for b in bodies
+    ]
     if operation.type.endswith("If"):
         yield steps[0 if given[0] else 1], given[1:]
     elif operation.type.endswith("While"):
@@ -221,14 +258,28 @@ def runs(step: Step, operation: tf.Operation, given: list, most: int, run: Calla
 
 
 def runner(
-    step: Step, fetches: Sequence[str], jit_compile: bool, edited=None, given: Sequence[str] = (), pure: bool = False
+    step: Step,
+    fetches: Sequence[str],
+    jit_compile: bool,
+    edited=None,
+    given: Sequence[str] = (),
+    pure: bool = False,
 ) -> Callable:
-    """A function of the batch's tensors, and those of `given`, that runs the step and returns the tensors `fetches`.
+    """A function of the batch's tensors, and those of `given`, that runs the step and returns the
+    tensors `fetches`.
 
-    edited: a GraphDef to run instead of the step's own; given: names of further placeholders that it uses. pure: only
-    what the fetches are computed from, and no assignment but those before it; else the whole step.
+    edited: a GraphDef to run instead of the step's own;
+    given: names of further placeholders that it uses.
+    pure: only what the fetches are computed from, and no assignment but those before it; else the
+        whole step.
     """
-    key = (tuple(fetches), jit_compile, edited and edited.SerializeToString(deterministic=True), tuple(given), pure)
+    key = (
+        tuple(fetches),
+        jit_compile,
+        edited and edited.SerializeToString(deterministic=True),
+        tuple(given),
+        pure,
+    )
     if key not in step.runners:
         step.runners[key] = _runner(step, fetches, jit_compile, edited, given, pure)
     return step.runners[key]
@@ -254,7 +305,13 @@ def _runner(
         known |= {name: graph.capture(tensor) for name, tensor in step.captured.items()}
         mapped = {name: tensor for name, tensor in known.items() if name in used}
         computed = [name for name in fetches if name.split(":")[0] not in known]
-        found = dict(zip(computed, tf.graph_util.import_graph_def(graph_def, mapped, computed, name=""), strict=True))
+        found = dict(
+            zip(
+                computed,
+                tf.graph_util.import_graph_def(graph_def, mapped, computed, name=""),
+                strict=True,
+            )
+        )
         tensors = [found[name] if name in found else known[name.split(":")[0]] for name in fetches]
         return [_extremes(t) if jit_compile and not _returnable(t) else t for t in tensors]
 

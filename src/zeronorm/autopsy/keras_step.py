@@ -1,4 +1,5 @@
-"""A Keras model's training step: what it reads and writes, how its tensors are called, taking it and watching it."""
+"""A Keras model's training step: what it reads and writes, how its tensors are called, taking it
+and watching it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,18 @@ from zeronorm.autopsy import capsule as capsules
 from zeronorm.autopsy import graph
 from zeronorm.autopsy.subject import Subject, lost_since, nonfinite
 
-LARGE = 250_000  # elements of a variable that is looked at in every LARGE_EVERY-th step only, or when the loss is lost
+# elements of a variable that is looked at in every LARGE_EVERY-th step only, or when the loss is
+# lost
+LARGE = 250_000
 LARGE_EVERY = 10
-UNREPEATABLE = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial", "PyFunc", "EagerPyFunc")
+UNREPEATABLE = (
+    "Random",
+    "TruncatedNormal",
+    "ParameterizedTruncatedNormal",
+    "Multinomial",
+    "PyFunc",
+    "EagerPyFunc",
+)
 NUMBERS = 64  # variables of one element that are noted before each step
 
 
@@ -53,8 +63,8 @@ def kept_of(subject: Subject) -> list[tuple[str, tf.Variable]]:
 
 @dataclass(frozen=True)
 class Taken:
-    """A step that was taken: its number, how many examples of the epoch came before, the numbers before it that other
-    callbacks may have changed (a learning rate), the batch."""
+    """A step that was taken: its number, how many examples of the epoch came before, the numbers
+    before it that other callbacks may have changed (a learning rate), the batch."""
 
     step: int
     first: int
@@ -79,19 +89,33 @@ class Steps:
         else:
             specs = [iterator.element_spec]
             plain = all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(specs))
-            self._again = tf.function(self._logged, input_signature=specs if plain else None, autograph=False)
-            unwatched = tf.function(lambda iterator: self._logged(_batch(iterator)), autograph=False)
+            self._again = tf.function(
+                self._logged, input_signature=specs if plain else None, autograph=False
+            )
+            unwatched = tf.function(
+                lambda iterator: self._logged(_batch(iterator)), autograph=False
+            )
             function = unwatched.get_concrete_function(iterator)
-            self.variables, self._graph = _captured(function), function.graph  # some are made only now
+            # some are made only now
+            self.variables, self._graph = _captured(function), function.graph
             if model.steps_per_execution == 1:
                 self._compiled = tf.function(self._take, autograph=False)
-            else:  # the data may end between two of the steps, and a compiled step moves its counters all the same
+            # the data may end between two of the steps, and a compiled step moves its counters all
+            # the same
+            else:
                 signature = specs if plain else None
                 looks = {t: partial(self._taken, thorough=t) for t in (False, True)}
-                looks = {t: tf.function(look, input_signature=signature, autograph=False) for t, look in looks.items()}
+                looks = {
+                    t: tf.function(look, input_signature=signature, autograph=False)
+                    for t, look in looks.items()
+                }
                 self._compiled = lambda iterator, thorough: looks[thorough](_batch(iterator))
         trained = {id(variable.value) for variable in model.trainable_variables}
-        numbers = [v for v in self.weights().values() if v.shape.num_elements() == 1 and id(v) not in trained]
+        numbers = [
+            v
+            for v in self.weights().values()
+            if v.shape.num_elements() == 1 and id(v) not in trained
+        ]
         self._numbers = numbers[:NUMBERS]
         self._any_large = any(v.shape.num_elements() >= LARGE for v in self.weights().values())
 
@@ -100,22 +124,34 @@ class Steps:
         return _weights(self.model, self.variables)
 
     def repeatable(self) -> bool:
-        """Whether a step is known to do the same whenever it is taken from the same state: Keras's own random numbers
-        are part of the state, those of tf.random are not, and of Python's nothing is known."""
+        """Whether a step is known to do the same whenever it is taken from the same state: Keras's
+        own random numbers are part of the state, those of tf.random are not, and of Python's
+        nothing is known."""
         if self._graph is None:
             return False
         graph = self._graph.as_graph_def()
-        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        nodes = [
+            *graph.node,
+            *(node for function in graph.library.function for node in function.node_def),
+        ]
         return not any(node.op.startswith(UNREPEATABLE) for node in nodes)
 
     def norms(self) -> dict[str, float]:
         trainable = {id(variable.value) for variable in self.model.trainable_variables}
-        found = {name: variable for name, variable in self.weights().items() if id(variable) in trainable}
-        return {f"norm/{name}": float(tf.norm(tf.cast(variable, tf.float32))) for name, variable in found.items()}
+        found = {
+            name: variable for name, variable in self.weights().items() if id(variable) in trainable
+        }
+        return {
+            f"norm/{name}": float(tf.norm(tf.cast(variable, tf.float32)))
+            for name, variable in found.items()
+        }
 
     def take(self, iterator, thorough: bool):
-        """One step: (logs, whether [weights, loss] are finite, the numbers before it, its batch). Raises
-        StopIteration or OutOfRangeError at the end of the data. thorough: whether large weights are looked at too."""
+        """One step: (logs, whether [weights, loss] are finite, the numbers before it, its batch).
+        Raises StopIteration or OutOfRangeError at the end of the data.
+
+        thorough: whether large weights are looked at too.
+        """
         return self._compiled(iterator, thorough or not self._any_large)
 
     def _take(self, iterator, thorough: bool):
@@ -137,24 +173,30 @@ class Steps:
         ]
         weights = tf.reduce_all(tf.math.is_finite(tf.stack(sums))) if sums else tf.constant(True)
         loss = logs.get("loss") if isinstance(logs, dict) else None
-        return tf.stack([weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))])
+        return tf.stack(
+            [weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))]
+        )
 
     def fails(self, taken: Taken, before: dict[str, int], loss_only: bool) -> tuple[bool, bool]:
-        """Takes a step again, from the present state: (whether it loses a weight or, if loss_only, the loss; whether
-        the loss is finite)."""
+        """Takes a step again, from the present state: (whether it loses a weight or, if loss_only,
+        the loss; whether the loss is finite)."""
         for variable, value in zip(self._numbers, taken.numbers, strict=True):
             variable.assign(value)
         logs = self._again(taken.batch)
         loss = logs.get("loss") if isinstance(logs, dict) else None  # a mean over the epoch's steps
         loss_is_finite = loss is not None and bool(np.isfinite(loss).all())
-        fails = not loss_is_finite if loss_only else bool(lost_since(nonfinite(self.weights()), before))
+        fails = (
+            not loss_is_finite if loss_only else bool(lost_since(nonfinite(self.weights()), before))
+        )
         return fails, loss_is_finite
 
 
 def _batch(iterator):
     """The next one. What Keras passes as an Optional stands for None."""
     batch = iterator.get_next() if hasattr(iterator, "get_next") else next(iterator)
-    return tf.nest.map_structure(lambda part: None if isinstance(part, tf.experimental.Optional) else part, batch)
+    return tf.nest.map_structure(
+        lambda part: None if isinstance(part, tf.experimental.Optional) else part, batch
+    )
 
 
 def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -174,19 +216,27 @@ def _optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
 
 def _captured(function) -> list[tf.Variable]:
-    """The variables that a traced step reads or writes, those of custom loops and optimizers too, as it meets them."""
+    """The variables that a traced step reads or writes, those of custom loops and optimizers too,
+    as it meets them."""
     order = {id(outer): number for number, (outer, _) in enumerate(function.graph.captures)}
-    return sorted(_unique(function.variables), key=lambda variable: order.get(id(variable.handle), len(order)))
+    return sorted(
+        _unique(function.variables), key=lambda variable: order.get(id(variable.handle), len(order))
+    )
 
 
 def _known(model: keras.Model) -> list[tf.Variable]:
     """The variables that the model and its optimizers own up to."""
-    groups = [model.variables, model.metrics_variables, *(optimizer.variables for optimizer in _optimizers(model))]
+    groups = [
+        model.variables,
+        model.metrics_variables,
+        *(optimizer.variables for optimizer in _optimizers(model)),
+    ]
     return _unique(variable.value for group in groups for variable in group)
 
 
 def _weights(model: keras.Model, state: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """{name: variable} of the numbers among the variables that no metric owns: Keras's paths where it has one."""
+    """{name: variable} of the numbers among the variables that no metric owns: Keras's paths where
+    it has one."""
     optimizers = [variable for optimizer in _optimizers(model) for variable in optimizer.variables]
     paths = {id(variable.value): variable.path for variable in [*model.variables, *optimizers]}
     metrics = {id(variable.value) for variable in model.metrics_variables}
@@ -203,8 +253,13 @@ def _weights(model: keras.Model, state: Sequence[tf.Variable]) -> dict[str, tf.V
 
 
 def _inputs(batch) -> list[str]:
-    """How the tensors of a batch are called: x, y and sample_weight, with the key or place of each part."""
-    parts = dict(zip(("x", "y", "sample_weight"), batch, strict=False)) if isinstance(batch, tuple) else {"x": batch}
+    """How the tensors of a batch are called: x, y and sample_weight, with the key or place of each
+    part."""
+    parts = (
+        dict(zip(("x", "y", "sample_weight"), batch, strict=False))
+        if isinstance(batch, tuple)
+        else {"x": batch}
+    )
 
     def named(name: str, value) -> Iterator[str]:
         if isinstance(value, dict):
@@ -221,11 +276,15 @@ def _inputs(batch) -> list[str]:
 
 def bytes_of(batch) -> int:
     tensors = tf.nest.flatten(batch, expand_composites=True)
-    return sum(int(tf.size(tensor)) * max(tensor.dtype.size, 1) for tensor in tensors if tensor is not None)
+    return sum(
+        int(tf.size(tensor)) * max(tensor.dtype.size, 1) for tensor in tensors if tensor is not None
+    )
 
 
 def size_of(batch) -> int:
-    return next((int(t.shape[0]) for t in tf.nest.flatten(batch) if t is not None and t.shape.rank), 0)
+    return next(
+        (int(t.shape[0]) for t in tf.nest.flatten(batch) if t is not None and t.shape.rank), 0
+    )
 
 
 def _unique(items):

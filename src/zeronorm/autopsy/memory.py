@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes
-GROUPS = (  # of a control group, in its two versions: the file with its limit, that with what it uses
+# of a control group, in its two versions: the file with its limit, that with what it uses
+GROUPS = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
@@ -26,7 +27,8 @@ def resident(pid: int) -> float | None:
 
 
 def free() -> float:
-    """Bytes that this process may still take: of the machine or, where there is one, of its control group."""
+    """Bytes that this process may still take: of the machine or, where there is one, of its control
+    group."""
     found = [_of_machine()]
     for limit, used in GROUPS:
         try:
@@ -40,6 +42,9 @@ def free() -> float:
 def _of_machine() -> float:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # a system that does not tell what is free: half of what there is
+        return next(
+            float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")
+        )
+    # a system that does not tell what is free: half of what there is
+    except (OSError, StopIteration):
         return os.sysconf("SC_PHYS_PAGES") * PAGE / 2

@@ -1,7 +1,7 @@
 """Why a compiler refuses a step: the sentence that a person needs out of what TensorFlow says.
 
-TensorFlow puts it among the graph's traceback, the node's name and the compiler's options; which of them
-come, and in what order, depends on whether a kernel or XLA raises, in a graph or eagerly.
+TensorFlow puts it among the graph's traceback, the node's name and the compiler's options; which of
+them come, and in what order, depends on whether a kernel or XLA raises, in a graph or eagerly.
 """
 
 import re
@@ -28,7 +28,8 @@ def sentence(message: str) -> str:
     unknown = list(dict.fromkeys(UNKNOWN.findall(message)))
     if unknown:
         return _unknown(unknown, message)
-    said = (line for line in message.splitlines() if not line.startswith("    "))  # those quote source
+    # those quote source
+    said = (line for line in message.splitlines() if not line.startswith("    "))
     said = (NODE.sub(r"\1", AROUND.sub("", line)).strip() for line in said)
     found = next((line for line in said if line and not BESIDE.match(line)), "it gives no reason")
     found = textwrap.shorten(found, MOST, placeholder=" ...")

@@ -15,18 +15,23 @@ from zeronorm.autopsy.cures import Cure
 class Report:
     """What an autopsy found.
 
-    step: 0-based training step at which a weight was, or would have been, poisoned. birth: forward, gradient,
-    optimizer, data, weights or divergence; "" where nothing is non-finite, or nothing could be followed. harmful:
-    whether a weight was poisoned as it was trained. guilty: most likely first; of a step that only the other compiler
-    poisons, those of that one. kernels, xla: whether the step fails under each; None where it cannot be computed so.
-    refused: {"kernels" or "xla": why it does not compute the step}. losses: {"kernels" or "xla": what
-    the loss is that is differentiated: "NaN", "infinite", or "" where it is finite}, of each that
-    computed the step.
-    jit_compile: how it was trained. lost: {weight: elements that became non-finite, under the same}. swallowed:
-    operations that got a NaN and gave something finite. cures: what makes the step finite, and what does not. history:
-    [{step, loss, norm/WEIGHT}, ...] of the steps before, the loss as Keras shows it. positions: of the first guilty
-    operation's examples in the data set, where it was passed as arrays unshuffled. left_out: what could not be done,
-    and why.
+    step: 0-based training step at which a weight was, or would have been, poisoned.
+    birth: forward, gradient, optimizer, data, weights or divergence; "" where nothing is
+        non-finite, or nothing could be followed.
+    harmful: whether a weight was poisoned as it was trained.
+    guilty: most likely first; of a step that only the other compiler poisons, those of that one.
+    kernels, xla: whether the step fails under each; None where it cannot be computed so.
+    refused: {"kernels" or "xla": why it does not compute the step}.
+    losses: {"kernels" or "xla": what the loss is that is differentiated: "NaN", "infinite", or ""
+        where it is finite}, of each that computed the step.
+    jit_compile: how it was trained.
+    lost: {weight: elements that became non-finite, under the same}.
+    swallowed: operations that got a NaN and gave something finite.
+    cures: what makes the step finite, and what does not.
+    history: [{step, loss, norm/WEIGHT}, ...] of the steps before, the loss as Keras shows it.
+    positions: of the first guilty operation's examples in the data set, where it was passed as
+        arrays unshuffled.
+    left_out: what could not be done, and why.
     """
 
     step: int
@@ -47,22 +52,27 @@ class Report:
 
     @property
     def examined_under(self) -> str:
-        """Who computed the values and the cures: as trained, or, where that is finite or refuses the
-        step, the other."""
+        """Who computed the values and the cures: as trained, or, where that is finite or refuses
+        the step, the other."""
         fails = {False: self.kernels, True: self.xla}
-        return "XLA" if is_examined_under_xla(self.jit_compile, fails, self.losses) else "the kernels"
+        return (
+            "XLA" if is_examined_under_xla(self.jit_compile, fails, self.losses) else "the kernels"
+        )
 
     @property
     def disagreement(self) -> bool:
-        """Whether the step fails under one of TensorFlow's kernels and XLA, and not under the other."""
+        """Whether the step fails under one of TensorFlow's kernels and XLA, and not under the
+        other."""
         return None not in (self.kernels, self.xla) and self.kernels != self.xla
 
     def to_json(self) -> str:
-        """The report as JSON text: its fields by name, tuples as lists, a number that is not finite as null."""
+        """The report as JSON text: its fields by name, tuples as lists, a number that is not finite
+        as null."""
         return json.dumps(_plain(asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
 
     def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
-        """(who computes, whether the step fails, whether it was trained so) of each numerics it was tried under."""
+        """(who computes, whether the step fails, whether it was trained so) of each numerics it was
+        tried under."""
         yield WHO[False], self.kernels, not self.jit_compile
         yield WHO[True], self.xla, self.jit_compile
 
@@ -74,7 +84,11 @@ class Report:
             yield from _wrapped(f"  examples of the batch: {_some(guilty.examples)}{where}")
         for weight, rows in guilty.rows.items():
             names = guilty.row_names.get(weight, [])
-            named = [f"{row} {name!r}" for row, name in zip(rows, names, strict=True)] if names else rows
+            named = (
+                [f"{row} {name!r}" for row, name in zip(rows, names, strict=True)]
+                if names
+                else rows
+            )
             yield from _wrapped(f"  rows of {weight}: {_some(named)}")
 
     def endings(self) -> Iterator[str]:
@@ -95,10 +109,14 @@ FIELDS = {False: "kernels", True: "xla"}  # of Report
 NAMES = {jit: f"the step under {who}" for jit, who in WHO.items()}
 
 
-def is_examined_under_xla(trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[str, str]) -> bool:
-    """Whether it is XLA under which a step is examined. That is as it was trained (`trained`), or the
-    other one, where that alone computes the step, loses weights, or loses the loss. fails, losses: as in
-    `Report`."""
+def is_examined_under_xla(
+    trained: bool, fails: Mapping[bool, bool | None], losses: Mapping[str, str]
+) -> bool:
+    """Whether it is XLA under which a step is examined. That is as it was trained (`trained`), or
+    the other one, where that alone computes the step, loses weights, or loses the loss.
+
+    fails, losses: as in `Report`.
+    """
     other = not trained
     if fails[trained] or fails[other] is None:
         return trained
@@ -124,7 +142,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Born {BORN[report.birth]}."
     for reason in report.left_out:
         yield from _wrapped(f"Not in this report: {reason}.")
-    shown: dict[tuple, int] = {}  # one of each line and kind: a rule that is applied to every variable, say
+    # one of each line and kind: a rule that is applied to every variable, say
+    shown: dict[tuple, int] = {}
     for number, guilty in enumerate(report.guilty):
         what = (guilty.op_type, guilty.forward_op_type, guilty.file, guilty.line)
         shown.setdefault(what if guilty.file else number, number)
@@ -140,7 +159,9 @@ def _lines(report: Report) -> Iterator[str]:
         as_trained = " (as trained)" if trained else ""
         yield from _wrapped(f"{name}: {_verdict(report, name, fails)}{as_trained}")
     if report.swallowed:
-        yield from _wrapped(f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}.")
+        yield from _wrapped(
+            f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}."
+        )
     if report.cures:
         yield ""
         under = report.examined_under
@@ -149,7 +170,9 @@ def _lines(report: Report) -> Iterator[str]:
         for cure in report.cures:
             verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
             left = f"; {cure.leaves}" if cure.leaves else ""
-            there = {True: f"; finite under {other}", False: f"; fails under {other}", None: ""}[cure.elsewhere]
+            there = {True: f"; finite under {other}", False: f"; fails under {other}", None: ""}[
+                cure.elsewhere
+            ]
             if cure.write and not cure.folk:
                 yield from _wrapped(f"  {verdict:9}  {cure.name}{left}{there}", indent=13)
                 yield f"{'':13}{cure.write}"
@@ -160,8 +183,8 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _opening(report: Report) -> str:
-    """What became of the step, as it was trained and, where that is finite or refused, under the other
-    compiler."""
+    """What became of the step, as it was trained and, where that is finite or refused, under the
+    other compiler."""
     weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
     weights += f" and {len(report.lost) - SHOWN} more" if len(report.lost) > SHOWN else ""
     trained, other = report.jit_compile, not report.jit_compile
@@ -216,12 +239,22 @@ def _verdict(report: Report, name: str, fails: bool | None) -> str:
 
 
 def _guilty_lines(guilty: Guilty) -> Iterator[str]:
-    forward = f", the gradient of {guilty.forward_op_type}" if guilty.op_type != guilty.forward_op_type else ""
-    what = {"nan": "NaN", "inf": "infinite", "large": "finite, but so large that what follows overflows,"}[guilty.kind]
+    forward = (
+        f", the gradient of {guilty.forward_op_type}"
+        if guilty.op_type != guilty.forward_op_type
+        else ""
+    )
+    what = {
+        "nan": "NaN",
+        "inf": "infinite",
+        "large": "finite, but so large that what follows overflows,",
+    }[guilty.kind]
     who = f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}"
     if guilty.birth == "data":
         with_class = ", to which class_weight counts" if guilty.operation == "sample_weight" else ""
-        who = f"The batch's {guilty.operation}{with_class}: {what} in {guilty.count} of its elements"
+        who = (
+            f"The batch's {guilty.operation}{with_class}: {what} in {guilty.count} of its elements"
+        )
     yield from _wrapped(who)
     if guilty.file:
         yield f"  {_near(guilty.file)}:{guilty.line}, in {guilty.function}"
@@ -254,4 +287,6 @@ def _plain(value):
 
 def _wrapped(text: str, indent: int | None = None) -> list[str]:
     indent = len(text) - len(text.lstrip()) + 2 if indent is None else indent
-    return textwrap.wrap(text, 80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, 80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,7 +1,7 @@
 """From an element of a value in the step's graph to the rows of embeddings it was computed from.
 
-NaN is the taint: it is added to what one position of a lookup returns. What it reaches was computed from that position,
-also where numbers cannot show it, as in the square of a zero.
+NaN is the taint: it is added to what one position of a lookup returns. What it reaches was computed
+from that position, also where numbers cannot show it, as in the square of a zero.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ PASSING = ("Identity", "Cast", "ReadVariableOp")  # between a variable and the l
 
 @dataclass(frozen=True)
 class Lookup:
-    """A gather of rows from a weight: its name, that of the tensor of its ids, that of the weight's placeholder."""
+    """A gather of rows from a weight: its name, that of the tensor of its ids, that of the weight's
+    placeholder."""
 
     operation: str
     ids: str
@@ -39,8 +40,13 @@ def lookups(graph: tf.Graph) -> list[Lookup]:
 
 
 class Taint:
-    """A lookup whose result can be tainted. ids: int, the rows that it looks up. target: the tensor in which to look for
-    the taint. batch: the step's own. run: calls a function as `subject.Subject.run` does, in this process by default."""
+    """A lookup whose result can be tainted.
+
+    ids: int, the rows that it looks up.
+    target: the tensor in which to look for the taint.
+    batch: the step's own.
+    run: calls a function as `subject.Subject.run` does, in this process by default.
+    """
 
     def __init__(
         self,
@@ -69,11 +75,14 @@ class Taint:
         self._by_example = bool(ids.ndim and shape.rank and shape[0] == ids.shape[0])
 
     def rows(self, element: Sequence[int], most: int) -> np.ndarray:
-        """The rows that `element` of the target was computed from; more than `most`, not all of them, if there are
-        more. Those of other examples do not count where the first axis of the ids and of the target is the same."""
+        """The rows that `element` of the target was computed from; more than `most`, not all of
+        them, if there are more. Those of other examples do not count where the first axis of the
+        ids and of the target is the same."""
         counted = np.ones(self._ids.shape, bool)
         if self._by_example:
-            counted &= (np.arange(len(self._ids)) == element[0]).reshape(-1, *(1,) * (self._ids.ndim - 1))
+            counted &= (np.arange(len(self._ids)) == element[0]).reshape(
+                -1, *(1,) * (self._ids.ndim - 1)
+            )
 
         def reaches(some: np.ndarray) -> bool:
             taint = np.where(counted & np.isin(self._ids, some), np.nan, 0).reshape(self._wide)
@@ -83,8 +92,11 @@ class Taint:
         return those(np.unique(self._ids[counted]), reaches, most)
 
 
-def those(every: np.ndarray, holds: Callable[[np.ndarray], bool], most: float = np.inf) -> np.ndarray:
-    """The members for which `holds`, which is asked of groups of them: halving. It ends with more than `most`."""
+def those(
+    every: np.ndarray, holds: Callable[[np.ndarray], bool], most: float = np.inf
+) -> np.ndarray:
+    """The members for which `holds`, which is asked of groups of them: halving. It ends with more
+    than `most`."""
     if not len(every) or not holds(every):
         return every[:0]
     if len(every) == 1:

@@ -7,8 +7,11 @@ SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
 
 @dataclass(frozen=True)
 class Rule:
-    """For one kind of forward operation. changes: (input, operation, constant): what is put before an input; none where
-    the safe form cannot be put into the graph. The constants are for float32; see `_constant`."""
+    """For one kind of forward operation.
+
+    changes: (input, operation, constant): what is put before an input; none where the safe form
+        cannot be put into the graph. The constants are for float32; see `_constant`.
+    """
 
     name: str
     write: str
@@ -16,12 +19,18 @@ class Rule:
 
 
 def _inside(function: str) -> Rule:
-    return Rule("epsilon inside, where the operation is singular", f"{function}(x + {SMALL:g})", ((0, "AddV2", SMALL),))
+    return Rule(
+        "epsilon inside, where the operation is singular",
+        f"{function}(x + {SMALL:g})",
+        ((0, "AddV2", SMALL),),
+    )
 
 
 def _clipped(function: str, edge: float = 1 - 1e-6) -> Rule:
     write = f"{function}(tf.clip_by_value(x, {-edge:g}, {edge:g}))"
-    return Rule("arguments kept inside the domain", write, ((0, "Minimum", edge), (0, "Maximum", -edge)))
+    return Rule(
+        "arguments kept inside the domain", write, ((0, "Minimum", edge), (0, "Maximum", -edge))
+    )
 
 
 def _both_bounded(function: str) -> Rule:
@@ -31,43 +40,69 @@ def _both_bounded(function: str) -> Rule:
 
 
 def _bounded(function: str) -> Rule:
-    return Rule("arguments kept from overflowing", f"{function}(tf.minimum(x, 80.0))", ((0, "Minimum", 80.0),))
+    return Rule(
+        "arguments kept from overflowing",
+        f"{function}(tf.minimum(x, 80.0))",
+        ((0, "Minimum", 80.0),),
+    )
 
 
 _DENOMINATOR = Rule("epsilon in the denominator", f"x / (y + {SMALL:g})", ((1, "AddV2", SMALL),))
-_MASK = Rule("a finite mask: a row that is masked throughout has no largest element", "tf.maximum(x, -1e9)", ())
+_MASK = Rule(
+    "a finite mask: a row that is masked throughout has no largest element",
+    "tf.maximum(x, -1e9)",
+    (),
+)
 _JITTER = Rule("a small multiple of the identity added to the matrix", "matrix + 1e-6 * tf.eye(n)")
 
 RULES = {
     "Sqrt": _inside("tf.sqrt"),
     "Rsqrt": _inside("tf.math.rsqrt"),
     "Log": _inside("tf.math.log"),
-    "Log1p": Rule("arguments kept above -1", "tf.math.log1p(tf.maximum(x, -1 + 1e-6))", ((0, "Maximum", -1 + 1e-6),)),
-    "Reciprocal": Rule("epsilon in the denominator", f"1 / (x + {SMALL:g})", ((0, "AddV2", SMALL),)),
+    "Log1p": Rule(
+        "arguments kept above -1",
+        "tf.math.log1p(tf.maximum(x, -1 + 1e-6))",
+        ((0, "Maximum", -1 + 1e-6),),
+    ),
+    "Reciprocal": Rule(
+        "epsilon in the denominator", f"1 / (x + {SMALL:g})", ((0, "AddV2", SMALL),)
+    ),
     "RealDiv": _DENOMINATOR,
     "Div": _DENOMINATOR,
     "DivNoNan": _DENOMINATOR,
     "Xdivy": _DENOMINATOR,
     "Xlogy": Rule(
-        "epsilon inside, where the operation is singular", f"tf.math.xlogy(x, y + {SMALL:g})", ((1, "AddV2", SMALL),)
+        "epsilon inside, where the operation is singular",
+        f"tf.math.xlogy(x, y + {SMALL:g})",
+        ((1, "AddV2", SMALL),),
     ),
     "Pow": Rule("epsilon in the base", f"tf.pow(x + {SMALL:g}, y)", ((0, "AddV2", SMALL),)),
-    "Prod": Rule("epsilon in the factors", f"tf.reduce_prod(x + {SMALL:g}, axis)", ((0, "AddV2", SMALL),)),
-    "EuclideanNorm": Rule(
-        "epsilon inside the root", f"tf.sqrt(tf.reduce_sum(x * x, axis) + {SMALL:g})", ((0, "AddV2", SMALL),)
+    "Prod": Rule(
+        "epsilon in the factors", f"tf.reduce_prod(x + {SMALL:g}, axis)", ((0, "AddV2", SMALL),)
     ),
-    "Atan2": Rule("epsilon beside the origin", f"tf.atan2(y, x + {SMALL:g})", ((1, "AddV2", SMALL),)),
+    "EuclideanNorm": Rule(
+        "epsilon inside the root",
+        f"tf.sqrt(tf.reduce_sum(x * x, axis) + {SMALL:g})",
+        ((0, "AddV2", SMALL),),
+    ),
+    "Atan2": Rule(
+        "epsilon beside the origin", f"tf.atan2(y, x + {SMALL:g})", ((1, "AddV2", SMALL),)
+    ),
     "Acos": _clipped("tf.acos"),
     "Asin": _clipped("tf.asin"),
     "Atanh": _clipped("tf.atanh"),
     "Erfinv": _clipped("tf.math.erfinv"),
-    "Acosh": Rule("arguments kept above 1", "tf.acosh(tf.maximum(x, 1 + 1e-6))", ((0, "Maximum", 1 + 1e-6),)),
+    "Acosh": Rule(
+        "arguments kept above 1", "tf.acosh(tf.maximum(x, 1 + 1e-6))", ((0, "Maximum", 1 + 1e-6),)
+    ),
     "Exp": _bounded("tf.exp"),
     "Expm1": _bounded("tf.math.expm1"),
     "Sinh": _bounded("tf.sinh"),
     "Cosh": _bounded("tf.cosh"),
     "Softmax": Rule(_MASK.name, "tf.nn.softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)),
-    "LogSoftmax": Rule(_MASK.name, "tf.nn.log_softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)),
+    "LogSoftmax": Rule(
+        _MASK.name, "tf.nn.log_softmax(tf.maximum(x, -1e9))", ((0, "Maximum", -1e9),)
+    ),
     "Cholesky": _JITTER,
     "MatrixInverse": _JITTER,
     "MatrixSolve": _JITTER,

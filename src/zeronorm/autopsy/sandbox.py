@@ -1,8 +1,10 @@
-"""Runs the functions of an examination in a process of its own, which may die, within limits of time and memory.
+"""Runs the functions of an examination in a process of its own, which may die, within limits of
+time and memory.
 
-What an examination computes is more than the user's own step: the step under another compiler, with every value
-returned, changed. A compiler may end the process over any of it. So the user's process only traces, which makes a
-function's definition; `examiner.py`, started for it, gets the definition and the values, and computes.
+What an examination computes is more than the user's own step: the step under another compiler, with
+every value returned, changed. A compiler may end the process over any of it. So the user's process
+only traces, which makes a function's definition; `examiner.py`, started for it, gets the definition
+and the values, and computes.
 """
 
 import json
@@ -37,9 +39,11 @@ OF_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 class Sandbox:
     """Where the functions of one examination run, as `Here` is; used in a with statement.
 
-    seconds: the whole examination takes at most. memory: bytes it takes at most beyond what TensorFlow takes by being
-    imported; None: half of what is free. jit_compile: how the user trains, which is how a function that cannot be
-    handed over, one that calls Python say, is run in this process, unless XLA would compile it.
+    seconds: the whole examination takes at most.
+    memory: bytes it takes at most beyond what TensorFlow takes by being imported; None: half of
+        what is free.
+    jit_compile: how the user trains, which is how a function that cannot be handed over, one that
+        calls Python say, is run in this process, unless XLA would compile it.
 
     Raises ValueError if a limit is not a positive number.
     """
@@ -78,37 +82,51 @@ class Sandbox:
         kept: Collection[int] | None = None,
         undo: bool = True,
     ) -> tuple[list, dict[str, int]]:
-        """As `Here.run`. Raises Ended if the process died, a limit was reached, or the function can be run
-        neither apart nor here."""
+        """As `Here.run`. Raises Ended if the process died, a limit was reached, or the function can
+        be run neither apart nor here."""
         self._in_time()
         if not callable(getattr(function, "get_concrete_function", None)):
-            return self._here(function, arguments, jit_compile, state, weights, kept, undo, "it is not compiled")
+            return self._here(
+                function, arguments, jit_compile, state, weights, kept, undo, "it is not compiled"
+            )
         try:
             concrete = function.get_concrete_function(*map(_spec, arguments))
             self._start()
             numbers = self._numbers([*state, *concrete.graph.variables])
-            inputs = [self._input(argument, numbers) for argument in (*arguments, *concrete.captured_inputs)]
+            inputs = [
+                self._input(argument, numbers)
+                for argument in (*arguments, *concrete.captured_inputs)
+            ]
             definitions = self._definitions(concrete)
             self._hold()
             if definitions:
                 self._ask("define", definitions)
-            returned = [self._how(number, tensor, kept) for number, tensor in enumerate(concrete.outputs)]
+            returned = [
+                self._how(number, tensor, kept) for number, tensor in enumerate(concrete.outputs)
+            ]
             looked_at = {numbers[id(variable.handle)]: name for name, variable in weights.items()}
             name = concrete.function_def.signature.name
             values, counts = self._ask("run", name, inputs, returned, list(looked_at), undo)
         except Stays as why:
-            return self._here(function, arguments, jit_compile, state, weights, kept, undo, str(why))
-        return [_value(*value) for value in values], {looked_at[n]: count for n, count in counts.items()}
+            return self._here(
+                function, arguments, jit_compile, state, weights, kept, undo, str(why)
+            )
+        return [_value(*value) for value in values], {
+            looked_at[n]: count for n, count in counts.items()
+        }
 
     def restore(self) -> None:
-        """Gives the process's variables the values from before the runs that did not undo what they did."""
+        """Gives the process's variables the values from before the runs that did not undo what they
+        did."""
         if self._child is not None:
             self._ask("restore")
 
     def _here(self, function, arguments, jit_compile, state, weights, kept, undo, why: str):
         """The function run in this process, if it is run as the user trains and the kernels do it."""
         if jit_compile or self.jit_compile:
-            raise Stays(f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained")
+            raise Stays(
+                f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained"
+            )
         canceled = cancellation.CancellationManager()
         timer = threading.Timer(max(0.0, self._end - time.monotonic()), canceled.start_cancel)
         timer.daemon = True
@@ -131,7 +149,9 @@ class Sandbox:
     def _start(self) -> None:
         if self._child is None:
             if not self._lives:
-                raise Ended(f"{LIVES} processes that computed for this report have died, and no more are started")
+                raise Ended(
+                    f"{LIVES} processes that computed for this report have died, and no more are started"
+                )
             self._forget()
             try:
                 self._child = _taken()
@@ -264,11 +284,12 @@ def _value(kind: str, *value):
 
 
 def _same(one: tf.Tensor, other: tf.Tensor) -> bool:
-    """Whether two reads of a variable found the same value. As long as one is kept nothing else is put into its
-    memory."""
+    """Whether two reads of a variable found the same value. As long as one is kept nothing else is
+    put into its memory."""
     try:
         return _address(one) == _address(other)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # texts, and types that only TensorFlow has
+    # texts, and types that only TensorFlow has
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return np.array_equal(one.numpy(), other.numpy())
 
 
@@ -299,7 +320,8 @@ class _Child:
             env=environment,
             start_new_session=True,  # the terminal's Ctrl-C is for this process alone
         )
-        threading.Thread(target=self._process.wait, daemon=True).start()  # which leaves no dead process behind
+        # which leaves no dead process behind
+        threading.Thread(target=self._process.wait, daemon=True).start()
         self.settings, self.base = settings, None  # base: bytes that it takes before it computes
 
     def ask(self, message: tuple, limits: Callable[[float], str]):
@@ -334,8 +356,8 @@ class _Child:
             pass
 
     def ready(self, limits: Callable[[float], str]) -> None:
-        """Waits until it can compute, without anything of another examination; its memory is counted from here. limits
-        and what is raised: as of `ask`."""
+        """Waits until it can compute, without anything of another examination; its memory is
+        counted from here. limits and what is raised: as of `ask`."""
         if self.base is None:
             self.ask(("forget",), limits)
             self.base = self._bytes()
@@ -358,8 +380,8 @@ class _Child:
 
 @lru_cache(maxsize=1)
 def _spare() -> list[_Child]:
-    """The examiner that the last examination in this process has left: it ends by itself soon. To import TensorFlow
-    takes longer than most examinations."""
+    """The examiner that the last examination in this process has left: it ends by itself soon. To
+    import TensorFlow takes longer than most examinations."""
     return []
 
 
@@ -388,12 +410,16 @@ def _keep(child: _Child) -> None:
 
 
 def _settings() -> str:
-    """Whom an examiner serves and, besides the environment, what decides how TensorFlow computes: as JSON."""
+    """Whom an examiner serves and, besides the environment, what decides how TensorFlow computes:
+    as JSON."""
     threads = tf.config.threading
     return json.dumps(
         {
             "parent": os.getpid(),
-            "threads": [threads.get_inter_op_parallelism_threads(), threads.get_intra_op_parallelism_threads()],
+            "threads": [
+                threads.get_inter_op_parallelism_threads(),
+                threads.get_intra_op_parallelism_threads(),
+            ],
             "optimizer": tf.config.optimizer.get_experimental_options(),
             "jit": tf.config.optimizer.get_jit(),
             "deterministic": config.is_op_determinism_enabled(),

@@ -1,4 +1,5 @@
-"""A training step to examine: what it reads and changes, where its functions run, and taking it again."""
+"""A training step to examine: what it reads and changes, where its functions run, and taking it
+again."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ AT_ONCE = 1e9  # bytes of values that one run of the step returns
 
 
 class Ended(Exception):
-    """Something that cannot be computed, because a limit was reached, or of what the two below say: why."""
+    """Something that cannot be computed, because a limit was reached, or of what the two below say:
+    why."""
 
 
 class Died(Ended):
@@ -29,7 +31,8 @@ class Here:
 
     left_out: Sequence[str] = ()  # what a report has to say of it
     deaths: Sequence[str] = ()  # of processes: how
-    at_once = AT_ONCE  # bytes of values that one run returns at most, as far as their sizes are known
+    # bytes of values that one run returns at most, as far as their sizes are known
+    at_once = AT_ONCE
 
     def run(
         self,
@@ -41,17 +44,22 @@ class Here:
         kept: Collection[int] | None = None,
         undo: bool = True,
     ) -> tuple[list, dict[str, int]]:
-        """Calls a function of tensors that returns tensors: (its values, what of the weights is not finite after it).
+        """Calls a function of tensors that returns tensors: (its values, what of the weights is not
+        finite after it).
 
-        arguments: tensors, arrays, or values of a run before. jit_compile: whether XLA compiles the function. kept: the
-        places of the values that are needed in full, while others may be `unpacked`; None: of none anything is. undo:
-        whether the state becomes what it was; else `restore` does that.
+        arguments: tensors, arrays, or values of a run before.
+        jit_compile: whether XLA compiles the function.
+        kept: the places of the values that are needed in full, while others may be `unpacked`;
+            None: of none anything is.
+        undo: whether the state becomes what it was; else `restore` does that.
         """
         held = Snapshot(state)
         try:
             found = function(*map(tf.convert_to_tensor, arguments))
             values = [
-                value if number in kept or value.dtype == tf.variant else arrays.unpacked(*examiner.compacted(value))
+                value
+                if number in kept or value.dtype == tf.variant
+                else arrays.unpacked(*examiner.compacted(value))
                 for number, value in (enumerate(found) if kept is not None else ())
             ]
             return values, nonfinite(weights)
@@ -59,19 +67,25 @@ class Here:
             held.restore()
 
     def restore(self) -> None:
-        """After runs that did not undo what they did: who asked for them holds the variables of this process."""
+        """After runs that did not undo what they did: who asked for them holds the variables of
+        this process."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """A training step to examine, as it is just before it fails.
 
-    step: of the batch. data: the batch, tensors in any nesting; their first axis counts its examples. weights: {name:
-    variable} whose values are judged, the optimizer's slots among them. state: every variable that the step may change.
-    optimizers: whose apply it calls. jit_compile: as the user trains. names: {weight: what each row stands for}.
-    eager: whether the user's step is not compiled at all. inputs: how the report calls the tensors of the batch.
-    compiled: what `Trial` has compiled of the step; subjects of one step may share it. place: where it is run,
-    `Here` or an `sandbox.Sandbox`.
+    step: of the batch.
+    data: the batch, tensors in any nesting; their first axis counts its examples.
+    weights: {name: variable} whose values are judged, the optimizer's slots among them.
+    state: every variable that the step may change.
+    optimizers: whose apply it calls.
+    jit_compile: as the user trains.
+    names: {weight: what each row stands for}.
+    eager: whether the user's step is not compiled at all.
+    inputs: how the report calls the tensors of the batch.
+    compiled: what `Trial` has compiled of the step; subjects of one step may share it.
+    place: where it is run, `Here` or an `sandbox.Sandbox`.
     """
 
     step: Callable
@@ -86,9 +100,18 @@ class Subject:
     compiled: dict = field(default_factory=dict, repr=False)
     place: Here = field(default_factory=Here, repr=False)
 
-    def run(self, function: Callable, arguments: Sequence, jit_compile: bool, kept=None, undo: bool = True):
+    def run(
+        self,
+        function: Callable,
+        arguments: Sequence,
+        jit_compile: bool,
+        kept=None,
+        undo: bool = True,
+    ):
         """As `Here.run`, from and of the subject's variables."""
-        return self.place.run(function, arguments, jit_compile, self.state, self.weights, kept, undo)
+        return self.place.run(
+            function, arguments, jit_compile, self.state, self.weights, kept, undo
+        )
 
     @property
     def tensors(self) -> list[tf.Tensor]:
@@ -102,11 +125,16 @@ class Subject:
         return next((int(part.shape[0]) for part in parts if part.shape.rank), None)
 
     def only(self, examples: Sequence[int]) -> "Subject":
-        """The same step of these examples alone, repeated to fill the batch, so that every shape stays as it is."""
+        """The same step of these examples alone, repeated to fill the batch, so that every shape
+        stays as it is."""
         chosen = np.resize(examples, self.batch)
 
         def part(tensor):
-            counts = isinstance(tensor, tf.Tensor) and tensor.shape.rank and tensor.shape[0] == self.batch
+            counts = (
+                isinstance(tensor, tf.Tensor)
+                and tensor.shape.rank
+                and tensor.shape[0] == self.batch
+            )
             return tf.gather(tensor, chosen) if counts else tensor
 
         return replace(self, data=tf.nest.map_structure(part, self.data))
@@ -116,7 +144,8 @@ class Snapshot:
     """The values of variables, to be put back any number of times."""
 
     def __init__(self, variables: Iterable[tf.Variable]):
-        # a read shares the variable's memory until something writes it: what is frozen is not copied
+        # a read shares the variable's memory until something writes it: what is frozen is not
+        # copied
         self.values = [(variable, tf.identity(variable)) for variable in variables]
 
     def restore(self) -> None:
@@ -137,8 +166,8 @@ def lost_since(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str,
 
 
 class Trial:
-    """The step as a user would compute it, compiled once for each setting of the optimizers, to be taken any number of
-    times from the subject's state."""
+    """The step as a user would compute it, compiled once for each setting of the optimizers, to be
+    taken any number of times from the subject's state."""
 
     def __init__(self, subject: Subject, jit_compile: bool):
         self.subject, self._before = subject, nonfinite(subject.weights)
@@ -151,19 +180,22 @@ class Trial:
         if subject.eager and not jit_compile:
             self._step = self._of_tensors
         else:
-            made = tf.function(self._of_tensors, jit_compile=jit_compile, autograph=False)  # traced when it is called
+            # traced when it is called
+            made = tf.function(self._of_tensors, jit_compile=jit_compile, autograph=False)
             self._step = subject.compiled.setdefault(key, made)
         self._jit_compile = jit_compile
         # XLA ends the whole process over a text (TensorFlow 2.21: tensor.cc, DataTypeCanUseMemcpy)
-        self._impossible = jit_compile and any(tensor.dtype == tf.string for tensor in subject.tensors)
+        self._impossible = jit_compile and any(
+            tensor.dtype == tf.string for tensor in subject.tensors
+        )
 
     def _of_tensors(self, *tensors):
         return [trace.judged(self.subject.step)(graph.packed(self.subject.data, tensors))]
 
     def __call__(self, data=None) -> dict[str, int] | None:
-        """What one step on `data`, else the subject's own, does to the weights: {weight: elements that it loses}. The
-        state is as before afterwards. None if it cannot be computed so: XLA does not know every operation, and a kernel
-        may refuse its input. Raises Ended."""
+        """What one step on `data`, else the subject's own, does to the weights: {weight: elements
+        that it loses}. The state is as before afterwards. None if it cannot be computed so: XLA
+        does not know every operation, and a kernel may refuse its input. Raises Ended."""
         if self._impossible:
             self.refused = "it takes no texts."
             return None

@@ -1,8 +1,9 @@
-"""Traces a training step as one graph, and notes which operation each operation of a gradient differentiates.
+"""Traces a training step as one graph, and notes which operation each operation of a gradient
+differentiates.
 
-TensorFlow has no public way to tell that, so this replaces, while it traces and for the whole process, the function that
-it asks for every operation it differentiates, `tf.GradientTape.gradient` and the optimizers' `apply`: two threads must
-not trace at once.
+TensorFlow has no public way to tell that, so this replaces, while it traces and for the whole
+process, the function that it asks for every operation it differentiates, `tf.GradientTape.gradient`
+and the optimizers' `apply`: two threads must not trace at once.
 """
 
 from collections import defaultdict
@@ -18,12 +19,16 @@ from zeronorm.autopsy.graph import Step, bodies_of, flat, is_symbolic, packed
 
 
 def trace(
-    step: Callable, data, optimizers: Sequence[keras.optimizers.Optimizer] = (), jit_compile: bool = False
+    step: Callable,
+    data,
+    optimizers: Sequence[keras.optimizers.Optimizer] = (),
+    jit_compile: bool = False,
 ) -> Step:
     """Traces `step(data)` without running it.
 
-    data: a nested structure of tensors. optimizers: those whose apply the step calls; of Keras's own classes any is
-    noticed. jit_compile: whether XLA is to run it, which shapes the gradients of branches and loops.
+    data: a nested structure of tensors.
+    optimizers: those whose apply the step calls; of Keras's own classes any is noticed.
+    jit_compile: whether XLA is to run it, which shapes the gradients of branches and loops.
     """
     observer = _Observer()
 
@@ -31,8 +36,15 @@ def trace(
         with observer.watching(optimizers):
             step(packed(data, tensors))
 
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=f"batch_{n}") for n, tensor in enumerate(flat(data))]
-    graph = tf.function(traced, specs, autograph=False, jit_compile=jit_compile or None).get_concrete_function().graph
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=f"batch_{n}")
+        for n, tensor in enumerate(flat(data))
+    ]
+    graph = (
+        tf.function(traced, specs, autograph=False, jit_compile=jit_compile or None)
+        .get_concrete_function()
+        .graph
+    )
     captured = {inner.op.name: outer for outer, inner in graph.captures}
     return Step(
         graph=graph,
@@ -48,9 +60,9 @@ def trace(
 
 @contextmanager
 def replaced(owner, name: str, value) -> Iterator[None]:
-    """Gives an object or a class another attribute until the block ends. Then it has the very object of
-    before again, or no attribute of its own where it had none. Past `__setattr__`, by which Keras keeps
-    track of what is set."""
+    """Gives an object or a class another attribute until the block ends. Then it has the very
+    object of before again, or no attribute of its own where it had none. Past `__setattr__`, by
+    which Keras keeps track of what is set."""
     own = vars(owner)
     had, before = name in own, own.get(name)
     _put(owner, name, value)
@@ -73,9 +85,9 @@ def _put(owner, name: str, value) -> None:
 
 
 def judged(step: Callable) -> Callable:
-    """The step, returning of the losses that it differentiates whether one is NaN and whether one is
-    infinite: bool [2]. Those that are differentiated inside of a branch, a loop or a function are not
-    seen."""
+    """The step, returning of the losses that it differentiates whether one is NaN and whether one
+    is infinite: bool [2]. Those that are differentiated inside of a branch, a loop or a function
+    are not seen."""
 
     def taken(data):
         losses, gradient, graph = [], tf.GradientTape.gradient, tf.compat.v1.get_default_graph()
@@ -96,7 +108,8 @@ def judged(step: Callable) -> Callable:
 
 
 class _Observer:
-    """Notes, while a step is traced, what a tape's gradient and an optimizer make, and of which operation."""
+    """Notes, while a step is traced, what a tape's gradient and an optimizer make, and of which
+    operation."""
 
     def __init__(self):
         self.forward_of: dict[str, str] = {}
@@ -109,10 +122,12 @@ class _Observer:
 
     @contextmanager
     def watching(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> Iterator[None]:
-        """Puts itself between the tape and its rules, and around the optimizers, until the block ends.
+        """Puts itself between the tape and its rules, and around the optimizers, until the block
+        ends.
 
-        TensorFlow has no public way to tell which operation a gradient's operations belong to; it asks one function for
-        every operation it differentiates, and that one is replaced here (tests/test_steptrace.py fails if it changes).
+        TensorFlow has no public way to tell which operation a gradient's operations belong to; it
+        asks one function for every operation it differentiates, and that one is replaced here
+        (tests/test_steptrace.py fails if it changes).
         """
         tape_gradient, rule = tf.GradientTape.gradient, backprop._gradient_function
         whole = tf.compat.v1.get_default_graph()
@@ -121,7 +136,8 @@ class _Observer:
             with self._noting(self.gradient):
                 found = tape_gradient(tape, target, *args, **kwargs)
             targets = [tensor for tensor in tf.nest.flatten(target) if is_symbolic(tensor)]
-            self.losses += [tensor.name for tensor in targets if tensor.graph is whole]  # of no body
+            # of no body
+            self.losses += [tensor.name for tensor in targets if tensor.graph is whole]
             return found
 
         def differentiated(kind, attributes, number, inputs, outputs, out_grads, skipped, scope):
@@ -159,12 +175,14 @@ class _Observer:
         names.update(operation.name for operation in graph.get_operations()[before:])
 
     def _forward(self, graph, kind: str, inputs, outputs, out_grads, scope: str) -> str | None:
-        """The operation that is differentiated: TensorFlow hands over its kind, its name scope, the gradients that come
-        in and those of its inputs and outputs that the rule needs."""
+        """The operation that is differentiated: TensorFlow hands over its kind, its name scope, the
+        gradients that come in and those of its inputs and outputs that the rule needs."""
         for tensor in outputs:
             if is_symbolic(tensor) and tensor.op.type == kind:
                 return tensor.op.name
-        given = {position: tensor.name for position, tensor in enumerate(inputs) if is_symbolic(tensor)}
+        given = {
+            position: tensor.name for position, tensor in enumerate(inputs) if is_symbolic(tensor)
+        }
         shapes = [tensor.shape for tensor in out_grads if isinstance(tensor, tf.Tensor)][:1]
         for operation in reversed(self._of_kind(graph, kind)):  # a tape goes backwards
             names = [tensor.name for tensor in operation.inputs]
@@ -172,7 +190,10 @@ class _Observer:
                 operation.name not in self._claimed
                 and operation.name not in self.forward_of
                 and operation.name.startswith(scope or "")
-                and all(position < len(names) and names[position] == name for position, name in given.items())
+                and all(
+                    position < len(names) and names[position] == name
+                    for position, name in given.items()
+                )
                 and all(shape.is_compatible_with(operation.outputs[0].shape) for shape in shapes)
             ):
                 return operation.name

@@ -1,8 +1,10 @@
-"""The autopsy as a Keras callback: watches any model's `fit`, and keeps what is needed to examine the step that fails.
+"""The autopsy as a Keras callback: watches any model's `fit`, and keeps what is needed to examine
+the step that fails.
 
-The user's own compiled step runs unchanged, inside a function that also looks whether what it left is finite and hands
-back the batch it took. Once in a while the variables are held, which copies only what changes, and the batches since
-then are kept: from these the failing step is reached again.
+The user's own compiled step runs unchanged, inside a function that also looks whether what it left
+is finite and hands back the batch it took. Once in a while the variables are held, which copies
+only what changes, and the batches since then are kept: from these the failing step is reached
+again.
 """
 
 import re
@@ -19,7 +21,16 @@ import tensorflow as tf
 
 from zeronorm.autopsy import capsule as capsules
 from zeronorm.autopsy import examination, fit, graph, sandbox
-from zeronorm.autopsy.keras_step import LARGE_EVERY, Steps, Taken, bytes_of, capsule_of, kept_of, size_of, subject_of
+from zeronorm.autopsy.keras_step import (
+    LARGE_EVERY,
+    Steps,
+    Taken,
+    bytes_of,
+    capsule_of,
+    kept_of,
+    size_of,
+    subject_of,
+)
 from zeronorm.autopsy.report import Report
 from zeronorm.autopsy.subject import Snapshot, lost_since, nonfinite
 
@@ -30,7 +41,9 @@ INSTEAD = (
     "step, or zeronorm.examine(model, x, y) before a step; both take a compiled model"
 )
 NO_FIT = f"zeronorm.Autopsy watches model.fit, and no fit of this model is under way: {INSTEAD}."
-UNWATCHED = f"zeronorm.Autopsy did not see these training steps, which are not model.fit's own: {INSTEAD}."
+UNWATCHED = (
+    f"zeronorm.Autopsy did not see these training steps, which are not model.fit's own: {INSTEAD}."
+)
 NO_TRAINING = (
     "zeronorm.Autopsy watches model.fit, and does nothing in {}, which changes no weight: leave it out "
     "here, or ask zeronorm.examine(model, x, y) about a training step."
@@ -40,19 +53,24 @@ NO_TRAINING = (
 class Autopsy(keras.callbacks.Callback):
     """Finds what makes a weight NaN or infinite: `model.fit(..., callbacks=[zeronorm.Autopsy()])`.
 
-    then: what to do after a weight was poisoned: "stop" puts the last finite weights back and ends the training;
-    "go_on" trains on as if nobody had watched. names: {weight's path: what each row stands for}, for the report.
-    capsule: a file to write the failing step to, for `replay`. verbose: 1 prints the report, 0 does not. seconds: that
-    the examination takes at most. memory: bytes that it takes at most, by default half of what is free then.
+    then: what to do after a weight was poisoned: "stop" puts the last finite weights back and ends
+        the training; "go_on" trains on as if nobody had watched.
+    names: {weight's path: what each row stands for}, for the report.
+    capsule: a file to write the failing step to, for `replay`.
+    verbose: 1 prints the report, 0 does not.
+    seconds: that the examination takes at most.
+    memory: bytes that it takes at most, by default half of what is free then.
 
-    The examination computes in a process of its own, on the CPU, so that nothing it tries can end the training.
+    The examination computes in a process of its own, on the CPU, so that nothing it tries can end
+    the training.
 
-    `report` is None where nothing fired, else an `Report`; of a step that poisons a weight it replaces that of
-    one that did not. After a weight was poisoned nothing is watched any more.
+    `report` is None where nothing fired, else an `Report`; of a step that poisons a weight it
+    replaces that of one that did not. After a weight was poisoned nothing is watched any more.
 
-    Raises ValueError where Keras does not run on TensorFlow; at the start of a training that is not `fit`
-    of a Keras model, is distributed over several devices or has two of these; and where `names` are not
-    the rows of a weight of the model, if it is built. Warns where steps are taken that it cannot see.
+    Raises ValueError where Keras does not run on TensorFlow; at the start of a training that is not
+    `fit` of a Keras model, is distributed over several devices or has two of these; and where
+    `names` are not the rows of a weight of the model, if it is built. Warns where steps are taken
+    that it cannot see.
     """
 
     def __init__(
@@ -70,7 +88,9 @@ class Autopsy(keras.callbacks.Callback):
         if then not in ("stop", "go_on"):
             raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
         if not isinstance(names or {}, Mapping):
-            raise ValueError("names must be a dict: {a weight's path: what each of its rows stands for}.")
+            raise ValueError(
+                "names must be a dict: {a weight's path: what each of its rows stands for}."
+            )
         if not isinstance(capsule, (str, Path, type(None))):
             raise ValueError(f"capsule must be the name of a file, not {capsule!r}.")
         if capsule is not None and not Path(capsule).absolute().parent.is_dir():
@@ -98,7 +118,9 @@ class Autopsy(keras.callbacks.Callback):
             raise ValueError(NO_FIT)
         _check_one_device(model, "zeronorm.Autopsy")
         if model.built:
-            _check_names(self.names, {variable.path: variable.shape for variable in model.variables})
+            _check_names(
+                self.names, {variable.path: variable.shape for variable in model.variables}
+            )
         other = getattr(model.train_function, "__self__", None)
         if isinstance(other, Autopsy):
             if other._fresh:
@@ -107,7 +129,8 @@ class Autopsy(keras.callbacks.Callback):
         self.report, self._over = None, False
         self._fresh = self._begun = True
         self._step, self._seen, self._batches, self._held, self._lost = 0, 0, deque(), None, None
-        self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)  # (step, loss), not read before it is needed
+        # (step, loss), not read before it is needed
+        self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)
         self._in_order, self._called, self._warned = fit.is_in_order(), False, False
         self._take_hold()
 
@@ -151,8 +174,8 @@ class Autopsy(keras.callbacks.Callback):
         self._warned = True
 
     def _take_hold(self) -> None:
-        """Puts itself before the model's train_function: also before one that is made, or made anew,
-        by a callback or an own `make_train_function` after the fit has begun."""
+        """Puts itself before the model's train_function: also before one that is made, or made
+        anew, by a callback or an own `make_train_function` after the fit has begun."""
         now = self.model.train_function
         if now is not None and getattr(now, "__self__", None) is not self:
             self._train, self.model.train_function = now, self._watched
@@ -173,7 +196,8 @@ class Autopsy(keras.callbacks.Callback):
     def _watched(self, iterator):
         """As the model's own train_function: some steps, and their logs."""
         self._fresh = False
-        of_fit = hasattr(iterator, "element_spec")  # not of train_on_batch, which callbacks may call
+        # not of train_on_batch, which callbacks may call
+        of_fit = hasattr(iterator, "element_spec")
         if not self._begun:  # another fit than the one that was watched, which was interrupted
             self._let_go()
         if self._over or not (self._begun and of_fit):
@@ -197,7 +221,8 @@ class Autopsy(keras.callbacks.Callback):
                 self._release()
                 logs = self._train(iterator)  # where the model itself is at fault it says so
                 warnings.warn(
-                    f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).", stacklevel=2
+                    f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).",
+                    stacklevel=2,
                 )
                 return logs
             if self._lost is None:  # before the training; what is lost from the start is no news
@@ -205,7 +230,8 @@ class Autopsy(keras.callbacks.Callback):
         logs = None
         for _ in range(self.model.steps_per_execution):
             try:
-                with graph.quiet() if self._step < 2 else nullcontext():  # each fit has a trace of its own
+                # each fit has a trace of its own
+                with graph.quiet() if self._step < 2 else nullcontext():
                     logs = self._one(iterator)
             except (StopIteration, tf.errors.OutOfRangeError):
                 if logs is None:
@@ -219,7 +245,9 @@ class Autopsy(keras.callbacks.Callback):
         if self._held is None or len(self._batches) >= self._room:
             self._held, self._room = Snapshot(self._steps.variables), EVERY
             self._batches.clear()
-        logs, flags, numbers, batch = self._steps.take(iterator, thorough=self._step % LARGE_EVERY == 0)
+        logs, flags, numbers, batch = self._steps.take(
+            iterator, thorough=self._step % LARGE_EVERY == 0
+        )
         if not self._batches:
             self._room = max(1, min(EVERY, int(MEMORY / max(bytes_of(batch), 1))))
         self._batches.append(Taken(self._step, self._seen, numbers, batch))
@@ -234,8 +262,8 @@ class Autopsy(keras.callbacks.Callback):
         return logs
 
     def _fire(self, weights_finite: bool) -> None:
-        """Something became non-finite in the steps since the variables were held: reach the first of them again, and
-        examine it."""
+        """Something became non-finite in the steps since the variables were held: reach the first
+        of them again, and examine it."""
         after = Snapshot(self._steps.variables)
         lost = lost_since(nonfinite(self._steps.weights()), self._lost)
         self._held.restore()
@@ -245,7 +273,9 @@ class Autopsy(keras.callbacks.Callback):
                 for taken in self._batches:
                     before = Snapshot(self._steps.variables)
                     norms[taken.step] = self._steps.norms()
-                    fails, loss_is_finite = self._steps.fails(taken, self._lost, loss_only=weights_finite)
+                    fails, loss_is_finite = self._steps.fails(
+                        taken, self._lost, loss_only=weights_finite
+                    )
                     if fails:
                         again = lost_since(nonfinite(self._steps.weights()), self._lost)
                         before.restore()
@@ -254,7 +284,9 @@ class Autopsy(keras.callbacks.Callback):
                 else:
                     before = Snapshot(self._steps.variables)
                     jit_compile, repeatable = bool(self.model.jit_compile), self._steps.repeatable()
-                    self._found(examination.unreached(self._step - 1, jit_compile, lost, repeatable))
+                    self._found(
+                        examination.unreached(self._step - 1, jit_compile, lost, repeatable)
+                    )
         finally:
             if weights_finite or self.then == "go_on":
                 after.restore()
@@ -264,27 +296,43 @@ class Autopsy(keras.callbacks.Callback):
             if not weights_finite:
                 self._release()
 
-    def _examine(self, taken: Taken, norms: dict, lost: dict[str, int], loss_is_finite: bool) -> None:
-        """The report of a step, from the state before it. norms: of the weights before the steps up to it. lost: the
-        weights that it lost. loss_is_finite: whether its loss was."""
+    def _examine(
+        self, taken: Taken, norms: dict, lost: dict[str, int], loss_is_finite: bool
+    ) -> None:
+        """The report of a step, from the state before it.
+
+        norms: of the weights before the steps up to it.
+        lost: the weights that it lost.
+        loss_is_finite: whether its loss was.
+        """
         losses = {step: None if loss is None else float(np.mean(loss)) for step, loss in self._past}
-        history = tuple({"step": step, "loss": losses.get(step), **found} for step, found in norms.items())
+        history = tuple(
+            {"step": step, "loss": losses.get(step), **found} for step, found in norms.items()
+        )
         with sandbox.Sandbox(*self.limits, bool(self.model.jit_compile)) as place:
             subject = subject_of(self.model, taken.batch, self.names)
             problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
             subject = replace(subject, place=place)
-            found = examination.report(subject, taken.step, loss_is_finite=loss_is_finite, history=history)
+            found = examination.report(
+                subject, taken.step, loss_is_finite=loss_is_finite, history=history
+            )
         if lost and not found.harmful:
-            computed = (found.xla if found.jit_compile else found.kernels) is not None and not place.left_out
+            computed = (
+                found.xla if found.jit_compile else found.kernels
+            ) is not None and not place.left_out
             why = (examination.CAME_ONCE,) if computed else ()  # else it is said already
             found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, *why))
         if problem:
-            found = replace(found, left_out=(*found.left_out, f"the capsule was not written: {problem}"))
+            found = replace(
+                found, left_out=(*found.left_out, f"the capsule was not written: {problem}")
+            )
         examples = found.guilty[0].examples if found.guilty else ()
         if self._in_order:
             found = replace(found, positions=tuple(taken.first + example for example in examples))
         elif examples:
-            why = "the examples' places in the data set: fit was not given arrays with shuffle=False"
+            why = (
+                "the examples' places in the data set: fit was not given arrays with shuffle=False"
+            )
             found = replace(found, left_out=(*found.left_out, why))
         self._found(found, written=bool(self.capsule and not problem))
 
@@ -308,18 +356,23 @@ def examine(
     seconds: float = sandbox.SECONDS,
     memory: float | None = None,
 ) -> Report:
-    """The report of one training step, taken from the model as it is, which is left as it is: also where nothing is NaN
-    yet, to ask what another compiler would make of it (`Report.kernels`, `Report.xla`).
+    """The report of one training step, taken from the model as it is, which is left as it is: also
+    where nothing is NaN yet, to ask what another compiler would make of it (`Report.kernels`,
+    `Report.xla`).
 
-    model: compiled. x, y, sample_weight: one batch, as `fit` takes them, or x a tf.data.Dataset, of which the first
-    batch is taken. names, seconds, memory: as `Autopsy` takes them. Raises ValueError if the model is not compiled, or
-    its loss lacks y.
+    model: compiled.
+    x, y, sample_weight: one batch, as `fit` takes them, or x a tf.data.Dataset, of which the first
+        batch is taken.
+    names, seconds, memory: as `Autopsy` takes them.
+    Raises ValueError if the model is not compiled, or its loss lacks y.
     """
     _check_model(model, "zeronorm.examine")
     if isinstance(x, tf.data.Dataset):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(next(iter(x)))
     if y is None and model.loss is not None and type(model).train_step is keras.Model.train_step:
-        raise ValueError("zeronorm.examine takes a training step, and this model's loss needs y: examine(model, x, y).")
+        raise ValueError(
+            "zeronorm.examine takes a training step, and this model's loss needs y: examine(model, x, y)."
+        )
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
     optimizer = model.optimizer
@@ -342,17 +395,22 @@ def replay(
 ) -> Report:
     """The report of the step in a capsule, which `Autopsy(capsule=path)` wrote, on this machine.
 
-    model: built and compiled as it was trained; its weights and optimizer state become those before the step. names,
-    seconds, memory: as `Autopsy` takes them. Raises CapsuleError if the file is none or of another model, ValueError if
-    the model is no compiled one.
+    model: built and compiled as it was trained; its weights and optimizer state become those before
+        the step. names,
+    seconds, memory: as `Autopsy` takes them.
+    Raises CapsuleError if the file is none or of another model, ValueError if the model is no
+    compiled one.
     """
     _check_model(model, "zeronorm.replay")
     found = capsules.load(path)
     try:
         subject = replace(subject_of(model, found.batch, names), jit_compile=found.jit_compile)
     except Exception as error:
-        said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[0]  # Keras writes in colours
-        raise capsules.CapsuleError(f"The capsule is of another model: its batch does not fit ({said}).") from error
+        # Keras writes in colours
+        said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()[0]
+        raise capsules.CapsuleError(
+            f"The capsule is of another model: its batch does not fit ({said})."
+        ) from error
     found.restore(kept_of(subject))
     with sandbox.Sandbox(seconds, memory, subject.jit_compile) as place:
         return examination.report(replace(subject, place=place), found.step)
@@ -375,7 +433,9 @@ def _check_model(model, who: str) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(f"{who} takes a Keras model first, not {type(model).__name__}.")
     if not model.compiled:
-        raise ValueError(f"{who} takes a training step of a compiled model: call model.compile first.")
+        raise ValueError(
+            f"{who} takes a training step of a compiled model: call model.compile first."
+        )
     _check_one_device(model, who)
 
 
@@ -383,11 +443,15 @@ def _check_names(names: Mapping, shapes: Mapping[str, Sequence]) -> None:
     for path, rows in names.items():
         if path not in shapes:
             tables = [path for path, shape in shapes.items() if len(shape) == 2]
-            raise ValueError(f"names: the model has no weight '{path}'; those with rows are {', '.join(tables[:8])}.")
+            raise ValueError(
+                f"names: the model has no weight '{path}'; those with rows are {', '.join(tables[:8])}."
+            )
         listed = not isinstance(rows, (str, Mapping)) and hasattr(rows, "__len__")
         if not listed or len(rows) != shapes[path][0]:
             given = f"has {len(rows)}" if listed else f"is {type(rows).__name__}"
-            raise ValueError(f"names['{path}'] must be a list of {shapes[path][0]} names, one a row; it {given}.")
+            raise ValueError(
+                f"names['{path}'] must be a list of {shapes[path][0]} names, one a row; it {given}."
+            )
 
 
 def _problem(function: Callable, *arguments) -> str:

@@ -1,1 +1,2 @@
-"""From a sweep's runs to what is reported: tables, figures, claims, comparisons, README blocks. Knows no run."""
+"""From a sweep's runs to what is reported: tables, figures, claims, comparisons, README blocks.
+Knows no run."""

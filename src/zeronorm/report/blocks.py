@@ -1,7 +1,8 @@
 """The README blocks that are rendered from the committed report.
 
-A block stands between `<!-- begin KIND STUDY -->` and `<!-- end -->`. `refreshed` renders every block of a text
-again from the committed files; the tests hold the READMEs against it, so no number in a block can differ from the data.
+A block stands between `<!-- begin KIND STUDY -->` and `<!-- end -->`. `refreshed` renders every
+block of a text again from the committed files; the tests hold the READMEs against it, so no number
+in a block can differ from the data.
 """
 
 import re
@@ -23,7 +24,12 @@ from zeronorm.report.committed import (
     reproductions,
 )
 
-METRIC_LABELS = {"hits_at_1": "hits@1", "hits_at_10": "hits@10", "mrr": "MRR", "mean_rank": "mean rank"}
+METRIC_LABELS = {
+    "hits_at_1": "hits@1",
+    "hits_at_10": "hits@10",
+    "mrr": "MRR",
+    "mean_rank": "mean rank",
+}
 FAILED = (
     "A FAIL here is a measured number that moved by more than twice the noise known at the time; the noise above now "
     "counts it."
@@ -34,7 +40,9 @@ def _provenance_line(name: str) -> str:
     p = provenance(name)
     seeds = ", ".join(map(str, p["seeds"]))
     dirty = " with uncommitted changes" if p["dirty"] else ""
-    over = f", {p['taken_over']} of them taken over from an earlier sweep" if p["taken_over"] else ""
+    over = (
+        f", {p['taken_over']} of them taken over from an earlier sweep" if p["taken_over"] else ""
+    )
     plural = ["s" if p["runs"] > 1 else "", "s" if "," in seeds else ""]
     return (
         f"{p['runs']} run{plural[0]} in {p['minutes']} minutes{over}, seed{plural[1]} {seeds}, {p['date']}, commit "
@@ -43,8 +51,8 @@ def _provenance_line(name: str) -> str:
 
 
 def _peers(name: str) -> str:
-    """The study's conditions beside what others reach on the same task: TF-IDF, measured in the study itself, and the
-    systems of peers.csv."""
+    """The study's conditions beside what others reach on the same task: TF-IDF, measured in the
+    study itself, and the systems of peers.csv."""
     table = conditions(name)
     factors = tables.varying(table)
     tfidf = provenance(name)["tfidf_centroid"]
@@ -53,9 +61,14 @@ def _peers(name: str) -> str:
     rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
-        means, deviations = ({m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std"))
+        means, deviations = (
+            {m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std")
+        )
         rows.append((means["mrr"], f"**the question's network: {who}**", means, deviations))
-    lines = ["| system | " + " | ".join(METRIC_LABELS.values()) + " |", "|---|" + "---|" * len(METRIC_LABELS)]
+    lines = [
+        "| system | " + " | ".join(METRIC_LABELS.values()) + " |",
+        "|---|" + "---|" * len(METRIC_LABELS),
+    ]
     for _, who, means, deviations in sorted(rows, key=lambda row: -row[0]):
         cells = []
         for metric in METRIC_LABELS:
@@ -69,14 +82,19 @@ def _peers(name: str) -> str:
 
 def _studies(_: str) -> str:
     """Every study of conf/study that is reported: its question, its cost, how it came out."""
-    lines = ["| study | question | runs, minutes | NaN | predicted exactly |", "|---|---|---|---|---|"]
+    lines = [
+        "| study | question | runs, minutes | NaN | predicted exactly |",
+        "|---|---|---|---|---|",
+    ]
     for path in sorted((config.conf_dir() / "study").glob("*.yaml")):
         question = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)[1]
         table, found = conditions(path.stem), provenance(path.stem)
         dead = f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions"
         exact = f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs"
         link = f"[{path.stem}](experiments/{path.stem}/README.md)"
-        lines.append(f"| {link} | {question} | {found['runs']}, {found['minutes']:.0f} | {dead} | {exact} |")
+        lines.append(
+            f"| {link} | {question} | {found['runs']}, {found['minutes']:.0f} | {dead} | {exact} |"
+        )
     return "\n".join(lines)
 
 
@@ -86,9 +104,20 @@ def _noise(name: str) -> str:
     if not found:
         return "Not measured for this study: `zeronorm reproduce` then accepts no difference that a table would show."
     columns = [f"{metric}_mean" for metric in tables.METRICS]
-    labels = {"mrr": "MRR", "hits_at_1": "hits@1", "hits_at_10": "hits@10", "mean_rank": "mean rank"}
-    ways = [f"`{m['command']}` ({m['date']}, commit {m['commit']}, {m['hardware']})" for m in found["measurements"]]
-    largest = ", ".join(f"{labels[m]} {found['columns'].get(c, 0):.3g}" for m, c in zip(labels, columns, strict=True))
+    labels = {
+        "mrr": "MRR",
+        "hits_at_1": "hits@1",
+        "hits_at_10": "hits@10",
+        "mean_rank": "mean rank",
+    }
+    ways = [
+        f"`{m['command']}` ({m['date']}, commit {m['commit']}, {m['hardware']})"
+        for m in found["measurements"]
+    ]
+    largest = ", ".join(
+        f"{labels[m]} {found['columns'].get(c, 0):.3g}"
+        for m, c in zip(labels, columns, strict=True)
+    )
     return (
         f"Largest difference of a condition between two runs of the same configs: {largest}. `zeronorm reproduce` "
         f"tolerates twice that. Measured by {'; '.join(ways)}."
@@ -112,7 +141,9 @@ def _listed(columns: str) -> list[str]:
 
 BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after the colon) -> text
     "dead_zones": lambda name, _: present.zones_markdown(conditions(name)),
-    "summary": lambda name, rows: present.summary(conditions(name), *([_listed(rows)] if rows else [])),
+    "summary": lambda name, rows: present.summary(
+        conditions(name), *([_listed(rows)] if rows else [])
+    ),
     "table": lambda name, columns: present.markdown(conditions(name), _listed(columns)),
     "provenance": lambda name, _: _provenance_line(name),
     "peers": lambda name, _: _peers(name),
@@ -135,10 +166,11 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
 
 
 def refreshed(text: str) -> str:
-    """`text` with every block `<!-- begin KIND STUDY -->` ... `<!-- end -->` rendered from experiments/STUDY.
+    """`text` with every block `<!-- begin KIND STUDY -->` ... `<!-- end -->` rendered from
+    experiments/STUDY.
 
-    What stands after a colon, `<!-- begin table STUDY: similarity, outcome -->`, is the block's columns. The block of a
-    study that is not reported stays as it is.
+    What stands after a colon, `<!-- begin table STUDY: similarity, outcome -->`, is the block's
+    columns. The block of a study that is not reported stays as it is.
     """
 
     def render(match: re.Match) -> str:
@@ -156,7 +188,10 @@ def refreshed(text: str) -> str:
 def refresh_readmes() -> list[Path]:
     """Renders the blocks of every README again; those that have changed. Nothing is written if one
     cannot be."""
-    readmes = [experiments_dir().parent / "README.md", *sorted(experiments_dir().glob("[!.]*/README.md"))]
+    readmes = [
+        experiments_dir().parent / "README.md",
+        *sorted(experiments_dir().glob("[!.]*/README.md")),
+    ]
     before = {readme: readme.read_text() for readme in readmes}
     new = {readme: refreshed(text) for readme, text in before.items()}
     changed = [readme for readme in readmes if new[readme] != before[readme]]

@@ -1,8 +1,9 @@
-"""What the question of 2017, its edits and its answer claim, each judged by runs of the study `claims`.
+"""What the question of 2017, its edits and its answer claim, each judged by runs of the study
+`claims`.
 
-A claim is a selection of runs and a test of each. Where the test holds for every seed under every numerics the claim is
-confirmed; under some, confirmed only under those; under none, refuted, or, where it reports an observation, not
-reproduced.
+A claim is a selection of runs and a test of each. Where the test holds for every seed under every
+numerics the claim is confirmed; under some, confirmed only under those; under none, refuted, or,
+where it reports an observation, not reproduced.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +28,8 @@ BASELINE = {  # the question's own condition, in the study `claims`
     "vectors.zero_word_share": "",
     "init.norm": "",
 }
-LATE = {"vectors.zero_share": "0.01", "training.batch": "1", "examples": "200"}  # one zero title, met late
+# one zero title, met late
+LATE = {"vectors.zero_share": "0.01", "training.batch": "1", "examples": "200"}
 
 
 def select(runs: pd.DataFrame, **differences: str) -> pd.DataFrame:
@@ -55,9 +57,13 @@ def _chance(run: Mapping) -> float:
 
 @dataclass(frozen=True)
 class Claim:
-    """number, text: as numbered and reported. shows: the runs that decide. holds: whether one of them agrees.
-    sentence: of those runs, what they show. otherwise: the verdict where none agrees. only_where_it_dies: judged under
-    the numerics alone whose baseline goes to NaN, because elsewhere there is nothing to cure."""
+    """number, text: as numbered and reported.
+    shows: the runs that decide.
+    holds: whether one of them agrees.
+    sentence: of those runs, what they show.
+    otherwise: the verdict where none agrees.
+    only_where_it_dies: judged under the numerics alone whose baseline goes to NaN, because
+        elsewhere there is nothing to cure."""
 
     number: int
     text: str
@@ -70,7 +76,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's verdict, its sentence, and the ids of the runs that show it, one per numerics (the first seed)."""
+    """A claim's verdict, its sentence, and the ids of the runs that show it, one per numerics (the
+    first seed)."""
 
     claim: Claim
     verdict: str
@@ -83,7 +90,10 @@ def _per_numerics(runs: pd.DataFrame, say: Callable[[Mapping], str]) -> str:
     parts = []
     for numerics, group in runs.groupby("numerics", sort=False):
         counted = group.apply(say, axis=1).value_counts()
-        parts.append(", ".join(f"{n}/{len(group)} {what}" for what, n in counted.items()) + f" under {numerics}")
+        parts.append(
+            ", ".join(f"{n}/{len(group)} {what}" for what, n in counted.items())
+            + f" under {numerics}"
+        )
     return "; ".join(parts)
 
 
@@ -92,12 +102,19 @@ def _outcomes(runs: pd.DataFrame) -> str:
 
 
 def _steps(runs: pd.DataFrame) -> str:
-    """'title rows in step 0, kernels in step 1' of the runs that died, where they all agree; else the ranges."""
+    """'title rows in step 0, kernels in step 1' of the runs that died, where they all agree; else
+    the ranges."""
     dead = runs[runs["outcome"] == "nan"]
 
     def span(column: str) -> str:
         steps = sorted({int(step) for step in dead[column] if step != ""})
-        return "never" if not steps else f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+        return (
+            "never"
+            if not steps
+            else f"step {steps[0]}"
+            if len(steps) == 1
+            else f"steps {steps[0]} to {steps[-1]}"
+        )
 
     return f"first weight in {span('first_nan_observed')}, encoder's kernels in {span('encoder_nan_observed')}"
 
@@ -113,7 +130,12 @@ KERNELS = ("convolution/kernel", "dense/kernel")
 
 def _late(runs: pd.DataFrame) -> pd.DataFrame:
     found = [
-        select(runs, **{name.replace(".", "__"): value for name, value in LATE.items()}, optimizer=o, init__norm=n)
+        select(
+            runs,
+            **{name.replace(".", "__"): value for name, value in LATE.items()},
+            optimizer=o,
+            init__norm=n,
+        )
         for o in ("adam", "sgd")
         for n in ("", "0.3")
     ]
@@ -125,8 +147,13 @@ def _shrinking(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
     lived = [int(step) for step in shown["encoder_nan_observed"]]
     if not lived:
         return "No run died late enough to have a trend."
-    changes = {weight: [_change(run, weight) for _, run in shown.iterrows()] for weight in (*KERNELS, "titles")}
-    spans = ", ".join(f"{weight} {min(values):.3f} to {max(values):.3f}" for weight, values in changes.items())
+    changes = {
+        weight: [_change(run, weight) for _, run in shown.iterrows()]
+        for weight in (*KERNELS, "titles")
+    }
+    spans = ", ".join(
+        f"{weight} {min(values):.3f} to {max(values):.3f}" for weight, values in changes.items()
+    )
     return (
         f"Tried: one zero title in batches of 1, so that death comes late, with Adam and SGD and the vectors' norm as "
         f"it is and 0.3: in the {len(lived)} runs whose encoder died (after {min(lived)} to {max(lived)} steps) the "
@@ -139,7 +166,11 @@ def _loss(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
         if survives(run):
             return "no NaN"
         lost = int(run["loss_nonfinite_steps"])
-        return "NaN loss" if lost else "finite loss" + (", 0 at the end" if float(run["last_finite_loss"]) == 0 else "")
+        return (
+            "NaN loss"
+            if lost
+            else "finite loss" + (", 0 at the end" if float(run["last_finite_loss"]) == 0 else "")
+        )
 
     return (
         f"{_per_numerics(shown, say)}: a maximum that drops NaN, as 2017's did, turns a NaN hinge into 0, and today's "
@@ -260,7 +291,11 @@ CLAIMS = (
 
 
 def judged(runs: pd.DataFrame) -> list[Judgement]:
-    """C1 to C12. runs: of the study `claims`, from `report.read_table`. Raises ValueError if a claim has no runs."""
+    """C1 to C12.
+
+    runs: of the study `claims`, from `report.read_table`.
+    Raises ValueError if a claim has no runs.
+    """
     return [_judge(claim, runs) for claim in CLAIMS]
 
 
@@ -287,7 +322,8 @@ def _judge(claim: Claim, runs: pd.DataFrame) -> Judgement:
 
 
 def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """C13, the open question: (step to take, what it showed here), in the order in which to take them."""
+    """C13, the open question: (step to take, what it showed here), in the order in which to take
+    them."""
     base = select(runs)
     dead = base[base["outcome"] == "nan"]
     exact = (runs["first_nan_predicted"] == runs["first_nan_observed"]) & (
@@ -298,7 +334,9 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
         shown = select(runs, **change)
         return f"{int((shown['outcome'] == 'finite').sum())} of {len(shown)} runs finite"
 
-    kinds = "; ".join(f"{n}: {g['gradient'].iloc[0]}" for n, g in base.groupby("numerics", sort=False))
+    kinds = "; ".join(
+        f"{n}: {g['gradient'].iloc[0]}" for n, g in base.groupby("numerics", sort=False)
+    )
     return [
         (
             "Audit what goes in: NaN, infinities, zero rows, smallest norm of every matrix (`audit.json` of a run).",
@@ -348,12 +386,17 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
 OPEN = "(open question) What steps do people take when they see this?"
 
 
-def print_claims(judgements: list[Judgement], taken: list[tuple[str, str]], source: str, console: Console) -> None:
+def print_claims(
+    judgements: list[Judgement], taken: list[tuple[str, str]], source: str, console: Console
+) -> None:
     """On the terminal. source: where the runs come from."""
-    console = Console(file=console.file, highlight=False)  # which wraps the indented sentences wherever it writes
+    # which wraps the indented sentences wherever it writes
+    console = Console(file=console.file, highlight=False)
     for judgement in judgements:
         console.print(f"[bold]C{judgement.claim.number}  {judgement.claim.text}[/bold]")
-        console.print(Padding(f"[bold]{judgement.verdict}.[/bold] {judgement.sentence}", (0, 0, 0, 5)))
+        console.print(
+            Padding(f"[bold]{judgement.verdict}.[/bold] {judgement.sentence}", (0, 0, 0, 5))
+        )
         console.print(Padding(f"runs {' '.join(judgement.run_ids)}", (0, 0, 0, 5)), style="dim")
     console.print(f"[bold]C13  {OPEN}[/bold]")
     console.print(Padding("[bold]answered[/bold], by the steps below.", (0, 0, 0, 5)))
@@ -367,14 +410,19 @@ def markdown(judgements: list[Judgement]) -> str:
     lines = ["| | claim | verdict | what the runs show |", "|---|---|---|---|"]
     for judgement in judgements:
         claim = judgement.claim
-        lines.append(f"| C{claim.number} | {claim.text} | **{judgement.verdict}** | {judgement.sentence} |")
+        lines.append(
+            f"| C{claim.number} | {claim.text} | **{judgement.verdict}** | {judgement.sentence} |"
+        )
     lines += [
         f"| C13 | {OPEN} | **answered** | The steps below. |",
         "",
         "Runs (MLflow ids, first seed, by numerics):",
         "",
     ]
-    lines += [f"- C{j.claim.number}: {', '.join(f'`{run_id}`' for run_id in j.run_ids)}" for j in judgements]
+    lines += [
+        f"- C{j.claim.number}: {', '.join(f'`{run_id}`' for run_id in j.run_ids)}"
+        for j in judgements
+    ]
     return "\n".join(lines)
 
 
@@ -388,4 +436,6 @@ def verdicts_markdown(judgements: list[Judgement]) -> str:
 def steps_markdown(taken: list[tuple[str, str]]) -> str:
     """The steps of C13 as a table."""
     lines = ["| | step | where it would have shown the fault |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {n} | {step} | {shown} |" for n, (step, shown) in enumerate(taken, start=1))])
+    return "\n".join(
+        [*lines, *(f"| {n} | {step} | {shown} |" for n, (step, shown) in enumerate(taken, start=1))]
+    )

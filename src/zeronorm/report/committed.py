@@ -23,7 +23,9 @@ def experiments_dir() -> Path:
     """experiments/ of the checkout. Raises ReportError in an installed wheel, which has none."""
     folder = config.conf_dir().parent / "experiments"
     if not folder.is_dir():
-        raise ReportError("The reported numbers lie in experiments/ of a checkout, and this is an installed package.")
+        raise ReportError(
+            "The reported numbers lie in experiments/ of a checkout, and this is an installed package."
+        )
     return folder
 
 
@@ -34,7 +36,8 @@ def save(runs: pd.DataFrame, folder: Path) -> None:
 
 
 def condition(run: Mapping) -> str:
-    """The values of the factors of a run, or of a condition: the key of its curves in curves.csv, besides the seed."""
+    """The values of the factors of a run, or of a condition: the key of its curves in curves.csv,
+    besides the seed."""
     names = list(run.keys())
     factors = names[1 : names.index("seed" if "seed" in names else "seeds")]
     return " ".join(str(run[factor]) for factor in factors)
@@ -54,14 +57,26 @@ def existing(name: str, file: str) -> Path:
 def read_table(path: Path) -> pd.DataFrame:
     """A table as `save` wrote it: texts as texts, and no value where a number's cell is empty."""
     metrics = [zero + metric for zero in ("", "zero_") for metric in tables.METRICS]
-    numbers = [column for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")]
+    numbers = [
+        column for metric in metrics for column in (metric, f"{metric}_mean", f"{metric}_std")
+    ]
     numbers += ["first_touch_mean"]
-    # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it was written from.
+    # Only in the number columns an empty cell means "no value"; elsewhere it is the empty text it
+    # was written from.
     columns = _csv(path, nrows=0).columns
-    whole = ("seed", "seeds", "nan_runs", "predicted_exactly", "nonfinite/words", "nonfinite/titles")
+    whole = (
+        "seed",
+        "seeds",
+        "nan_runs",
+        "predicted_exactly",
+        "nonfinite/words",
+        "nonfinite/titles",
+    )
     whole += ("zero_titles", "step")
     text = {name: str for name in columns if name not in (*numbers, *whole, "seconds", "value")}
-    return _csv(path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers})
+    return _csv(
+        path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers}
+    )
 
 
 def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
@@ -69,7 +84,8 @@ def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
         table = pd.read_csv(file, **options)
         text = file.read_text() if isinstance(file, Path) else "\n"
         widths = {len(row) for row in csv.reader(text.splitlines())}
-    except (ValueError, OverflowError, csv.Error) as error:  # also a text where a number should stand
+    # also a text where a number should stand
+    except (ValueError, OverflowError, csv.Error) as error:
         raise ReportError(f"{file} is no table of a report: {error} Restore the file.") from error
     if not text.endswith("\n") or len(widths) > 1:  # pandas fills up what is not there
         raise ReportError(f"{file} is no table of a report: it is cut. Restore the file.")
@@ -99,8 +115,8 @@ def committed_runs(name: str) -> pd.DataFrame:
 
 
 def noise(name: str) -> dict:
-    """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one config}, and how it
-    was measured; empty where it was not."""
+    """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one
+    config}, and how it was measured; empty where it was not."""
     path = experiments_dir() / name / "noise.json"
     return _json(path, dict, "columns", "measurements") if path.exists() else {}
 
@@ -124,7 +140,9 @@ def require_whole(name: str) -> None:
     try:
         follows = tables.conditions_table(runs)
     except (KeyError, TypeError, ValueError) as error:
-        raise ReportError(f"{name}/runs.csv is no table of runs ({error}): restore the file.") from error
+        raise ReportError(
+            f"{name}/runs.csv is no table of runs ({error}): restore the file."
+        ) from error
     for file, rows, wanted, where in (
         ("runs.csv", len(runs), counted, "provenance.json counts"),
         ("reported.csv", len(said), len(follows), "runs.csv gives"),
@@ -135,7 +153,10 @@ def require_whole(name: str) -> None:
 
 
 def as_read(children: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The runs of a sweep as they would read from a committed runs.csv. children: from `tracking`."""
+    """The runs of a sweep as they would read from a committed runs.csv.
+
+    children: from `tracking`.
+    """
     if not len(children) or not (children["status"] == "FINISHED").any():
         raise ReportError(f"The sweep of '{name}' has no finished run.")
     return _round_trip(tables.runs_table(name, children))
@@ -153,9 +174,13 @@ def pooled(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def edited_cells(name: str) -> list[str]:
-    """Sentences: the cells of reported.csv that do not follow from runs.csv, i.e. that no run has written."""
+    """Sentences: the cells of reported.csv that do not follow from runs.csv, i.e. that no run has
+    written."""
     derived = StringIO(tables.conditions_table(committed_runs(name)).to_csv(**CSV))
-    texts = [_csv(file, dtype=str, keep_default_na=False) for file in (existing(name, "reported.csv"), derived)]
+    texts = [
+        _csv(file, dtype=str, keep_default_na=False)
+        for file in (existing(name, "reported.csv"), derived)
+    ]
     said, follows = texts
     if list(said.columns) != list(follows.columns) or len(said) != len(follows):
         return ["reported.csv has other rows or columns than its runs.csv gives."]

@@ -15,10 +15,15 @@ from zeronorm.report import tables
 
 
 def drawn_runs(runs):
-    """The runs of a study whose norms are drawn: the question's condition (trainable, pretrained, clamp_product) under
-    each numerics, or the study's first condition of each where it has no such. runs: as in runs.csv."""
+    """The runs of a study whose norms are drawn: the question's condition (trainable, pretrained,
+    clamp_product) under each numerics, or the study's first condition of each where it has no such.
+
+    runs: as in runs.csv.
+    """
     wanted = runs[
-        (runs["trainable"] == "true") & (runs["init"] == "pretrained") & (runs["similarity"] == "clamp_product")
+        (runs["trainable"] == "true")
+        & (runs["init"] == "pretrained")
+        & (runs["similarity"] == "clamp_product")
     ]
     return (wanted if len(wanted) else runs).drop_duplicates("numerics")
 
@@ -26,8 +31,8 @@ def drawn_runs(runs):
 def study_norms(runs, curves, condition: Callable, path: Path) -> None:
     """The runs of `drawn_runs`, side by side.
 
-    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv; condition: row of runs -> its key in
-    curves.
+    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv;
+    condition: row of runs -> its key in curves.
     """
     wanted = drawn_runs(runs)
     size = (3.3 * len(wanted) + 1.7, 3.4)
@@ -49,7 +54,9 @@ def study_norms(runs, curves, condition: Callable, path: Path) -> None:
                 own = slice(known[-1] + 1)  # a shorter run's curve ends where the run does
                 curve[own] = np.interp(np.arange(last + 1)[own], known, curve[known])
             elif not end:
-                deaths[name] = int(run["first_nan_observed"] if name == "titles" else run["encoder_nan_observed"])
+                deaths[name] = int(
+                    run["first_nan_observed"] if name == "titles" else run["encoder_nan_observed"]
+                )
             drawn[f"norm/{name}"] = curve
         draw_norms(axes, drawn, start, deaths)
         verdict = f"dies in step {run['first_nan_observed']}" if deaths else "stays finite"
@@ -65,7 +72,8 @@ NAN_COLOUR, FINITE_COLOURS = "#D55E00", "Blues"
 
 
 def outcome(conditions, path: Path) -> None:
-    """A cell per condition, numerics across: vermilion where it went to NaN, else the bluer the higher hits@10.
+    """A cell per condition, numerics across: vermilion where it went to NaN, else the bluer the
+    higher hits@10.
 
     conditions: as in experiments/<study>/reported.csv.
     """
@@ -86,7 +94,11 @@ def outcome(conditions, path: Path) -> None:
         x, y = columns.index(cell["numerics"]), rows.index(cell["row"])
         dead, several = cell["nan_runs"] > 0, cell["seeds"] > 1
         share = 0.1 + 0.75 * cell["hits_at_10_mean"] / best
-        axes.add_patch(plt.Rectangle((x, y), 1, 1, facecolor=NAN_COLOUR if dead else shades(share), edgecolor="white"))
+        axes.add_patch(
+            plt.Rectangle(
+                (x, y), 1, 1, facecolor=NAN_COLOUR if dead else shades(share), edgecolor="white"
+            )
+        )
         count = f" {cell['nan_runs']}/{cell['seeds']}" if several else ""
         text = f"NaN{count}" if dead else f"{cell['hits_at_10_mean']:.3f}"
         axes.text(x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=8,
@@ -104,19 +116,27 @@ def outcome(conditions, path: Path) -> None:
 
 
 def dose_response(runs, path: Path) -> None:
-    """First step with a NaN weight against the share of zero titles: each run's prediction (ring) and observation
-    (cross), and the expected first touch by chance (line). runs: as in experiments/<study>/runs.csv."""
+    """First step with a NaN weight against the share of zero titles: each run's prediction (ring)
+    and observation (cross), and the expected first touch by chance (line).
+
+    runs: as in experiments/<study>/runs.csv.
+    """
     colours = {"xla": "#D55E00", "tf1": "#0072B2", "kernels": "#009E73"}
     shift = {"xla": -0.12, "tf1": 0.12, "kernels": 0.0}
     shares = sorted({float(share) for share in runs["vectors.zero_share"]})
     figure, axes = plt.subplots(figsize=(8, 4), dpi=110, layout="constrained")
     never = 10 ** np.ceil(
-        np.log10(1 + max((int(step) for step in runs["first_nan_observed"] if step != ""), default=1))
+        np.log10(
+            1 + max((int(step) for step in runs["first_nan_observed"] if step != ""), default=1)
+        )
     )
     for numerics, group in runs.groupby("numerics", sort=False):
         for kind, marker, size in (("predicted", "o", 9), ("observed", "x", 5)):
             steps = [never if step == "" else 1 + int(step) for step in group[f"first_nan_{kind}"]]
-            places = [shares.index(float(share)) + shift[numerics] for share in group["vectors.zero_share"]]
+            places = [
+                shares.index(float(share)) + shift[numerics]
+                for share in group["vectors.zero_share"]
+            ]
             axes.plot(places, steps, marker, color=colours[numerics], ms=size, mfc="none", mew=1.2,
                       label=f"{numerics}, {kind}")  # fmt: skip
     expected = runs[runs["first_touch_expected"] != ""].drop_duplicates("vectors.zero_share")
@@ -139,8 +159,11 @@ def dose_response(runs, path: Path) -> None:
 
 
 def row_norms(conditions, path: Path) -> None:
-    """Which norms of a title row kill, under each placement: a bar for each numerics, filled where the weights go to
-    NaN, with a tick at each norm that was tried. conditions: as in reported.csv."""
+    """Which norms of a title row kill, under each placement: a bar for each numerics, filled where
+    the weights go to NaN, with a tick at each norm that was tried.
+
+    conditions: as in reported.csv.
+    """
     colours = {"kernels": "#009E73", "xla": "#D55E00", "tf1": "#0072B2"}
     zones = tables.dead_zones(conditions)
     tried = sorted(set(conditions["vectors.planted_norm"].astype(float)))
@@ -149,17 +172,31 @@ def row_norms(conditions, path: Path) -> None:
     def place(norm: float) -> float:
         return np.log10(norm) if norm > 0 else zero
 
-    names, shown = list(dict.fromkeys(conditions["similarity"])), list(dict.fromkeys(conditions["numerics"]))
-    figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.5 * len(names)), dpi=110, layout="constrained")
+    names, shown = (
+        list(dict.fromkeys(conditions["similarity"])),
+        list(dict.fromkeys(conditions["numerics"])),
+    )
+    figure, axes = plt.subplots(
+        figsize=(8.4, 0.9 + 0.5 * len(names)), dpi=110, layout="constrained"
+    )
     for number, numerics in enumerate(shown):
         shift = 0.27 * (number - (len(shown) - 1) / 2)
         for row in range(len(names)):
-            axes.plot([place(n) for n in tried], [row + shift] * len(tried), "|", color="#BBBBBB", ms=4, zorder=1)
+            axes.plot(
+                [place(n) for n in tried],
+                [row + shift] * len(tried),
+                "|",
+                color="#BBBBBB",
+                ms=4,
+                zorder=1,
+            )
         own = zones[zones["numerics"] == numerics]
         left = np.array([place(low) for low in own["low"]])
         width = np.array([place(high) for high in own["high"]]) - left
         at = [names.index(name) + shift for name in own["similarity"]]
-        axes.barh(at, width + 0.8, 0.24, left - 0.4, color=colours[numerics], label=numerics, zorder=2)
+        axes.barh(
+            at, width + 0.8, 0.24, left - 0.4, color=colours[numerics], label=numerics, zorder=2
+        )
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
     ticks = [power for power in range(-40, 40, 10)]
@@ -174,23 +211,37 @@ def row_norms(conditions, path: Path) -> None:
 
 
 def quality(conditions, path: Path) -> None:
-    """hits@10 of all titles (dot) and of those that started as a zero row (triangle), by condition, for the conditions
-    that stay finite under every numerics shown; colour tells the numerics. conditions: as in reported.csv."""
+    """hits@10 of all titles (dot) and of those that started as a zero row (triangle), by condition,
+    for the conditions that stay finite under every numerics shown; colour tells the numerics.
+
+    conditions: as in reported.csv.
+    """
     colours = {"xla": "#D55E00", "tf1": "#0072B2", "kernels": "#009E73", "auto": "#CC79A7"}
     factors = tables.varying(conditions)
     alive = conditions[conditions["nan_runs"] == 0]
     labels = [
-        " ".join(tables.said(name, row[name]) for name in factors if row[name] != "") for _, row in alive.iterrows()
+        " ".join(tables.said(name, row[name]) for name in factors if row[name] != "")
+        for _, row in alive.iterrows()
     ]
-    order = alive.assign(label=labels).groupby("label")["hits_at_10_mean"].mean().sort_values().index.tolist()
+    order = (
+        alive.assign(label=labels)
+        .groupby("label")["hits_at_10_mean"]
+        .mean()
+        .sort_values()
+        .index.tolist()
+    )
     figure, axes = plt.subplots(figsize=(8, 1.6 + 0.24 * len(order)), dpi=110, layout="constrained")
     seen = set()
     shown = list(dict.fromkeys(alive["numerics"]))
     for label, (_, row) in zip(labels, alive.iterrows(), strict=True):
-        for metric, marker, what in (("hits_at_10", "o", "all titles"), ("zero_hits_at_10", "^", "zero-row titles")):
+        for metric, marker, what in (
+            ("hits_at_10", "o", "all titles"),
+            ("zero_hits_at_10", "^", "zero-row titles"),
+        ):
             deviation = row[f"{metric}_std"]
             name = f"{row['numerics']}, {what}"
-            beside = 0.2 * (shown.index(row["numerics"]) - (len(shown) - 1) / 2)  # so that equal values do not hide
+            # so that equal values do not hide
+            beside = 0.2 * (shown.index(row["numerics"]) - (len(shown) - 1) / 2)
             axes.errorbar(
                 row[f"{metric}_mean"], order.index(label) + beside, xerr=None if np.isnan(deviation) else deviation,
                 fmt=marker, color=colours[row["numerics"]], ms=6, mfc="none" if marker == "^" else None, elinewidth=1,

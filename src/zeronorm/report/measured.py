@@ -36,12 +36,16 @@ def benchmark(name: str) -> str:
             return str(row[key])
         text = MEASURES[key][1].format(row[key])
         if f"{key}_low" in row and row[f"{key}_low"] != row[f"{key}_high"]:
-            text += " ({} to {})".format(*(MEASURES[key][1].format(row[f"{key}_{end}"]) for end in ("low", "high")))
+            text += " ({} to {})".format(
+                *(MEASURES[key][1].format(row[f"{key}_{end}"]) for end in ("low", "high"))
+            )
         return text
 
     labels = [MEASURES[key][0] if key in MEASURES else key for key in columns]
     lines = ["| " + " | ".join(labels) + " |", "|---" * len(labels) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(cell(row, key) for key in columns) + " |" for row in rows)])
+    return "\n".join(
+        [*lines, *("| " + " | ".join(cell(row, key) for key in columns) + " |" for row in rows)]
+    )
 
 
 def phases(name: str) -> str:
@@ -54,7 +58,11 @@ def phases(name: str) -> str:
 
 def when_measured(name: str) -> str:
     found = benchmark_data(name)
-    rounds = f"{found['rounds']} rounds, " if "rounds" in found else f"{found['naive_runs']} naive runs, "
+    rounds = (
+        f"{found['rounds']} rounds, "
+        if "rounds" in found
+        else f"{found['naive_runs']} naive runs, "
+    )
     return rounds + where_measured(found)
 
 
@@ -71,18 +79,27 @@ def suite_data(name: str) -> dict:
 
 def suite(name: str) -> str:
     """experiments/<name>/suite.json as a table: each case under three ways to watch a training."""
-    lines = ["| case | cause | zeronorm.Autopsy | enable_check_numerics | TerminateOnNaN |", "|---|---|---|---|---|"]
+    lines = [
+        "| case | cause | zeronorm.Autopsy | enable_check_numerics | TerminateOnNaN |",
+        "|---|---|---|---|---|",
+    ]
     for row in suite_data(name)["rows"]:
         mode = ", XLA" if row["jit_compile"] else ""
         cause = (
-            f"{row['birth']}{', ' + row['operation'] if row['operation'] else ''}" if row["birth"] else "none: healthy"
+            f"{row['birth']}{', ' + row['operation'] if row['operation'] else ''}"
+            if row["birth"]
+            else "none: healthy"
         )
         checked, stopped = row["check_numerics"]["says"], row["terminate_on_nan"]["says"]
         if isinstance(checked, dict):
             checked = f"{checked['operation']}{', the line' if checked['line'] == 'marked' else ''}"
         if isinstance(stopped, dict):
             stopped = f"stops after step {stopped['step']}, {stopped['lost'] or 'no'} values lost"
-        cells = [f"[{row['case'].replace('_', ' ')}]({row['thread']})", cause + mode, _suite_cell(row)]
+        cells = [
+            f"[{row['case'].replace('_', ' ')}]({row['thread']})",
+            cause + mode,
+            _suite_cell(row),
+        ]
         lines.append("| " + " | ".join([*cells, str(checked), str(stopped)]) + " |")
     return "\n".join(lines)
 
@@ -93,7 +110,9 @@ def _suite_cell(row: dict) -> str:
         return str(found["says"])
     said, wrong = found["says"], [what for what, right in found["right"].items() if not right]
     line = ", the line" if said["line"] == "marked" else ""
-    return f"step {said['step']}, {said['operation']}{line}" + (f"; **wrong: {', '.join(wrong)}**" if wrong else "")
+    return f"step {said['step']}, {said['operation']}{line}" + (
+        f"; **wrong: {', '.join(wrong)}**" if wrong else ""
+    )
 
 
 def suite_verdict(name: str) -> str:
@@ -109,7 +128,10 @@ def suite_verdict(name: str) -> str:
     late = sum(row["terminate_on_nan"]["says"]["lost"] > 0 for row in stopped)
     ways = ("autopsy", "check_numerics", "terminate_on_nan")
     alarms = {way: sum(row[way]["alarm"] for row in healthy) for way in ways}
-    uncompiled = sum(row["check_numerics"]["says"] == "does not compile under XLA" for row in suite_data(name)["rows"])
+    uncompiled = sum(
+        row["check_numerics"]["says"] == "does not compile under XLA"
+        for row in suite_data(name)["rows"]
+    )
     births = Counter(row["birth"] for row in bugs)
     return (
         f"{len(bugs)} bugs ({', '.join(f'{number} {birth}' for birth, number in births.items())}) and {len(healthy)} "

@@ -66,17 +66,24 @@ def _outcome(condition: Mapping) -> str:
 
 
 def nan_steps(condition: Mapping, kind: str) -> str:
-    """'0, 1': the steps in which the first weight and the encoder went to NaN; '-': none. kind: predicted, observed."""
+    """'0, 1': the steps in which the first weight and the encoder went to NaN; '-': none.
+
+    kind: predicted, observed.
+    """
     pair = [str(condition[f"{who}_nan_{kind}"]) for who in ("first", "encoder")]
     return ", ".join(step for step in pair if step) or "-"
 
 
 def _tensor(condition: Mapping) -> str:
-    return {"": "-", "convolution/kernel": "conv."}.get(condition["first_nan_tensor"], condition["first_nan_tensor"])
+    return {"": "-", "convolution/kernel": "conv."}.get(
+        condition["first_nan_tensor"], condition["first_nan_tensor"]
+    )
 
 
 COLUMNS = {
-    "embeddings": Column("embeddings", 10, lambda c: EMBEDDINGS.get(c["trainable"], c["trainable"])),
+    "embeddings": Column(
+        "embeddings", 10, lambda c: EMBEDDINGS.get(c["trainable"], c["trainable"])
+    ),
     "init": Column("vectors", 10, _text("init")),
     "similarity": Column("similarity", 15, _text("similarity")),
     "epsilon": Column("epsilon", 7, _value("epsilon")),
@@ -107,13 +114,27 @@ COLUMNS = {
     "first_touch": Column("first touch, mean", 8, _value("first_touch_mean")),
     "first_touch_expected": Column("first touch, expected", 8, _value("first_touch_expected")),
 }
-WIDE = ("similarity", "numerics", "outcome", "predicted", "observed", "tensor", "loss", "titles", "convolution")
+WIDE = (
+    "similarity",
+    "numerics",
+    "outcome",
+    "predicted",
+    "observed",
+    "tensor",
+    "loss",
+    "titles",
+    "convolution",
+)
 WIDE += ("mrr", "hits10", "zero_mrr", "zero_hits10")
 TERMINAL = {  # (narrow, several seeds): the columns for which there is room; "±" needs much
     (False, False): tuple(name for name in WIDE if name != "zero_mrr"),
     (False, True): tuple(name for name in WIDE if name not in ("loss", "mrr", "zero_mrr")),
-    (True, False): tuple(name for name in WIDE if name not in ("titles", "convolution", "zero_mrr")),
-    (True, True): tuple(name for name in WIDE if name not in ("titles", "convolution", "loss", "mrr", "zero_mrr")),
+    (True, False): tuple(
+        name for name in WIDE if name not in ("titles", "convolution", "zero_mrr")
+    ),
+    (True, True): tuple(
+        name for name in WIDE if name not in ("titles", "convolution", "loss", "mrr", "zero_mrr")
+    ),
 }
 SINGLE = dict.fromkeys(("mrr", "hits10", "zero_hits10"), 4)  # widths without a "±"
 LEFT = ("embeddings", "init", "similarity", "numerics", "outcome")
@@ -132,16 +153,24 @@ def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     parts = [text.format(first=first) for n, text in CAPTION.items() if n in columns]
     parts += [] if "epsilon" in columns else _epsilons(conditions)
     number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
-    return " ".join([*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])])
+    return " ".join(
+        [*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])]
+    )
 
 
 def _epsilons(conditions: pd.DataFrame) -> list[str]:
-    """['Epsilon: 1e-07 in ..., 1e-12 in ....'] where it is not a heading (see `groups`) and there is one."""
+    """['Epsilon: 1e-07 in ..., 1e-12 in ....'] where it is not a heading (see `groups`) and there
+    is one."""
     guarded = conditions[conditions["epsilon"] != ""]
-    by = {epsilon: list(group["similarity"]) for epsilon, group in guarded.groupby("epsilon", sort=False)}
+    by = {
+        epsilon: list(group["similarity"])
+        for epsilon, group in guarded.groupby("epsilon", sort=False)
+    }
     if not by or (guarded.groupby("similarity")["epsilon"].nunique() > 1).any():
         return []
-    return [f"Epsilon: {', '.join(f'{epsilon} in {_and(names)}' for epsilon, names in by.items())}."]
+    return [
+        f"Epsilon: {', '.join(f'{epsilon} in {_and(names)}' for epsilon, names in by.items())}."
+    ]
 
 
 def cells(condition: Mapping, columns: Sequence[str]) -> list[str]:
@@ -154,34 +183,52 @@ def _column(name: str) -> Column:
 
 
 def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(heading, conditions) for each trainable x init and each value of what else varies, in the sweep's order."""
+    """(heading, conditions) for each trainable x init and each value of what else varies, in the
+    sweep's order."""
     others = [name for name in factors_of(conditions) if name not in FACTORS]
     if conditions["optimizer"].nunique() > 1:
         others.append("optimizer")
     if (conditions.groupby("similarity")["epsilon"].nunique() > 1).any():
         others.append("epsilon")
-    for (trainable, init, *rest), group in conditions.groupby(["trainable", "init", *others], sort=False):
-        more = "".join(f", {name}={value}" for name, value in zip(others, rest, strict=True) if value != "")
+    for (trainable, init, *rest), group in conditions.groupby(
+        ["trainable", "init", *others], sort=False
+    ):
+        more = "".join(
+            f", {name}={value}" for name, value in zip(others, rest, strict=True) if value != ""
+        )
         yield f"{EMBEDDINGS.get(trainable, trainable)} embeddings, {init} vectors{more}", group
 
 
 def print_table(conditions: pd.DataFrame, console: Console) -> None:
-    """The table on the terminal: 100 columns wide, or 80 without the norms where the terminal is narrower.
+    """The table on the terminal: 100 columns wide, or 80 without the norms where the terminal is
+    narrower.
 
     conditions: from `conditions_table`, here and below.
     """
     narrow = console.is_terminal and console.width < 100
     several = int(conditions["seeds"].max()) > 1
     kept = TERMINAL[narrow, several]
-    out = Console(file=console.file, width=80 if narrow else 100, force_terminal=console.is_terminal, highlight=False)
+    out = Console(
+        file=console.file,
+        width=80 if narrow else 100,
+        force_terminal=console.is_terminal,
+        highlight=False,
+    )
     for heading, group in groups(conditions):
         table = Table(
-            box=SIMPLE_HEAD, padding=0, pad_edge=False, title=heading, title_justify="left", title_style="bold"
+            box=SIMPLE_HEAD,
+            padding=0,
+            pad_edge=False,
+            title=heading,
+            title_justify="left",
+            title_style="bold",
         )
         for name in kept:
             column = _column(name)
             width = column.width if several else SINGLE.get(name, column.width)
-            table.add_column(column.header, width=width, justify="left" if name in LEFT else "right")
+            table.add_column(
+                column.header, width=width, justify="left" if name in LEFT else "right"
+            )
         for _, condition in group.iterrows():
             table.add_row(*cells(condition, kept), style="red" if condition["nan_runs"] else None)
         out.print(table, "")
@@ -202,7 +249,9 @@ def markdown(conditions: pd.DataFrame, columns: Sequence[str] = ()) -> str:
     """The whole table, one section per group; or, with columns, these alone in one."""
     if columns:
         rows = [cells(condition, columns) for _, condition in conditions.iterrows()]
-        return _captioned(_grid([_column(name).header for name in columns], rows), caption(conditions, columns))
+        return _captioned(
+            _grid([_column(name).header for name in columns], rows), caption(conditions, columns)
+        )
     headers = [_column(name).header for name in WIDE]
     sections = []
     for heading, group in groups(conditions):
@@ -212,9 +261,20 @@ def markdown(conditions: pd.DataFrame, columns: Sequence[str] = ()) -> str:
 
 
 def latex(conditions: pd.DataFrame) -> str:
-    """The whole table as a LaTeX tabular (booktabs), with the factors that vary as its first columns."""
+    """The whole table as a LaTeX tabular (booktabs), with the factors that vary as its first
+    columns."""
     columns = dict.fromkeys(
-        [*varying(conditions), "numerics", "outcome", "predicted", "observed", "mrr", "hits1", "hits10", "zero_hits10"]
+        [
+            *varying(conditions),
+            "numerics",
+            "outcome",
+            "predicted",
+            "observed",
+            "mrr",
+            "hits1",
+            "hits10",
+            "zero_hits10",
+        ]
     )
     rows = [cells(condition, list(columns)) for _, condition in conditions.iterrows()]
     table = pd.DataFrame(rows, columns=[_column(name).header for name in columns])
@@ -239,11 +299,15 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "md": markdown,
     "csv": lambda conditions: conditions.to_csv(index=False, float_format="%.6g"),
     "tex": latex,
-    "json": lambda conditions: conditions.map(_plain).to_json(orient="records", indent=1, force_ascii=False),
+    "json": lambda conditions: conditions.map(_plain).to_json(
+        orient="records", indent=1, force_ascii=False
+    ),
 }
 
 
-def summary(conditions: pd.DataFrame, rows: Sequence[str] = ("trainable", "init", "similarity")) -> str:
+def summary(
+    conditions: pd.DataFrame, rows: Sequence[str] = ("trainable", "init", "similarity")
+) -> str:
     """The table folded to one row per value of `rows` and one column per numerics, as markdown."""
     columns = list(dict.fromkeys(conditions["numerics"]))
     names = {"trainable": "embeddings", "init": "vectors"}
@@ -260,7 +324,10 @@ def summary(conditions: pd.DataFrame, rows: Sequence[str] = ("trainable", "init"
             else:
                 deviation = f" ± {condition['hits_at_10_std']:.3f}" if several else ""
                 found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}{deviation}")
-        labels = [EMBEDDINGS.get(v, v) if name == "trainable" else v for name, v in zip(rows, values, strict=True)]
+        labels = [
+            EMBEDDINGS.get(v, v) if name == "trainable" else v
+            for name, v in zip(rows, values, strict=True)
+        ]
         lines.append([*map(str, labels), *found])
     said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
     return _captioned(_grid([*(names.get(name, name) for name in rows), *columns], lines), said)
@@ -274,7 +341,11 @@ def zones_markdown(conditions: pd.DataFrame) -> str:
     def cell(similarity: str, numerics: str) -> str:
         own = zones[(zones["similarity"] == similarity) & (zones["numerics"] == numerics)]
         said = [
-            f"from {_short(low)}" if high == top else f"{_short(low)} to {_short(high)}" if high > low else _short(low)
+            f"from {_short(low)}"
+            if high == top
+            else f"{_short(low)} to {_short(high)}"
+            if high > low
+            else _short(low)
             for low, high in zip(own["low"], own["high"], strict=True)
         ]
         return ", ".join(said) or "none"
@@ -282,7 +353,9 @@ def zones_markdown(conditions: pd.DataFrame) -> str:
     names = list(dict.fromkeys(conditions["similarity"]))
     lines = [[name, *(cell(name, numerics) for numerics in columns)] for name in names]
     said = f"Norms of the planted rows at which weights go to NaN, of {_norms_tried(conditions)}."
-    return _captioned(_grid(["similarity", *columns], lines), " ".join([said, *_epsilons(conditions)]))
+    return _captioned(
+        _grid(["similarity", *columns], lines), " ".join([said, *_epsilons(conditions)])
+    )
 
 
 def _norms_tried(conditions: pd.DataFrame) -> str:
@@ -299,7 +372,9 @@ def verdict(conditions: pd.DataFrame) -> str:
     for _, row in dead.iterrows():
         who = " ".join(said(name, row[name]) for name in factors if row[name] != "")
         named.setdefault(who, []).append(row["numerics"])
-    which = ": " + "; ".join(f"{who} under {_and(numerics)}".strip() for who, numerics in named.items())
+    which = ": " + "; ".join(
+        f"{who} under {_and(numerics)}".strip() for who, numerics in named.items()
+    )
     if len(named) > 8:
         which = f", under {_and(list(dead['numerics']))}"
     return (

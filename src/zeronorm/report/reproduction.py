@@ -12,13 +12,20 @@ from zeronorm.report import tables
 
 OK, OKISH, FAIL = "OK", "OKish", "FAIL"
 DIGITS = 3  # significant digits of a measured number that a table prints
-ALLOWANCE = 2.0  # the tolerance, in units of the largest difference that was measured between two runs of one config
+# the tolerance, in units of the largest difference that was measured between two runs of one config
+ALLOWANCE = 2.0
 
 
 def measured(column: str) -> bool:
-    """Whether a column holds a floating-point result, which another machine or number of threads changes a little.
-    The others (outcomes, steps, counts) follow from the batch order alone and must match exactly."""
-    if column.startswith("norm/") or column in ("last_finite_loss", "derivative", "gradient", "gradient_tiny"):
+    """Whether a column holds a floating-point result, which another machine or number of threads
+    changes a little. The others (outcomes, steps, counts) follow from the batch order alone and
+    must match exactly."""
+    if column.startswith("norm/") or column in (
+        "last_finite_loss",
+        "derivative",
+        "gradient",
+        "gradient_tiny",
+    ):
         return True
     return (
         column.startswith("score_")
@@ -26,18 +33,26 @@ def measured(column: str) -> bool:
     )
 
 
-def compare(reported: pd.DataFrame, found: pd.DataFrame, noise: Mapping[str, float]) -> pd.DataFrame:
+def compare(
+    reported: pd.DataFrame, found: pd.DataFrame, noise: Mapping[str, float]
+) -> pd.DataFrame:
     """One row per cell: condition, column, reported, found, difference, tolerance, verdict.
 
-    reported, found: from `tables.conditions_table`, both read back from csv. noise: {column: the largest difference
-    measured between two runs of one config}; a column without one has tolerance 0. A reported condition that was not
-    found is one FAIL; so is one found that is not reported.
+    reported, found: from `tables.conditions_table`, both read back from csv.
+    noise: {column: the largest difference measured between two runs of one config}; a column
+        without one has tolerance 0. A reported condition that was not found is one FAIL; so is one
+        found that is not reported.
     """
     factors = tables.factors_of(reported)
     if factors != tables.factors_of(found):
-        raise ValueError(f"The report's factors are {factors}, the runs' {tables.factors_of(found)}.")
+        raise ValueError(
+            f"The report's factors are {factors}, the runs' {tables.factors_of(found)}."
+        )
     theirs, ours = (
-        {" ".join(str(row[name]) for name in factors if row[name] != ""): row for _, row in table.iterrows()}
+        {
+            " ".join(str(row[name]) for name in factors if row[name] != ""): row
+            for _, row in table.iterrows()
+        }
         for table in (reported, found)
     )
     cells = []
@@ -53,7 +68,15 @@ def compare(reported: pd.DataFrame, found: pd.DataFrame, noise: Mapping[str, flo
             # what shifts every seed's value by so much shifts their deviation by no more
             known = noise.get(column, noise.get(column.replace("_std", "_mean"), 0.0))
             tolerance = ALLOWANCE * known if measured(column) else 0.0
-            cells.append((condition, column, there, here, *_verdict(there, here, tolerance, measured(column))))
+            cells.append(
+                (
+                    condition,
+                    column,
+                    there,
+                    here,
+                    *_verdict(there, here, tolerance, measured(column)),
+                )
+            )
     names = ["condition", "column", "reported", "found", "difference", "tolerance", "verdict"]
     return pd.DataFrame(cells, columns=names)
 
@@ -99,7 +122,13 @@ def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Consol
     edited: sentences on the cells of the report that its own runs do not give.
     """
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name, width in (("column", 31), ("OK", 5), ("OKish", 5), ("FAIL", 5), ("largest difference", 10)):
+    for name, width in (
+        ("column", 31),
+        ("OK", 5),
+        ("OKish", 5),
+        ("FAIL", 5),
+        ("largest difference", 10),
+    ):
         table.add_column(name, width=width, justify="left" if name == "column" else "right")
     table.add_column("tolerance", width=10, justify="right")
     for column, group in cells.groupby("column", sort=False):
@@ -107,7 +136,9 @@ def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Consol
         if found[OK] == len(group) and not largest > 0:
             continue
         numbers = ["" if pd.isna(x) else f"{x:.3g}" for x in (largest, group["tolerance"].max())]
-        table.add_row(column, *map(str, found.values()), *numbers, style="red" if found[FAIL] else None)
+        table.add_row(
+            column, *map(str, found.values()), *numbers, style="red" if found[FAIL] else None
+        )
     if table.row_count:
         console.print(table)
     for _, cell in cells[cells["verdict"] == FAIL].iterrows():
@@ -118,6 +149,10 @@ def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Consol
         )
     for sentence in edited:
         console.print(f"FAIL {sentence}", style="red")
-    console.print(", ".join(f"{number} {verdict}" for verdict, number in counts(cells).items()) + ".")
+    console.print(
+        ", ".join(f"{number} {verdict}" for verdict, number in counts(cells).items()) + "."
+    )
     if edited:
-        console.print(f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its runs.csv.")
+        console.print(
+            f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its runs.csv."
+        )

@@ -13,7 +13,14 @@ FACTORS = {  # column of the table: MLflow parameter
 }
 EMBEDDINGS = {"true": "trainable", "false": "frozen"}  # how the table says `trainable`
 METRICS = ("mrr", "hits_at_1", "hits_at_10", "mean_rank")
-WEIGHTS = ("words", "titles", "convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
+WEIGHTS = (
+    "words",
+    "titles",
+    "convolution/kernel",
+    "convolution/bias",
+    "dense/kernel",
+    "dense/bias",
+)
 TAGS = {  # column: tag of the run
     "outcome": "outcome",
     "first_nan_predicted": "nan.predicted_step",
@@ -37,13 +44,16 @@ FURTHER_TAGS = {
     "score_1e-3": "small_row.score_0.001",
     "score_1e-6": "small_row.score_1e-06",
 }
-WORDS = {"nan": "not finite", "inf": "infinite"}  # what a measured gradient says instead of a number
+# what a measured gradient says instead of a number
+WORDS = {"nan": "not finite", "inf": "infinite"}
 
 
 def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
-    """One row per finished run: the factors that vary, seed, what was predicted and seen, quality, norms.
+    """One row per finished run: the factors that vary, seed, what was predicted and seen, quality,
+    norms.
 
-    children: from `tracking.children`. A value that is not there (no NaN, a weight whose norm is not finite) is empty.
+    children: from `tracking.children`. A value that is not there (no NaN, a weight whose norm is
+        not finite) is empty.
     """
     finished = children[children["status"] == "FINISHED"].reset_index(drop=True)
     columns: dict[str, object] = {"study": [study] * len(finished)}
@@ -59,33 +69,53 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
             columns[prefix + metric] = finished.get(f"metrics.{group}/{metric}", np.nan)
     for name in WEIGHTS:
         ends = finished[f"tags.norm.{name}"].str.split(" -> ", expand=True)
-        columns[f"norm/{name}_start"], columns[f"norm/{name}_end"] = ends[0], ends[1].replace("nan", "")
+        columns[f"norm/{name}_start"], columns[f"norm/{name}_end"] = (
+            ends[0],
+            ends[1].replace("nan", ""),
+        )
         last = finished.get(f"metrics.norm/{name}", pd.Series(np.nan, finished.index))
-        columns[f"norm/{name}_last_finite"] = last.map(lambda value: "" if pd.isna(value) else f"{value:.6g}")
+        columns[f"norm/{name}_last_finite"] = last.map(
+            lambda value: "" if pd.isna(value) else f"{value:.6g}"
+        )
     for name in ("words", "titles"):
         dead = finished.get(f"metrics.nonfinite/{name}", pd.Series(0, finished.index)).fillna(0)
         columns[f"nonfinite/{name}"] = dead.astype(int)
-    columns["zero_titles"] = finished.get("metrics.zero_rows/titles", pd.Series(0, finished.index)).astype(int)
-    columns |= {column: finished.get(f"tags.{tag}", empty).replace(WORDS) for column, tag in FURTHER_TAGS.items()}
+    columns["zero_titles"] = finished.get(
+        "metrics.zero_rows/titles", pd.Series(0, finished.index)
+    ).astype(int)
+    columns |= {
+        column: finished.get(f"tags.{tag}", empty).replace(WORDS)
+        for column, tag in FURTHER_TAGS.items()
+    }
     columns["seconds"] = finished["seconds"].round(1)
     columns["config_sha"] = finished["tags.config.sha"].str[:16]
     columns["run_id"] = finished["run_id"]
     table = pd.DataFrame(columns)
-    return table.fillna({column: "" for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])})
+    return table.fillna(
+        {column: "" for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])}
+    )
 
 
 def further_factors(children: pd.DataFrame) -> list[str]:
-    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow from a choice, but
-    for those that a run sets itself."""
+    """The parameters, besides FACTORS and the seed, that tell the runs apart; not those that follow
+    from a choice, but for those that a run sets itself."""
     overrides = " ".join(map(str, children.get("tags.overrides", []))).split()
     set_by_a_run = {override.split("=")[0] for override in overrides}
     found = []
     for column in children.columns:
         group = column.removeprefix("params.").split(".")[0]
-        if not column.startswith("params.") or column in FACTORS.values() or group in ("seed", "tracking", "home"):
+        if (
+            not column.startswith("params.")
+            or column in FACTORS.values()
+            or group in ("seed", "tracking", "home")
+        ):
             continue
         choice = f"params.{group}.name"
-        if column != choice and choice in children and column.removeprefix("params.") not in set_by_a_run:
+        if (
+            column != choice
+            and choice in children
+            and column.removeprefix("params.") not in set_by_a_run
+        ):
             varies = (children.groupby(choice)[column].nunique(dropna=False) > 1).any()
         else:
             varies = children[column].nunique(dropna=False) > 1
@@ -101,8 +131,8 @@ def factors_of(table: pd.DataFrame) -> list[str]:
 
 
 def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed that did, or else of the
-    first, mean and deviation."""
+    """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed that
+    did, or else of the first, mean and deviation."""
     factors = ["study", *factors_of(runs)]
     rows = []
     for values, group in runs.groupby(factors, sort=False, dropna=False):
@@ -119,7 +149,10 @@ def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
                 row[f"norm/{name}_{end}"] = first[f"norm/{name}_{end}"]
         row["predicted_exactly"] = int(exact(group).sum())
         row["first_touch_mean"] = pd.to_numeric(group["first_touch"]).mean()
-        row |= {name: first[name] for name in ("nonfinite/words", "nonfinite/titles", "zero_titles", *FURTHER_TAGS)}
+        row |= {
+            name: first[name]
+            for name in ("nonfinite/words", "nonfinite/titles", "zero_titles", *FURTHER_TAGS)
+        }
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -132,9 +165,13 @@ def exact(runs: pd.DataFrame) -> pd.Series:
 
 
 def varying(conditions: pd.DataFrame) -> list[str]:
-    """The factors that tell the conditions apart, numerics apart; epsilon only where it does not follow from the
-    placement."""
-    found = [name for name in factors_of(conditions) if name != "numerics" and conditions[name].nunique() > 1]
+    """The factors that tell the conditions apart, numerics apart; epsilon only where it does not
+    follow from the placement."""
+    found = [
+        name
+        for name in factors_of(conditions)
+        if name != "numerics" and conditions[name].nunique() > 1
+    ]
     follows = (conditions.groupby("similarity")["epsilon"].nunique() == 1).all()
     return [name for name in found if not (name == "epsilon" and follows)]
 
@@ -143,15 +180,22 @@ def said(factor: str, value: str) -> str:
     """A factor's value as a label: 'frozen', 'clamp_product', 'zero_share=0.1'."""
     if factor == "trainable":
         return EMBEDDINGS.get(value, value)
-    return value if factor in ("init", "similarity", "optimizer", "numerics") else f"{factor.split('.')[-1]}={value}"
+    return (
+        value
+        if factor in ("init", "similarity", "optimizer", "numerics")
+        else f"{factor.split('.')[-1]}={value}"
+    )
 
 
 def dead_zones(conditions: pd.DataFrame) -> pd.DataFrame:
-    """Of a study of row norms: (similarity, numerics, low, high), a row for each stretch of neighbouring norms at which
-    the weights go to NaN. low, high: float, the least and the largest of them."""
+    """Of a study of row norms: (similarity, numerics, low, high), a row for each stretch of
+    neighbouring norms at which the weights go to NaN. low, high: float, the least and the largest
+    of them."""
     rows = []
     norms = conditions["vectors.planted_norm"].astype(float)
-    for (similarity, numerics), group in conditions.assign(norm=norms).groupby(["similarity", "numerics"], sort=False):
+    for (similarity, numerics), group in conditions.assign(norm=norms).groupby(
+        ["similarity", "numerics"], sort=False
+    ):
         group = group.sort_values("norm")
         dead = group["nan_runs"] > 0
         for _, stretch in group[dead].groupby((dead != dead.shift()).cumsum()[dead], sort=False):

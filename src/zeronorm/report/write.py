@@ -26,9 +26,11 @@ from zeronorm.report.committed import (
 CURVES = ("train/loss", *(f"norm/{name}" for name in tables.WEIGHTS))
 POINTS = 20  # of each committed curve
 MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still label
-MOST_CONDITIONS = 300  # of such a study; of a larger one only the curves that a figure draws are committed
+# of such a study; of a larger one only the curves that a figure draws are committed
+MOST_CONDITIONS = 300
 FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
-NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")  # environment that changes the arithmetic
+# environment that changes the arithmetic
+NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
 
 
 def write(
@@ -42,7 +44,8 @@ def write(
     """Writes experiments/<name>/ from a sweep and refreshes the READMEs, whole or not at all.
 
     Returns the files written.
-    children, sweep_id, tags, seconds: of the sweep, from `tracking`. curves_of: run id -> (step, name, value).
+    children, sweep_id, tags, seconds: of the sweep, from `tracking`.
+    curves_of: run id -> (step, name, value).
     """
     folder = experiments_dir() / name
     with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
@@ -83,7 +86,9 @@ def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[
     todo = f"zeronorm train study={name} --only-missing makes what is missing."
     unfinished = int((children["status"] != "FINISHED").sum())
     if sweep.info.status != "FINISHED" or unfinished:
-        raise ReportError(f"{who} is {sweep.info.status}, and {unfinished} of its runs have not finished. {todo}")
+        raise ReportError(
+            f"{who} is {sweep.info.status}, and {unfinished} of its runs have not finished. {todo}"
+        )
     found = set(children["tags.config.sha"])
     missing, others = len(set(wanted) - found), len(found - set(wanted))
     if missing or others:
@@ -95,7 +100,9 @@ def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[
 
 def draw(folder: Path) -> list[str]:
     """The study's figures, from the tables in `folder`; their names."""
-    runs, table, curves = (read_table(folder / f"{file}.csv") for file in ("runs", "reported", "curves"))
+    runs, table, curves = (
+        read_table(folder / f"{file}.csv") for file in ("runs", "reported", "curves")
+    )
     drawn = {"norms.png": lambda path: figures.study_norms(runs, curves, condition, path)}
     readable = len(tables.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
@@ -116,7 +123,9 @@ def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
     every = max(1, -(-(int(kept["step"].max()) + 1) // POINTS)) if len(kept) else 1
     deaths = {0, 1, int(kept["step"].max()) if len(kept) else 0}
     kept = kept[(kept["step"] % every == 0) | kept["step"].isin(deaths)]
-    return kept.assign(condition=condition(run), seed=run["seed"])[["condition", "seed", "step", "name", "value"]]
+    return kept.assign(condition=condition(run), seed=run["seed"])[
+        ["condition", "seed", "step", "name", "value"]
+    ]
 
 
 def _provenance(
@@ -143,25 +152,37 @@ def _baseline(children: pd.DataFrame) -> dict:
     found = {metric: children.get(f"metrics.eval_tfidf/{metric}") for metric in tables.METRICS}
     if any(values is None for values in found.values()):
         return {}
-    return {"tfidf_centroid": {metric: float(f"{values.dropna().iloc[0]:.6g}") for metric, values in found.items()}}
+    return {
+        "tfidf_centroid": {
+            metric: float(f"{values.dropna().iloc[0]:.6g}") for metric, values in found.items()
+        }
+    }
 
 
-def compare(name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed: bool) -> pd.DataFrame:
+def compare(
+    name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed: bool
+) -> pd.DataFrame:
     """The cells of a new sweep against the report; see `reproduction.compare`.
 
-    reported: experiments/<name>/runs.csv. narrowed: whether only a part of the study was asked for; else every reported
-    run is expected. Raises ReportError if none of the runs that finished is part of the report.
+    reported: experiments/<name>/runs.csv.
+    narrowed: whether only a part of the study was asked for; else every reported run is expected.
+    Raises ReportError if none of the runs that finished is part of the report.
     """
     found = as_read(children, name)
     if narrowed:
         reported = reported[reported["config_sha"].isin(found["config_sha"])]
         if not len(reported):
-            raise ReportError(f"None of the {len(found)} runs that finished is one of the report's.")
-    # a factor that the part does not vary is a column that its own table lacks: take it from the report, by config
+            raise ReportError(
+                f"None of the {len(found)} runs that finished is one of the report's."
+            )
+    # a factor that the part does not vary is a column that its own table lacks: take it from the
+    # report, by config
     factors = ["study", *tables.factors_of(reported)]
     known = reported.drop_duplicates("config_sha").set_index("config_sha")[factors]
     found = found.drop(columns=[*tables.factors_of(found), "study"])
-    found = found.join(known, on="config_sha").fillna({factor: "not reported" for factor in factors})
+    found = found.join(known, on="config_sha").fillna(
+        {factor: "not reported" for factor in factors}
+    )
     return reproduction.compare(
         pooled(reported),
         pooled(found[[*factors, *found.columns.difference(factors, False)]]),
@@ -170,19 +191,29 @@ def compare(name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed:
 
 
 def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
-    """experiments/<name>/noise.json from a comparison with another run of the same configs; what was measured before
-    stays where it is larger."""
+    """experiments/<name>/noise.json from a comparison with another run of the same configs; what
+    was measured before stays where it is larger."""
     before, found = noise(name), reproduction.noise_of(cells)
     known = before.get("columns", {})
-    largest = {column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]}
-    found = {"columns": largest, "measurements": [*before.get("measurements", []), _entry(command, tags)]}
+    largest = {
+        column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]
+    }
+    found = {
+        "columns": largest,
+        "measurements": [*before.get("measurements", []), _entry(command, tags)],
+    }
     put(experiments_dir() / name / "noise.json", json.dumps(found, indent=1) + "\n")
     refresh_readmes()
 
 
-def log_reproduction(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str], runs: int) -> None:
+def log_reproduction(
+    name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str], runs: int
+) -> None:
     """Adds an entry to experiments/<name>/reproductions.json."""
-    entries = [*reproductions(name), {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)}]
+    entries = [
+        *reproductions(name),
+        {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)},
+    ]
     put(experiments_dir() / name / "reproductions.json", json.dumps(entries, indent=1) + "\n")
     refresh_readmes()
 

@@ -1,4 +1,5 @@
-"""A sweep around Hydra's jobs: its plan, its checks, its workers, its display, its parent run in the store."""
+"""A sweep around Hydra's jobs: its plan, its checks, its workers, its display, its parent run in
+the store."""
 
 from zeronorm.sweep.session import Session, SweepCallback
 

@@ -16,8 +16,8 @@ from zeronorm.sweep.workers import WorkerDied, Workers
 
 
 def check(jobs: Sequence[DictConfig], pool: Workers | None) -> None:
-    """Raises ConfigError, with one sentence, if any of the jobs, valid each, cannot run. Builds the corpus and vectors
-    they need."""
+    """Raises ConfigError, with one sentence, if any of the jobs, valid each, cannot run. Builds the
+    corpus and vectors they need."""
     with console.status("Opening the tracking store"):
         from zeronorm import tracking
 
@@ -67,7 +67,12 @@ def check_input(job: DictConfig) -> list:
     """
     with quiet_import():
         from zeronorm import checks, corpus, preparation, vectors
-    known = (corpus.CorpusError, vectors.VectorsError, preparation.ExperimentError, schema.ConfigError)
+    known = (
+        corpus.CorpusError,
+        vectors.VectorsError,
+        preparation.ExperimentError,
+        schema.ConfigError,
+    )
     try:
         checks.check(job)
         return preparation.load(job).corpus.bad_lines

@@ -1,4 +1,5 @@
-"""How far a sweep is: a job tells it through a small file in its output folder, a display reads these."""
+"""How far a sweep is: a job tells it through a small file in its output folder, a display reads
+these."""
 
 import json
 import sys
@@ -15,14 +16,17 @@ console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def status_file(folder: Path) -> Path:
-    """Beside a job's output folder, not in it, because the folder is logged while the job still runs."""
+    """Beside a job's output folder, not in it, because the folder is logged while the job still
+    runs."""
     return folder.with_name(f"{folder.name}.status.json")
 
 
 def report_progress(folder: Path, state: str, steps: int, done: int, reason: str = "") -> None:
     """A job says how far it is. state: running, finite, nan, failed, for a `reason`, or killed."""
     temporary = status_file(folder).with_suffix(".new")
-    temporary.write_text(json.dumps({"state": state, "steps": steps, "done": done, "reason": reason}))
+    temporary.write_text(
+        json.dumps({"state": state, "steps": steps, "done": done, "reason": reason})
+    )
     temporary.replace(status_file(folder))
 
 
@@ -35,10 +39,15 @@ def state_of(folder: Path) -> str:
 
 
 class Display(threading.Thread):
-    """How many runs are done, which is running, how long is left. On a terminal a bar; elsewhere a line per run."""
+    """How many runs are done, which is running, how long is left. On a terminal a bar; elsewhere a
+    line per run."""
 
     def __init__(
-        self, folders: list[Path], names: list[str], costs: list[float], clock: Callable[[], float] = time.monotonic
+        self,
+        folders: list[Path],
+        names: list[str],
+        costs: list[float],
+        clock: Callable[[], float] = time.monotonic,
     ):
         super().__init__(daemon=True)
         self.folders, self.names, self.costs, self.clock = folders, names, costs, clock
@@ -46,20 +55,34 @@ class Display(threading.Thread):
         self.seen: set[int] = set()
 
     def run(self) -> None:
-        text = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-        time_left = TextColumn("{task.fields[left]}", table_column=Column(min_width=len("1:00:00 left"), no_wrap=True))
-        shown = {"console": console, "disable": not console.is_terminal, "transient": True, "expand": True}
+        text = TextColumn(
+            "{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        )
+        time_left = TextColumn(
+            "{task.fields[left]}", table_column=Column(min_width=len("1:00:00 left"), no_wrap=True)
+        )
+        shown = {
+            "console": console,
+            "disable": not console.is_terminal,
+            "transient": True,
+            "expand": True,
+        }
         with Progress(text, BarColumn(8), time_left, **shown) as progress:
             task = progress.add_task("starting", total=len(self.names), left="")
             while not self.ended.wait(0.5):
                 description, share, left = self.look()
-                progress.update(task, description=description, completed=share * len(self.names), left=left)
+                progress.update(
+                    task, description=description, completed=share * len(self.names), left=left
+                )
             self.look()
 
     def look(self) -> tuple[str, float, str]:
-        """(what to say, share of the work done, time left); off a terminal also prints a line per newly ended run."""
+        """(what to say, share of the work done, time left); off a terminal also prints a line per
+        newly ended run."""
         share, running, ended = 0.0, [], []
-        for number, (folder, name, cost) in enumerate(zip(self.folders, self.names, self.costs, strict=True)):
+        for number, (folder, name, cost) in enumerate(
+            zip(self.folders, self.names, self.costs, strict=True)
+        ):
             try:
                 status = json.loads(status_file(folder).read_text())
             except FileNotFoundError:  # not started yet
@@ -77,7 +100,9 @@ class Display(threading.Thread):
             if number not in self.seen:
                 self.seen.add(number)
                 if reason or not console.is_terminal:
-                    console.print(f"{count}  {name}: {state}{reason and f', {reason}'}  {left}", markup=False)
+                    console.print(
+                        f"{count}  {name}: {state}{reason and f', {reason}'}  {left}", markup=False
+                    )
         return f"{count}  {running[0] if running else ''}", share, left
 
     def stop(self) -> None:
@@ -86,7 +111,8 @@ class Display(threading.Thread):
 
 
 def remaining(elapsed: float, share: float) -> str:
-    """'3:05 left', from the seconds elapsed and the share of the work done; nothing before 1 % is done."""
+    """'3:05 left', from the seconds elapsed and the share of the work done; nothing before 1 % is
+    done."""
     if share < 0.01:
         return ""
     seconds = round(elapsed * (1 - share) / share)

@@ -1,7 +1,7 @@
 """One job of a sweep, or a run by itself: from a composed config to the store.
 
-Whatever a run raises, it has failed: only a signal that ends the program is an interruption. So the exit status follows
-from the runs.
+Whatever a run raises, it has failed: only a signal that ends the program is an interruption. So the
+exit status follows from the runs.
 """
 
 import os
@@ -23,7 +23,8 @@ from zeronorm.failure import RunFailed
 from zeronorm.sweep.display import console, report_progress
 from zeronorm.sweep.process import adopt, interrupts
 
-PARENT_RUN = "ZERONORM_PARENT_RUN"  # environment variable: the MLflow run id of the sweep a job belongs to
+# environment variable: the MLflow run id of the sweep a job belongs to
+PARENT_RUN = "ZERONORM_PARENT_RUN"
 PARENT_FILE = "parent_run"  # the same in a file of the sweep's folder
 DEEPEST = 5  # folders from a job's up to the sweep's
 
@@ -35,7 +36,11 @@ def browse_hint(config: DictConfig) -> str:
         return f"Browse every run: {config.tracking.uri}, experiment '{name}'"
     home = f"ZERONORM_HOME={os.environ['ZERONORM_HOME']} " if "ZERONORM_HOME" in os.environ else ""
     installed = str(Path(sys.executable).with_name("zeronorm"))
-    program = "zeronorm" if shutil.which("zeronorm") else min(os.path.relpath(installed), installed, key=len)
+    program = (
+        "zeronorm"
+        if shutil.which("zeronorm")
+        else min(os.path.relpath(installed), installed, key=len)
+    )
     return f"Browse every run: {home}{program} ui, experiment '{name}'"
 
 
@@ -84,7 +89,9 @@ def job(config: DictConfig) -> None:
     except RunFailed as failed:
         reason = str(failed)
         if hydra_config.mode == RunMode.RUN:  # Hydra would name its overrides first
-            raise SystemExit(f"zeronorm: {failed} The traceback is in {folder}/error.txt.") from None
+            raise SystemExit(
+                f"zeronorm: {failed} The traceback is in {folder}/error.txt."
+            ) from None
         raise
     except BaseException:
         state = "killed"
@@ -115,7 +122,9 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
             said = time.monotonic()
             report_progress(folder, "running", progress.steps, progress.done)
 
-    with tracking.tracked(client, config, list(hydra_config.overrides.task), parent, number) as run_id:
+    with tracking.tracked(
+        client, config, list(hydra_config.overrides.task), parent, number
+    ) as run_id:
         try:
             with judged(folder):
                 with interrupts().held():

@@ -19,11 +19,14 @@ SHOWN = 20  # failed runs that the closing lines name
 
 
 class ParentRun:
-    """The run of the sweep under way to which those of its jobs belong, from construction to `close`."""
+    """The run of the sweep under way to which those of its jobs belong, from construction to
+    `close`."""
 
     def __init__(self, plan: Plan, folder: Path, command: Sequence[str], counted: bool):
-        """folder: the sweep's own. command: what was typed after `zeronorm`. counted: whether the launcher counts the
-        jobs it is given, as Hydra's own do; ours gives each its place in the sweep."""
+        """folder: the sweep's own.
+        command: what was typed after `zeronorm`.
+        counted: whether the launcher counts the jobs it is given, as Hydra's own do; ours gives
+            each its place in the sweep."""
         from zeronorm import tracking
 
         self.config, self.folder, self.plan = plan.config, folder, plan
@@ -35,7 +38,9 @@ class ParentRun:
         self.failed: dict[int, RunFailed] = {}  # by the job's place in `plan.jobs`
         self.trouble = ""  # what kept the launcher from its jobs
         self.client = tracking.connect(self.config)
-        self.run = tracking.open_sweep(self.client, self.config, self.jobs, " ".join(["zeronorm", *command]))
+        self.run = tracking.open_sweep(
+            self.client, self.config, self.jobs, " ".join(["zeronorm", *command])
+        )
         tracking.adopt(self.client, self.run, plan.finished)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PARENT_FILE).write_text(self.run.info.run_id)
@@ -59,7 +64,9 @@ class ParentRun:
         try:
             done = self._recorded(status)
         except Exception as error:  # the store's, or the disk's
-            done = len(self.plan.finished) + sum(state_of(folder) in ("finite", "nan") for folder in self.folders)
+            done = len(self.plan.finished) + sum(
+                state_of(folder) in ("finite", "nan") for folder in self.folders
+            )
             why = failure.reason(error)
             console.print(
                 f"The sweep could not be closed in the store {tracking.store_uri(self.config)} ({why}): when it is "
@@ -67,13 +74,19 @@ class ParentRun:
                 markup=False,
             )
         if status == "KILLED":
-            console.print("Interrupted. What is finished is kept; with --only-missing the same command goes on.")
+            console.print(
+                "Interrupted. What is finished is kept; with --only-missing the same command goes on."
+            )
         elif done < self.jobs:
             status = "FAILED"
             self._say_failed()
-        console.print(f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv")
+        console.print(
+            f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv"
+        )
         if status == "FAILED":
-            console.print("What is finished is kept; with --only-missing the same command makes the others.")
+            console.print(
+                "What is finished is kept; with --only-missing the same command makes the others."
+            )
         console.print(browse_hint(self.config))
         return status
 
@@ -85,7 +98,9 @@ class ParentRun:
         parent = self.run.info.run_id
         runs = tracking.children(self.client, self.run)
         done = int((runs["status"] == "FINISHED").sum()) if len(runs) else 0
-        own = [run for run in runs.to_dict("records") if run.get("tags.mlflow.parentRunId") == parent]
+        own = [
+            run for run in runs.to_dict("records") if run.get("tags.mlflow.parentRunId") == parent
+        ]
         states = {run["tags.job"]: run["status"] for run in own}
         lost: dict[str, RunFailed] = {}
         for job, failed in list(self.failed.items()):
@@ -96,7 +111,10 @@ class ParentRun:
                 lost[str(number)] = failed
             else:  # it left no trace: its record says why
                 node, overrides = self.plan.jobs[job], self.overrides[job]
-                with suppress(RunFailed), tracking.tracked(self.client, node, overrides, parent, number):
+                with (
+                    suppress(RunFailed),
+                    tracking.tracked(self.client, node, overrides, parent, number),
+                ):
                     raise failed
         for run in own:  # what the launcher has not told
             number = int(run["tags.job"])
@@ -127,9 +145,13 @@ class ParentRun:
 
     def _say_failed(self) -> None:
         """One line a run, on stderr: which, why, and where in the user's code."""
-        lines = [f"FAILED {self.labels[job]}: {failed}" for job, failed in sorted(self.failed.items())]
+        lines = [
+            f"FAILED {self.labels[job]}: {failed}" for job, failed in sorted(self.failed.items())
+        ]
         if len(lines) > SHOWN:
-            lines[SHOWN:] = [f"And {len(lines) - SHOWN} more: the tag `error` of each run says why."]
+            lines[SHOWN:] = [
+                f"And {len(lines) - SHOWN} more: the tag `error` of each run says why."
+            ]
         if self.trouble:
             lines.append(f"zeronorm: {self.trouble}")
         sys.stdout.flush()

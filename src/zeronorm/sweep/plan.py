@@ -1,4 +1,5 @@
-"""Which runs a sweep is to make: what Hydra's overrides and grids expand to, less those that are there."""
+"""Which runs a sweep is to make: what Hydra's overrides and grids expand to, less those that are
+there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from zeronorm.sweep.display import console
 class Plan:
     """What a sweep is to do.
 
-    config: of its first job. jobs: the configs of the runs to make; configs: the same with Hydra's own node, as a
-    launcher passes them on; overrides: what makes each; numbers: their places in the sweep. finished: {place: run id}
-    of the runs that are there and need no repetition.
+    config: of its first job.
+    jobs: the configs of the runs to make;
+    configs: the same with Hydra's own node, as a launcher passes them on;
+    overrides: what makes each;
+    numbers: their places in the sweep.
+    finished: {place: run id} of the runs that are there and need no repetition.
     """
 
     config: DictConfig
@@ -33,20 +37,30 @@ class Plan:
         return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones to take over."
 
     def labels(self) -> list[str]:
-        """What to call each of `jobs`: its condition, and of its other overrides those that the jobs do not share."""
+        """What to call each of `jobs`: its condition, and of its other overrides those that the
+        jobs do not share."""
         shared = set.intersection(*map(set, self.overrides)) if self.overrides else set()
         named = ("trainable=", "init=", "similarity=", "numerics=", "optimizer=")
         return [
-            " ".join([schema.condition(job), *(o for o in own if o not in shared and not o.startswith(named))])
+            " ".join(
+                [
+                    schema.condition(job),
+                    *(o for o in own if o not in shared and not o.startswith(named)),
+                ]
+            )
             for job, own in zip(self.jobs, self.overrides, strict=True)
         ]
 
 
-def planned(config: DictConfig, command: Sequence[str], only_missing: bool, reported: frozenset[str]) -> Plan:
+def planned(
+    config: DictConfig, command: Sequence[str], only_missing: bool, reported: frozenset[str]
+) -> Plan:
     """The jobs of a sweep.
 
-    command: what was typed after `zeronorm`. only_missing: less those that the store holds a finished run of. reported:
-    the config_sha of the runs of a report to which the sweep is confined; empty: it is not.
+    command: what was typed after `zeronorm`.
+    only_missing: less those that the store holds a finished run of.
+    reported: the config_sha of the runs of a report to which the sweep is confined; empty: it is
+        not.
 
     Raises ConfigError if none is.
     """
@@ -59,7 +73,8 @@ def planned(config: DictConfig, command: Sequence[str], only_missing: bool, repo
     jobs = [without_hydra(job) for job in configs]
     identities = [schema.identity(job) for job in jobs]
     if reported:
-        # an override sets its key in every grid of a study, and so makes configs that are no part of it
+        # an override sets its key in every grid of a study, and so makes configs that are no part
+        # of it
         kept = [number for number, sha in enumerate(identities) if sha[:16] in reported]
         if not kept:
             raise schema.ConfigError(
@@ -79,17 +94,21 @@ def planned(config: DictConfig, command: Sequence[str], only_missing: bool, repo
         except tracking.TrackingError as error:
             raise schema.ConfigError(str(error)) from error
         _compare_code(tracking.otherwise(found.values()), command)
-        finished = {number: found[sha].info.run_id for number, sha in enumerate(identities) if sha in found}
+        finished = {
+            number: found[sha].info.run_id for number, sha in enumerate(identities) if sha in found
+        }
     missing = [number for number in range(len(jobs)) if number not in finished]
     kept = ([items[number] for number in missing] for items in (jobs, configs, overrides))
     return Plan(jobs[0], *kept, missing, finished)
 
 
 def _compare_code(said: str, command: Sequence[str]) -> None:
-    """Says how the code of the runs that are taken over differs from this; a reproduction of it is refused unless it is
-    asked for."""
+    """Says how the code of the runs that are taken over differs from this; a reproduction of it is
+    refused unless it is asked for."""
     if said and list(command[:1]) == ["reproduce"] and "--other-code" not in command:
-        raise schema.ConfigError(f"{said} To reproduce is to run this code: drop --only-missing, or add --other-code.")
+        raise schema.ConfigError(
+            f"{said} To reproduce is to run this code: drop --only-missing, or add --other-code."
+        )
     if said:
         console.print(said)
 
@@ -102,15 +121,18 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def expand(config: DictConfig) -> list[list[str]]:
-    """The overrides of every job of a sweep, in order: the product of `hydra.sweeper.params`, or of these with each of
-    `hydra.sweeper.grids`; what the command line sets replaces what they say. A job that two grids make counts once."""
+    """The overrides of every job of a sweep, in order: the product of `hydra.sweeper.params`, or of
+    these with each of `hydra.sweeper.grids`; what the command line sets replaces what they say. A
+    job that two grids make counts once."""
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
     params = sweeper.get("params") or {}
     jobs: dict[frozenset[str], list[str]] = {}
     hydra = GlobalHydra.instance()  # whose loader knows what glob(*) may choose
     parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
     for grid in sweeper.get("grids") or [{}]:
-        own = parser.parse_overrides([f"{key}={value}" for key, value in {**params, **grid}.items()])
+        own = parser.parse_overrides(
+            [f"{key}={value}" for key, value in {**params, **grid}.items()]
+        )
         typed = parser.parse_overrides(list(config.hydra.overrides.task))
         parsed = own + typed
         for override in own + [override for override in typed if override.is_sweep_override()]:
@@ -136,12 +158,17 @@ def identities(study: str) -> list[str]:
 
 
 def costs(jobs: list[DictConfig]) -> list[float]:
-    """What each job will take, relative to each other, as measured on the ablation: a fixed part, the steps (a
-    trainable word matrix doubles them), and tracing and compiling where the step's graph is new."""
+    """What each job will take, relative to each other, as measured on the ablation: a fixed part,
+    the steps (a trainable word matrix doubles them), and tracing and compiling where the step's
+    graph is new."""
     seen: set[str] = set()
     found = []
     for job in jobs:
         graph = schema.graph(job)
-        found.append(2.0 + (5.0 if job.trainable in (True, "words") else 2.0) + (0.0 if graph in seen else 4.0))
+        found.append(
+            2.0
+            + (5.0 if job.trainable in (True, "words") else 2.0)
+            + (0.0 if graph in seen else 4.0)
+        )
         seen.add(graph)
     return found

@@ -1,4 +1,5 @@
-"""This process's signals and its terminal: what any process of a sweep needs, the driver's and the workers'."""
+"""This process's signals and its terminal: what any process of a sweep needs, the driver's and the
+workers'."""
 
 import os
 import signal
@@ -17,8 +18,8 @@ GRACE = 10.0  # seconds that a run has to end in after an interruption, before i
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Keeps TensorFlow's start-up lines, which it writes before its log level counts, off the terminal; shows them if
-    the import fails."""
+    """Keeps TensorFlow's start-up lines, which it writes before its log level counts, off the
+    terminal; shows them if the import fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:
         stderr = os.dup(2)
@@ -38,11 +39,12 @@ def quiet_import() -> Iterator[None]:
 class Interrupts:
     """SIGINT and SIGTERM, held back while TensorFlow computes: raised inside its C++ they come out
     as other errors, and the run would count as failed. `check`, called between steps, raises what
-    came; a second signal raises at once, and so does the end of GRACE, for a step that
-    never ends.
+    came; a second signal raises at once, and so does the end of GRACE, for a step that never ends.
 
-    came: the signal that came last. line: of the user's code, if it ran then. worker: whether this
-    process is a worker, which its driver ends by ORDER; busy: whether it has a task.
+    came: the signal that came last.
+    line: of the user's code, if it ran then.
+    worker: whether this process is a worker, which its driver ends by ORDER;
+    busy: whether it has a task.
     """
 
     def __init__(self):
@@ -64,7 +66,8 @@ class Interrupts:
 
     def receive(self, number: int, frame) -> None:
         if self.worker and not self.busy:
-            os._exit(128 + number)  # nothing to tidy up; an exception would be printed with its traceback
+            # nothing to tidy up; an exception would be printed with its traceback
+            os._exit(128 + number)
         # a SIGTERM of every process, and then the driver's word, are one interruption
         first = self.pending is None or (number == ORDER and not self.ordered)
         self.pending = self.came = number
@@ -84,7 +87,9 @@ class Interrupts:
 
     def exception(self) -> BaseException:
         """What the last signal ends the program by."""
-        return KeyboardInterrupt() if self.came == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+        return (
+            KeyboardInterrupt() if self.came == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+        )
 
     def interrupted(self) -> bool:
         """Whether the program is to end. In a worker its driver decides, whose word comes at the
@@ -120,6 +125,9 @@ def adopt() -> None:
     """In a process that another launcher has started: handles the signals that nobody else does."""
     handled = interrupts()
     if threading.current_thread() is threading.main_thread():
-        for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        for number, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        ):
             if signal.getsignal(number) == default:
                 signal.signal(number, handled.receive)

@@ -1,9 +1,9 @@
-"""A call of `zeronorm train` or `reproduce`, around Hydra's jobs: check every job first, hold the parent run, show how
-far it is.
+"""A call of `zeronorm train` or `reproduce`, around Hydra's jobs: check every job first, hold the
+parent run, show how far it is.
 
-Jobs may run in this process or, with another launcher, elsewhere. So a job tells how far it is through a small file in
-its output folder, and learns its parent run through the environment or, where that does not reach it, through a file in
-the sweep's folder.
+Jobs may run in this process or, with another launcher, elsewhere. So a job tells how far it is
+through a small file in its output folder, and learns its parent run through the environment or,
+where that does not reach it, through a file in the sweep's folder.
 """
 
 import os
@@ -33,16 +33,20 @@ from zeronorm.sweep.parent_run import ParentRun
 from zeronorm.sweep.plan import Plan, costs, planned, without_hydra
 from zeronorm.sweep.process import GRACE, Interrupts
 
-UNDER_WAY: ContextVar["Session"] = ContextVar("the session to which Hydra's callback and plugins belong")
+UNDER_WAY: ContextVar["Session"] = ContextVar(
+    "the session to which Hydra's callback and plugins belong"
+)
 
 
 class Session:
     """What one command is about, from its words to its exit status.
 
     command: what was typed after `zeronorm`.
-    only_missing: whether a finished run of the same config, in any earlier sweep of the study, is taken over.
+    only_missing: whether a finished run of the same config, in any earlier sweep of the study, is
+        taken over.
     only_planned: whether to say what a sweep would do, and stop.
-    reported: the config_sha of the runs of a report to which the sweep is confined; empty: it is not.
+    reported: the config_sha of the runs of a report to which the sweep is confined; empty: it is
+        not.
     closed: the sweep's parent run, once it has ended; None before, and of a run by itself.
     """
 
@@ -53,7 +57,11 @@ class Session:
         only_planned: bool = False,
         reported: frozenset[str] = frozenset(),
     ):
-        self.command, self.only_missing, self.only_planned = list(command), only_missing, only_planned
+        self.command, self.only_missing, self.only_planned = (
+            list(command),
+            only_missing,
+            only_planned,
+        )
         self.reported, self.interrupts = reported, Interrupts()
         self.pool: workers.Workers | None = None
         self.display: Display | None = None
@@ -61,13 +69,15 @@ class Session:
         self.closed: ParentRun | None = None
 
     def run(self, overrides: Sequence[str]) -> None:
-        """Hydra's application on the overrides. Raises SystemExit, with the exit status that follows from the runs,
-        unless all have finished."""
+        """Hydra's application on the overrides. Raises SystemExit, with the exit status that
+        follows from the runs, unless all have finished."""
         UNDER_WAY.set(self)
         self.interrupts.install()
         schema.register()
         sys.argv = ["zeronorm train", *overrides]
-        entry = hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name="config")(job)
+        entry = hydra.main(
+            version_base="1.3", config_path=str(schema.conf_dir()), config_name="config"
+        )(job)
         status = "FAILED"
         try:
             _require_composable(overrides)
@@ -99,19 +109,26 @@ class Session:
         folder = Path(config.hydra.sweep.dir)  # its date is settled here, for every job
         plan = planned(config, self.command, self.only_missing, self.reported)
         if self.only_planned:
-            more = "" if self.only_missing else " With --only-missing, less those that are finished."
+            more = (
+                "" if self.only_missing else " With --only-missing, less those that are finished."
+            )
             console.print(f"{plan.config.study}: {plan}{more}")
             raise SystemExit(0)
         launcher = config.hydra.launcher
         if plan.jobs and launcher._target_.endswith(".WorkersLauncher"):
-            self.pool = workers.Workers(*workers.plan(len(plan.jobs), launcher.workers, launcher.threads))
+            self.pool = workers.Workers(
+                *workers.plan(len(plan.jobs), launcher.workers, launcher.threads)
+            )
         if plan.jobs:
             check.check(plan.jobs, self.pool)
         self.parent = ParentRun(plan, folder, self.command, counted=self.pool is None)
         self._show(Display(self.parent.folders, self.parent.labels, costs(plan.jobs)))
 
-    def launch(self, context: HydraContext, task: TaskFunction, overrides: list[list[str]]) -> list[JobReturn]:
-        """Runs the sweep's jobs in the pool, for hydra/launcher=workers; a JobReturn for each, in order."""
+    def launch(
+        self, context: HydraContext, task: TaskFunction, overrides: list[list[str]]
+    ) -> list[JobReturn]:
+        """Runs the sweep's jobs in the pool, for hydra/launcher=workers; a JobReturn for each, in
+        order."""
         shared = cloudpickle.dumps((context, task, Singleton.get_state()))
         configs = _numbered(self.parent.plan)
         arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in configs]
@@ -124,7 +141,11 @@ class Session:
 
         def waiting(jobs: list[int], killed: bool) -> None:
             names = "; ".join(self.parent.labels[number] for number in jobs)
-            how = "Killed, because it did not end" if killed else f"Waiting {GRACE:.0f} s at most for the end of"
+            how = (
+                "Killed, because it did not end"
+                if killed
+                else f"Waiting {GRACE:.0f} s at most for the end of"
+            )
             console.print(f"{how}: {names}", markup=False)
             for number in jobs if killed else ():
                 with suppress(OSError):
@@ -134,8 +155,8 @@ class Session:
         return [cloudpickle.loads(one) for one in found]
 
     def quietly(self, launch: Callable[..., Sequence[JobReturn]]) -> Callable[..., list[JobReturn]]:
-        """A launcher's `launch` that keeps what failed for the closing lines: Hydra's sweeper would raise the first of
-        it, with a traceback."""
+        """A launcher's `launch` that keeps what failed for the closing lines: Hydra's sweeper would
+        raise the first of it, with a traceback."""
 
         def launched(*arguments, **options) -> list[JobReturn]:
             try:
@@ -155,8 +176,8 @@ class Session:
         display.start()
 
     def _close(self, status: str) -> str:
-        """Ends the workers and the progress display, and closes the sweep under way, if there is one. Returns the
-        status that it came to."""
+        """Ends the workers and the progress display, and closes the sweep under way, if there is
+        one. Returns the status that it came to."""
         pool, self.pool = self.pool, None
         try:
             if pool is not None:
@@ -186,8 +207,8 @@ class SweepCallback(Callback):
 
 @contextmanager
 def ending_the_program() -> Iterator[None]:
-    """Hydra turns an exception of a callback into a warning and goes on; here it ends the program: a mistake of the
-    user's with its one sentence, anything else with its traceback."""
+    """Hydra turns an exception of a callback into a warning and goes on; here it ends the program:
+    a mistake of the user's with its one sentence, anything else with its traceback."""
     try:
         yield
     except HydraException as error:  # a choice or a key that is not there: some are an OSError too
@@ -203,7 +224,9 @@ def ending_the_program() -> Iterator[None]:
 
 def _perhaps(how: str) -> str:
     """What may have ended a process so."""
-    return {"SIGKILL": ", perhaps for want of memory"}.get(how, ", ended by what it calls" if "status" in how else "")
+    return {"SIGKILL": ", perhaps for want of memory"}.get(
+        how, ", ended by what it calls" if "status" in how else ""
+    )
 
 
 def _numbered(plan: Plan) -> list[DictConfig]:

@@ -1,4 +1,5 @@
-"""Worker processes for a sweep's jobs. A worker keeps its compiled steps, so jobs of one graph go to one worker.
+"""Worker processes for a sweep's jobs. A worker keeps its compiled steps, so jobs of one graph go
+to one worker.
 
 Nothing here imports TensorFlow: the workers do, each for itself.
 """
@@ -25,7 +26,12 @@ from zeronorm.config import ConfigError
 from zeronorm.sweep.process import GRACE, ORDER, Interrupts, quiet_import
 
 MEMORY = 2.0e9  # bytes allowed for a worker and the compiled graphs it keeps
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 
 
 TRIES = 3  # starts of one worker that never takes a job
@@ -54,7 +60,9 @@ def plan(jobs: int, workers: int | None, threads: int | None) -> tuple[int, int]
     """
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and not (isinstance(value, int) and value >= 1):
-            raise ConfigError(f"hydra.launcher.{name}={value} must be a whole number of at least 1, or null.")
+            raise ConfigError(
+                f"hydra.launcher.{name}={value} must be a whole number of at least 1, or null."
+            )
     cores = joblib.cpu_count()  # those this process may use, container limits included
     if workers is None:
         by_memory = int(psutil.virtual_memory().available // MEMORY)
@@ -64,8 +72,8 @@ def plan(jobs: int, workers: int | None, threads: int | None) -> tuple[int, int]
 
 
 class Queue:
-    """The jobs still to be done, by graph. A worker goes on with its graph, then takes the next, then helps out with
-    the graph that has most left."""
+    """The jobs still to be done, by graph. A worker goes on with its graph, then takes the next,
+    then helps out with the graph that has most left."""
 
     def __init__(self, graphs: Sequence[Hashable]):
         """graphs: of each job, in the order of the jobs."""
@@ -81,7 +89,11 @@ class Queue:
         with self.lock:
             jobs = self.waiting.get(self.at.get(worker))
             if not jobs:
-                graph = self.fresh.popleft() if self.fresh else max(self.waiting, key=lambda g: len(self.waiting[g]))
+                graph = (
+                    self.fresh.popleft()
+                    if self.fresh
+                    else max(self.waiting, key=lambda g: len(self.waiting[g]))
+                )
                 self.at[worker], jobs = graph, self.waiting[graph]
             return jobs.popleft() if jobs else None
 
@@ -99,7 +111,8 @@ class Worker:
     """
 
     def __init__(self, threads: int):
-        context = multiprocessing.get_context("spawn")  # a fork after TensorFlow's threads have started can hang
+        # a fork after TensorFlow's threads have started can hang
+        context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, threads))
         # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born
@@ -140,8 +153,8 @@ class Worker:
 
 
 class Workers:
-    """`count` processes with `threads` threads each. They start at once, and import TensorFlow while the caller goes
-    on."""
+    """`count` processes with `threads` threads each. They start at once, and import TensorFlow
+    while the caller goes on."""
 
     def __init__(self, count: int, threads: int):
         self.count, self.threads = count, threads
@@ -231,7 +244,9 @@ class Workers:
                 waiting(list(self.at.values()), False)
             _wait(alive)
         finally:
-            stuck = [job for at, job in list(self.at.items()) if self.workers[at].process.is_alive()]
+            stuck = [
+                job for at, job in list(self.at.items()) if self.workers[at].process.is_alive()
+            ]
             hanging = [process for process in alive if process.is_alive()]
             for process in hanging:
                 process.kill()
@@ -288,7 +303,8 @@ def _answer(task: bytes) -> bytes:
         return cloudpickle.dumps((True, function(*arguments)))
     except Exception as error:
         error.add_note(f"In a worker process:\n{traceback.format_exc()}")
-        with suppress(Exception):  # it may hold what cannot be pickled, or need arguments to be made again
+        # it may hold what cannot be pickled, or need arguments to be made again
+        with suppress(Exception):
             pickled = cloudpickle.dumps((False, error))
             cloudpickle.loads(pickled)
             return pickled
@@ -299,7 +315,9 @@ def _answer(task: bytes) -> bytes:
 
 def _begin(threads: int) -> Interrupts:
     """In the worker, before its first job. Returns what handles the process's signals."""
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    threading.Thread(
+        target=_end_with, args=(multiprocessing.parent_process(),), daemon=True
+    ).start()
     for name in THREADS:
         os.environ[name] = str(threads)
     handled = Interrupts()
