@@ -131,29 +131,57 @@ def test_a_study_is_the_union_of_its_grids_and_the_command_line_narrows_it(home)
 
 REFUSED = {
     "trainable=maybe": "trainable=maybe is unknown: use true, false, words or titles.",
-    "similarity=unguarded similarity.epsilon=1e-3": "similarity=unguarded has no epsilon, but similarity.epsilon=0.001",
-    "similarity.epsilon=0": "similarity.epsilon=0.0 must be a finite number greater than 0 and less than 1",
-    "similarity.epsilon=null": "similarity=clamp_product needs 0 < similarity.epsilon < 1, not None",
-    "init=uniform vectors.zero_share=0.5": "init=uniform draws every row anew, so vectors.zero_share=0.5",
+    "similarity=unguarded similarity.epsilon=1e-3": (
+        "similarity=unguarded has no epsilon, but similarity.epsilon=0.001"
+    ),
+    "similarity.epsilon=0": (
+        "similarity.epsilon=0.0 must be a finite number greater than 0 and less than 1"
+    ),
+    "similarity.epsilon=null": (
+        "similarity=clamp_product needs 0 < similarity.epsilon < 1, not None"
+    ),
+    "init=uniform vectors.zero_share=0.5": (
+        "init=uniform draws every row anew, so vectors.zero_share=0.5"
+    ),
     "init=uniform init.repair=noise": "init=uniform draws every row anew, so init.repair=noise",
-    "init=uniform vectors.normalise=true": "init=uniform draws every row anew, so vectors.normalise=true",
+    "init=uniform vectors.normalise=true": (
+        "init=uniform draws every row anew, so vectors.normalise=true"
+    ),
     "init=uniform init.scale=null": "init=uniform needs init.scale",
-    "init.scale=0.1": "init=pretrained starts from the vectors, so init.scale=0.1 would have no effect",
-    "init=repaired vectors.zero_share=0.5": "vectors.zero_share=0.5 plants zero rows that init.repair=noise would fill",
-    "init=uniform vectors.zero_word_share=1": "init=uniform draws every row anew, so vectors.zero_word_share=1",
-    "vectors.zero_word_share=2": "vectors.zero_word_share=2.0 must be a finite number of at least 0 and at most 1",
-    "vectors.zero_share=2": "vectors.zero_share=2.0 must be a finite number of at least 0 and at most 1",
+    "init.scale=0.1": (
+        "init=pretrained starts from the vectors, so init.scale=0.1 would have no effect"
+    ),
+    "init=repaired vectors.zero_share=0.5": (
+        "vectors.zero_share=0.5 plants zero rows that init.repair=noise would fill"
+    ),
+    "init=uniform vectors.zero_word_share=1": (
+        "init=uniform draws every row anew, so vectors.zero_word_share=1"
+    ),
+    "vectors.zero_word_share=2": (
+        "vectors.zero_word_share=2.0 must be a finite number of at least 0 and at most 1"
+    ),
+    "vectors.zero_share=2": (
+        "vectors.zero_share=2.0 must be a finite number of at least 0 and at most 1"
+    ),
     "vectors.dtype=float16": "vectors.dtype=float16 is unknown",
     "model.dropout=1": "model.dropout=1.0 must be a finite number of at least 0 and less than 1",
     "model.width=200": "model.width=200 is wider than the text, corpus.window=100 words",
     "corpus.min_window=101": "corpus.min_window=101 must lie between 1 and corpus.window=100",
-    "corpus.test_share=1": "corpus.test_share=1.0 must be a finite number of at least 0 and less than 1",
+    "corpus.test_share=1": (
+        "corpus.test_share=1.0 must be a finite number of at least 0 and less than 1"
+    ),
     "examples=0": "examples=0 must be a whole number of at least 1",
     "training.batch=0": "training.batch=0 must be a whole number of at least 1",
     "init.norm=-1": "init.norm=-1.0 must be a finite number greater than 0",
-    "training.evaluate_on=validation corpus.validation_share=0": "training.evaluate_on=validation needs",
-    "corpus=pairs corpus.reader.path=/nowhere/x.tsv": "corpus.reader.path=/nowhere/x.tsv is no file",
-    "vectors=keyed_vectors vectors.source.path=/nowhere/v": "vectors.source.path=/nowhere/v is no file",
+    "training.evaluate_on=validation corpus.validation_share=0": (
+        "training.evaluate_on=validation needs"
+    ),
+    "corpus=pairs corpus.reader.path=/nowhere/x.tsv": (
+        "corpus.reader.path=/nowhere/x.tsv is no file"
+    ),
+    "vectors=keyed_vectors vectors.source.path=/nowhere/v": (
+        "vectors.source.path=/nowhere/v is no file"
+    ),
 }
 
 

@@ -65,7 +65,10 @@ def changed(base, **groups):
 NAMES = {
     "function": ({"mine.py": "def f(): return 1\n"}, "mine.f", "mine.py", "def f(): return 2\n"),
     "helper": (
-        {"mine.py": "import helper\ndef f(): return helper.one()\n", "helper.py": "def one(): return 1\n"},
+        {
+            "mine.py": "import helper\ndef f(): return helper.one()\n",
+            "helper.py": "def one(): return 1\n",
+        },
         *("mine.f", "helper.py", "def one(): return 2\n"),
     ),
     "far helper": (
@@ -82,12 +85,18 @@ NAMES = {
         *("pack.mine.f", "pack/__init__.py", "y = 2\n"),
     ),
     "sibling": (
-        {"pack/__init__.py": "", "pack/mine.py": "from .tool import x as f\n", "pack/tool.py": "x = 1\n"},
+        {
+            "pack/__init__.py": "",
+            "pack/mine.py": "from .tool import x as f\n",
+            "pack/tool.py": "x = 1\n",
+        },
         *("pack.mine:f", "pack/tool.py", "x = 2\n"),
     ),
     "partial": (
-        {"mine.py": "from functools import partial\nimport helper\nf = partial(helper.one, 1)\n",
-         "helper.py": "def one(n): return n\n"},
+        {
+            "mine.py": "from functools import partial\nimport helper\nf = partial(helper.one, 1)\n",
+            "helper.py": "def one(n): return n\n",
+        },
         *("mine.f", "helper.py", "def one(n): return n + 1\n"),
     ),
     "class": ({"mine.py": "class F:\n    x = 1\n"}, "mine.F.x", "mine.py", "class F:\n    x = 2\n"),
@@ -96,7 +105,7 @@ NAMES = {
         *("mine.f", "helper.py", "import mine\nx = 2\n"),
     ),
     "no Python": ({"mine.py": "def f(: pass\n"}, "mine.f", "mine.py", "def f(:: pass\n"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

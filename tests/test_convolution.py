@@ -45,7 +45,8 @@ def test_value_and_gradients_are_tensorflows(arrays):
 
 
 def test_ties_share_the_gradient(arrays):
-    """Padding and a repeated text: equal windows, of which each gets its share, as Keras gives it."""
+    """Padding and a repeated text: equal windows, of which each gets its share, as Keras gives
+    it."""
     x, kernel, bias, dy = arrays
     x[0] = x[0, 0]  # nine equal windows
     x[1, :8] = 0  # six windows of padding only; with the biases below they win

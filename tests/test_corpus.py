@@ -32,7 +32,8 @@ def test_a_split_is_fixed_by_its_seed(excerpt):
 
 
 def test_keras_validation_split_on_article_order_validates_on_unseen_titles(composed):
-    """The question's split: Keras takes the last tenth before it shuffles, here the last articles."""
+    """The question's split: Keras takes the last tenth before it shuffles, here the last
+    articles."""
 
     built = preparation.load(composed("corpus.validation_split=last_tenth")).corpus
     assert built.validation.min() > built.train.max()

@@ -204,10 +204,21 @@ def made(tiny, composed):
     def program(name, used, trainable, optimizer, margin):
         keras_optimizer = hydra.utils.instantiate(config(optimizer).optimizer.keras)
         ranker = model.build(
-            n_words=len(built.vocabulary), n_titles=12, dim=8, window=20, negatives=2, filters=16, width=3,
-            dropout=0.2, margin=margin, trainable_words=trainable, trainable_titles=trainable,
-            similarity=PLACEMENTS[name], numerics=used, rows_only=optimizers.rows_only(keras_optimizer),
-        )  # fmt: skip
+            n_words=len(built.vocabulary),
+            n_titles=12,
+            dim=8,
+            window=20,
+            negatives=2,
+            filters=16,
+            width=3,
+            dropout=0.2,
+            margin=margin,
+            trainable_words=trainable,
+            trainable_titles=trainable,
+            similarity=PLACEMENTS[name],
+            numerics=used,
+            rows_only=optimizers.rows_only(keras_optimizer),
+        )
         return training.program(ranker, keras_optimizer, used)
 
     def config(optimizer, *overrides):
@@ -240,7 +251,8 @@ def steps_of(recording):
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 @pytest.mark.parametrize("zero", ["many titles", "one title", "a text"])
 def test_predicted_is_observed(tiny, made, used, name, trainable, zero):
-    """On a small model, with many zero titles, with one that is rare, and with a text of zero rows."""
+    """On a small model, with many zero titles, with one that is rare, and with a text of zero
+    rows."""
     built, words, titles = tiny
     words, titles = words.copy(), np.abs(titles) + 0.1
     drawn = examples.draw(built, 30, negatives=2, seed=4)
@@ -279,12 +291,18 @@ OPTIMIZERS = {
     "lazy, global_clipnorm": f"{{_target_: {LAZY}, global_clipnorm: 1.0}}",
     "sgd, clipnorm": f"{{_target_: {SGD}, learning_rate: 0.01, clipnorm: 1.0}}",
     "accumulation": f"{{_target_: {ADAM}, gradient_accumulation_steps: 4}}",
-    "accumulation, clipnorm": f"{{_target_: {SGD}, learning_rate: 0.1, gradient_accumulation_steps: 3, clipnorm: 1.0}}",
+    "accumulation, clipnorm": (
+        f"{{_target_: {SGD}, learning_rate: 0.1, gradient_accumulation_steps: 3, clipnorm: 1.0}}"
+    ),
     "moving average": f"{{_target_: {ADAM}, use_ema: true, ema_overwrite_frequency: 2}}",
     "weight decay": f"{{_target_: {ADAM}, weight_decay: 0.01}}",
-    "loss scale": f"{{_target_: keras.optimizers.LossScaleOptimizer, inner_optimizer: {{_target_: {ADAM}}}}}",
-    "loss scale, accumulation": "{_target_: keras.optimizers.LossScaleOptimizer, inner_optimizer: "
-    f"{{_target_: {ADAM}, gradient_accumulation_steps: 2}}}}",
+    "loss scale": (
+        f"{{_target_: keras.optimizers.LossScaleOptimizer, inner_optimizer: {{_target_: {ADAM}}}}}"
+    ),
+    "loss scale, accumulation": (
+        "{_target_: keras.optimizers.LossScaleOptimizer, inner_optimizer: "
+        f"{{_target_: {ADAM}, gradient_accumulation_steps: 2}}}}"
+    ),
     "lion": "{_target_: keras.optimizers.Lion, learning_rate: 0.001}",
     "ftrl": "{_target_: keras.optimizers.Ftrl}",
     "muon": "{_target_: keras.optimizers.Muon, learning_rate: 0.001}",

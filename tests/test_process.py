@@ -67,7 +67,8 @@ def loss(t, p):
 
 print("begun")  # no main guard: a copy of this script would print it too
 rng = np.random.default_rng(0)
-X, Y = rng.standard_normal((64, 6)).astype("float32"), rng.standard_normal((64, 1)).astype("float32")
+X = rng.standard_normal((64, 6)).astype("float32")
+Y = rng.standard_normal((64, 1)).astype("float32")
 x = keras.Input((6,))
 m = keras.Model(x, keras.layers.Dense(1)(Active()(keras.layers.Dense(4, "relu")(x))))
 m.compile("adam", loss=loss, jit_compile=True)
@@ -196,7 +197,10 @@ def test_an_examiner_that_is_killed_is_replaced(asked):
     report = fitted()
     assert (report.kernels, report.xla) == (None, True)
     assert report.guilty[0].forward_op_type == "Sqrt"
-    sentence = "the step under TensorFlow's kernels could not be had: the process that computed it ended by SIGKILL"
+    sentence = (
+        "the step under TensorFlow's kernels could not be had: the process that computed it ended"
+        " by SIGKILL"
+    )
     assert sentence in report.left_out
 
 

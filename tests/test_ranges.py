@@ -190,9 +190,9 @@ def test_no_value_of_a_number_is_not_finite_negative_where_it_may_not_or_lost_in
     }
     shares.add("vectors.planted_norm")
     assert {key for key, value in values if value == "1e-50"} == shares  # NumPy's, not the model's
-    assert {key for key, value in values if value == "null"} == {key for key, of in RANGES.items() if of.null} - {
-        "init.scale", "similarity.epsilon"
-    }  # fmt: skip
+    assert {key for key, value in values if value == "null"} == {
+        key for key, of in RANGES.items() if of.null
+    } - {"init.scale", "similarity.epsilon"}
 
 
 def test_what_is_accepted_can_be_checked(accepted):
@@ -216,24 +216,52 @@ REFUSED = {
     "vectors.source.dim=abc": "vectors.source.dim=abc must be a whole number of at least 1.",
     "vectors.source.window=0": "vectors.source.window=0 must be a whole number of at least 1.",
     "vectors.source.epochs=0": "vectors.source.epochs=0 must be a whole number of at least 1.",
-    "vectors.source.min_count=-1": "vectors.source.min_count=-1 must be a whole number of at least 0.",
-    "vectors.source.seed=4294967296": "vectors.source.seed=4294967296 must be a whole number of at least 0 and at most",
-    "training.epochs=100000000000": "training.epochs=100000000000 must be a whole number of at least 1 and at most",
-    "training.margin=nan": "training.margin=nan must be a finite number of at least 0 and less than 16777216.",
-    "training.margin=1e40": "training.margin=1e+40 must be a finite number of at least 0 and less than 16777216.",
-    "optimizer.keras.learning_rate=0": "optimizer.keras.learning_rate=0 must be a finite number greater than 0.",
-    "optimizer.keras.learning_rate=null": "optimizer.keras.learning_rate=None must be a finite number greater than 0.",
-    "optimizer.keras.learning_rate=1e30": "optimizer.keras.learning_rate=1e+30 has a square that is infinite in",
-    "+optimizer.keras.beta_1=1": "optimizer.keras.beta_1=1 must be a finite number of at least 0 and less than 1.",
-    "+optimizer.keras.beta_1=0.9999999999": "optimizer.keras.beta_1=0.9999999999 is 1 in float32, and must be",
-    "+optimizer.keras.clipnorm=-1": "optimizer.keras.clipnorm=-1 must be a finite number greater than 0, or null.",
+    "vectors.source.min_count=-1": (
+        "vectors.source.min_count=-1 must be a whole number of at least 0."
+    ),
+    "vectors.source.seed=4294967296": (
+        "vectors.source.seed=4294967296 must be a whole number of at least 0 and at most"
+    ),
+    "training.epochs=100000000000": (
+        "training.epochs=100000000000 must be a whole number of at least 1 and at most"
+    ),
+    "training.margin=nan": (
+        "training.margin=nan must be a finite number of at least 0 and less than 16777216."
+    ),
+    "training.margin=1e40": (
+        "training.margin=1e+40 must be a finite number of at least 0 and less than 16777216."
+    ),
+    "optimizer.keras.learning_rate=0": (
+        "optimizer.keras.learning_rate=0 must be a finite number greater than 0."
+    ),
+    "optimizer.keras.learning_rate=null": (
+        "optimizer.keras.learning_rate=None must be a finite number greater than 0."
+    ),
+    "optimizer.keras.learning_rate=1e30": (
+        "optimizer.keras.learning_rate=1e+30 has a square that is infinite in"
+    ),
+    "+optimizer.keras.beta_1=1": (
+        "optimizer.keras.beta_1=1 must be a finite number of at least 0 and less than 1."
+    ),
+    "+optimizer.keras.beta_1=0.9999999999": (
+        "optimizer.keras.beta_1=0.9999999999 is 1 in float32, and must be"
+    ),
+    "+optimizer.keras.clipnorm=-1": (
+        "optimizer.keras.clipnorm=-1 must be a finite number greater than 0, or null."
+    ),
     "+optimizer.keras.my_own=inf": "optimizer.keras.my_own=inf must be a finite number.",
-    "optimizer=sgd +optimizer.keras.momentum=-0.1": "optimizer.keras.momentum=-0.1 must be a finite number of at least",
+    "optimizer=sgd +optimizer.keras.momentum=-0.1": (
+        "optimizer.keras.momentum=-0.1 must be a finite number of at least"
+    ),
     "init.norm=inf": "init.norm=inf must be a finite number greater than 0",
     "init.norm=1e38": "init.norm=1e+38 has a square that is infinite in float32",
     "init.norm=1e-45": "init.norm=1e-45 has a square that is 0 in float32",
-    "init=uniform init.scale=1e308": "init.scale=1e+308 must be a finite number greater than 0 and at most 3.4e+38",
-    "similarity.epsilon=1e-46": "similarity.epsilon=1e-46 is 0 in float32, whose smallest number is 1.2e-38.",
+    "init=uniform init.scale=1e308": (
+        "init.scale=1e+308 must be a finite number greater than 0 and at most 3.4e+38"
+    ),
+    "similarity.epsilon=1e-46": (
+        "similarity.epsilon=1e-46 is 0 in float32, whose smallest number is 1.2e-38."
+    ),
     "init=repaired init.repair=null": "init=repaired needs init.repair",
     "init.repair=noise": "init=pretrained leaves zero rows as they are",
     "numerics.name=foo": "numerics.name=foo is unknown: use one of kernels, xla, tf1, auto.",
@@ -241,7 +269,9 @@ REFUSED = {
     "~model": "model is missing",
     "+foo.bar=1": "foo is no option: the options there are corpus, vectors,",
     "+training.epoch=1": "training.epoch is no option: did you mean training.epochs?",
-    "~vectors.source._target_": "vectors.source._target_=None must be the dotted path of a function or class.",
+    "~vectors.source._target_": (
+        "vectors.source._target_=None must be the dotted path of a function or class."
+    ),
     "home=": "home is empty",
     "tracking.uri=${nowhere}": "Interpolation key 'nowhere' not found",
 }
@@ -259,11 +289,18 @@ NOT_COMPOSED = {
     "numerics=null": "numerics=null chooses nothing: use numerics=one of auto, kernels, tf1, xla.",
     "optimizer=null": "optimizer=null chooses nothing",
     "study=null": "study=null chooses nothing",
-    "seed=": "Error merging override seed=: Value '' of type 'str' could not be converted to Integer.",
-    "seed=1.5": "Error merging override seed=1.5: Value '1.5' of type 'float' could not be converted to Integer.",
+    "seed=": (
+        "Error merging override seed=: Value '' of type 'str' could not be converted to Integer."
+    ),
+    "seed=1.5": (
+        "Error merging override seed=1.5: Value '1.5' of type 'float' could not be converted to"
+        " Integer."
+    ),
     "seed=range(0,0)": "seed=range(0,0) has no value, so there is nothing to run.",
     "seed=[]": "Error merging override seed=[]",
-    "trainng.epochs=3": "Could not override 'trainng.epochs': Key 'trainng' not in 'Config'; did you mean training",
+    "trainng.epochs=3": (
+        "Could not override 'trainng.epochs': Key 'trainng' not in 'Config'; did you mean training"
+    ),
     "similarity=größe": "similarity=größe cannot be read: put in quotes",
     "study=nonexistent": "study=nonexistent is unknown: use one of ablation,",
     "training.on_nan=crash": "Error merging override training.on_nan=crash: Invalid value 'crash'",
@@ -294,15 +331,31 @@ def test_what_hydra_takes_is_composable():
 
 
 UNCALLABLE = {
-    "vectors.source._target_=zeronorm.vectors.nothing": "vectors.source._target_=zeronorm.vectors.nothing cannot be",
-    "corpus.reader._target_=nowhere.at.all": "corpus.reader._target_=nowhere.at.all cannot be imported (No module",
-    "corpus.reader._target_=zeronorm.corpus.PADDING": "corpus.reader._target_=zeronorm.corpus.PADDING is a int",
-    "+vectors.source.foo=1": "vectors.source: zeronorm.vectors.word2vec does not take these arguments (got an",
-    "~vectors.source.dim": "vectors.source: zeronorm.vectors.word2vec does not take these arguments (missing a",
-    "+optimizer.keras.foo=1": "optimizer=adam cannot be made: Argument(s) not recognized: {'foo': 1}.",
-    "optimizer.keras._target_=keras.optimizers.Nope": "optimizer=adam cannot be made: No module named",
+    "vectors.source._target_=zeronorm.vectors.nothing": (
+        "vectors.source._target_=zeronorm.vectors.nothing cannot be"
+    ),
+    "corpus.reader._target_=nowhere.at.all": (
+        "corpus.reader._target_=nowhere.at.all cannot be imported (No module"
+    ),
+    "corpus.reader._target_=zeronorm.corpus.PADDING": (
+        "corpus.reader._target_=zeronorm.corpus.PADDING is a int"
+    ),
+    "+vectors.source.foo=1": (
+        "vectors.source: zeronorm.vectors.word2vec does not take these arguments (got an"
+    ),
+    "~vectors.source.dim": (
+        "vectors.source: zeronorm.vectors.word2vec does not take these arguments (missing a"
+    ),
+    "+optimizer.keras.foo=1": (
+        "optimizer=adam cannot be made: Argument(s) not recognized: {'foo': 1}."
+    ),
+    "optimizer.keras._target_=keras.optimizers.Nope": (
+        "optimizer=adam cannot be made: No module named"
+    ),
     "optimizer.keras._target_=builtins.dict": "optimizer=adam: builtins.dict makes a",
-    "training.evaluate_on=validation corpus.validation_share=0.001": "There will be no score, because corpus.",
+    "training.evaluate_on=validation corpus.validation_share=0.001": (
+        "There will be no score, because corpus."
+    ),
 }
 
 
@@ -330,9 +383,10 @@ def test_a_run_without_a_test_window_is_told_so(small):
     few = small.copy()
     few.corpus.test_share = 0.01
     checks.check(few)
-    assert checks.unscored(few) == (
-        "There will be no score, because corpus.test_share=0.01 holds out none of the 120 windows of 12 titles: raise "
-        "it, or give each title more text."
+    assert (
+        checks.unscored(few)
+        == "There will be no score, because corpus.test_share=0.01 holds out none of the 120"
+        " windows of 12 titles: raise it, or give each title more text."
     )
     assert checks.unscored(small) == ""
 

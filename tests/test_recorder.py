@@ -51,9 +51,16 @@ def test_events_name_the_rows_and_the_order_is_the_mechanism(tiny):
         and first.count == 8 * len(dead)
     )
     assert second.step == 1 and (second.epoch, second.batch) == (0, 1)
-    assert [e.phase for e in recording.events if e.step == 1 and e.tensor in ("similarity", "dense/kernel")] == [
-        "forward", "gradient", "update", "weight",
-    ]  # fmt: skip
+    assert [
+        e.phase
+        for e in recording.events
+        if e.step == 1 and e.tensor in ("similarity", "dense/kernel")
+    ] == [
+        "forward",
+        "gradient",
+        "update",
+        "weight",
+    ]
     seen = {(e.phase, e.tensor, e.kind) for e in recording.events}
     assert len(seen) == len(recording.events)  # an event is an onset, not every later step
 

@@ -96,7 +96,10 @@ def test_why_xla_refuses(name):
 
 
 def test_several_reasons_and_colours_and_none():
-    several = "2 root error(s) found.\n  (0) INVALID_ARGUMENT:  indices[0] = 7 is not in [0, 4)\n\t [[{{node a/b}}]]\n"
+    several = (
+        "2 root error(s) found.\n  (0) INVALID_ARGUMENT:  indices[0] = 7 is not in [0, 4)\n\t"
+        " [[{{node a/b}}]]\n"
+    )
     assert refusal.sentence(several) == "indices[0] = 7 is not in [0, 4)."
     assert refusal.sentence("\x1b[1mGraph execution error:\x1b[0m\n\n") == "it gives no reason."
     assert len(refusal.sentence("word " * 1000)) <= refusal.MOST + 4

@@ -41,9 +41,18 @@ class Checkout:
 
     def __call__(self, *arguments, code=0):
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments], cwd=self.folder, capture_output=True, text=True, timeout=300,
-            env={**os.environ, "ZERONORM_HOME": "home", "PYTHONPATH": str(self.folder / "src"), "COLUMNS": "80"},
-        )  # fmt: skip
+            [sys.executable, "-c", PROGRAM, *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={
+                **os.environ,
+                "ZERONORM_HOME": "home",
+                "PYTHONPATH": str(self.folder / "src"),
+                "COLUMNS": "80",
+            },
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -103,7 +112,10 @@ def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(chec
         trained = checkout("train", "study=quick_ablation", *ONE, "--only-missing")
     finally:
         client.delete_tag(run.info.run_id, "git.commit")
-    line = "1 of the 1 runs taken over are of other code or libraries: commit ffffffffffff (now unknown)."
+    line = (
+        "1 of the 1 runs taken over are of other code or libraries: commit ffffffffffff (now"
+        " unknown)."
+    )
     assert (
         line in refused.stderr
         and "--other-code" in refused.stderr

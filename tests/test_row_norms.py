@@ -34,9 +34,20 @@ def prepared(tiny, composed, placement, used, optimizer=None, steps=3, **overrid
     function = experiment.pkgutil.resolve_name(node["function"])
     bound = partial(function, epsilon=node["epsilon"]) if node.get("epsilon") else function
     ranker = model.build(
-        n_words=len(words), n_titles=12, dim=8, window=20, negatives=NEGATIVES, filters=16, width=3, dropout=0.2,
-        margin=config.training.margin, trainable_words=True, trainable_titles=True, similarity=bound, numerics=used,
-    )  # fmt: skip
+        n_words=len(words),
+        n_titles=12,
+        dim=8,
+        window=20,
+        negatives=NEGATIVES,
+        filters=16,
+        width=3,
+        dropout=0.2,
+        margin=config.training.margin,
+        trainable_words=True,
+        trainable_titles=True,
+        similarity=bound,
+        numerics=used,
+    )
     program = training.program(ranker, optimizer or optimizers.Adam(), used)
     data = preparation.Data(built, words, titles, {})
     return preparation.Prepared(config, data, words, np.abs(titles) + 0.1, drawn, program)

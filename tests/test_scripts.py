@@ -1,4 +1,5 @@
-"""Every script under experiments/ runs for one round, so that the tables it made can be made again."""
+"""Every script under experiments/ runs for one round, so that the tables it made can be made
+again."""
 
 import ast
 import json

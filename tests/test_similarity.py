@@ -23,7 +23,8 @@ A, B = np.array([1.0, -2.0, 3.0]), np.array([0.5, 1.0, 2.0])
 
 
 def factor(name, a, b, e):
-    """g(|a|, |b|) and its derivative by |b|, float64; b > 0 or an epsilon that keeps g finite at 0."""
+    """g(|a|, |b|) and its derivative by |b|, float64; b > 0 or an epsilon that keeps g finite
+    at 0."""
     if name == "clamp_product":
         return (1 / (a * b), -1 / (a * b**2)) if a * b > e else (1 / e, 0)
     if name == "add_to_product":

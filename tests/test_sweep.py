@@ -95,9 +95,14 @@ def swept(tmp_path_factory, home, excerpt):
     (group / "nowhere.yaml").write_text("name: nowhere\nfunction: mine.nowhere\n")
     (group / "nameless.yaml").write_text("function: mine.wrong\n")
     done = zeronorm(
-        folder, "train", "-m", f"--config-dir={folder}/conf", "similarity=clamp_product,add_to_root",
-        "numerics=kernels,xla", *SMALL,
-    )  # fmt: skip
+        folder,
+        "train",
+        "-m",
+        f"--config-dir={folder}/conf",
+        "similarity=clamp_product,add_to_root",
+        "numerics=kernels,xla",
+        *SMALL,
+    )
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -270,7 +275,10 @@ def test_what_autopsy_cannot_take_is_one_sentence(swept, arguments, sentence):
     [
         (
             "wrong",
-            "similarity=wrong returns shape (2, 3, 4) for a [2, 1, 4] and b [2, 3, 4]; it must reduce the last axis",
+            (
+                "similarity=wrong returns shape (2, 3, 4) for a [2, 1, 4] and b [2, 3, 4]; it must"
+                " reduce the last axis"
+            ),
         ),
         (
             "mismatched",
@@ -278,7 +286,10 @@ def test_what_autopsy_cannot_take_is_one_sentence(swept, arguments, sentence):
         ),
         (
             "nowhere",
-            "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML file, or put",
+            (
+                "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML"
+                " file, or put"
+            ),
         ),
         ("nameless", "The similarity's YAML file needs the keys name and function"),
     ],
@@ -307,9 +318,13 @@ def test_ui_serves_the_store(swept):
     folder, _ = swept
     port = "5077"
     process = subprocess.Popen(
-        [*ZERONORM, "ui", "--port", port], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, text=True,
+        [*ZERONORM, "ui", "--port", port],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     try:
         assert "MLflow UI in about 20 seconds" in process.stdout.readline()
         link = process.stdout.readline().split()[-1]
@@ -375,8 +390,12 @@ def under_way(folder, earlier, number, *overrides):
     its steps."""
     process = subprocess.Popen(
         [*ZERONORM, *UNDER_WAY, *overrides],
-        cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     for _ in range(600):
         time.sleep(0.2)
         new = [path for path in (folder / "home" / "outputs").iterdir() if path not in earlier]
@@ -389,7 +408,8 @@ def under_way(folder, earlier, number, *overrides):
 
 @pytest.fixture
 def fresh(swept):
-    """(folder, what lies in its outputs, a function that returns the sweeps and runs added since)."""
+    """(folder, what lies in its outputs, a function that returns the sweeps and runs added
+    since)."""
     folder, _ = swept
     before = {run.info.run_id for part in runs_of(store(folder), "single runs") for run in part}
 
@@ -512,9 +532,13 @@ def test_ctrl_c_in_a_terminal_reaches_every_process_and_both_workers_end_in_orde
 @pytest.mark.parametrize("seconds", [2, 6])
 def test_ctrl_c_before_the_first_run_leaves_no_traceback(tmp_path, seconds):
     process = subprocess.Popen(
-        [*ZERONORM, "train", "-m", "seed=0,1", *SMALL], cwd=tmp_path, env=environment(tmp_path),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*ZERONORM, "train", "-m", "seed=0,1", *SMALL],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     time.sleep(seconds)
     for one in (process, *psutil.Process(process.pid).children()):
         one.send_signal(signal.SIGINT)
@@ -609,9 +633,15 @@ def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
     lines.insert(3, "a line without a tab")
     (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n")
     done = zeronorm(
-        tmp_path, "train", "corpus=pairs", "corpus.reader.path=pairs.tsv", "corpus.window=30", "numerics=tf1",
-        "autopsy=false", *SMALL,
-    )  # fmt: skip
+        tmp_path,
+        "train",
+        "corpus=pairs",
+        "corpus.reader.path=pairs.tsv",
+        "corpus.window=30",
+        "numerics=tf1",
+        "autopsy=false",
+        *SMALL,
+    )
     assert done.returncode == 0, done.stderr
     assert "Bad lines left out of pairs.tsv: 1. The first:" in done.stdout
     assert "pairs.tsv:4: 0 tabs where there should be 1" in done.stdout
@@ -620,7 +650,10 @@ def test_pairs_trains_and_names_the_lines_it_left_out(tmp_path):
 
 
 def test_help_answers_without_a_slow_import():
-    program = "import sys, zeronorm.cli; zeronorm.cli.main(['--help'], standalone_mode=False); print(*sys.modules)"
+    program = (
+        "import sys, zeronorm.cli; zeronorm.cli.main(['--help'], standalone_mode=False);"
+        " print(*sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -668,19 +701,27 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     python = [sys.executable, "-m"]
     subprocess.run(
         [*python, "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     [wheel] = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     subprocess.run(
         [*python, "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    program = "import zeronorm.cli, zeronorm.config; print(zeronorm.config.conf_dir()); zeronorm.cli.main()"
+        check=True,
+        capture_output=True,
+    )
+    program = (
+        "import zeronorm.cli, zeronorm.config; print(zeronorm.config.conf_dir());"
+        " zeronorm.cli.main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, "train", "-m", "trainable=false", *SMALL],
-        cwd=tmp_path, env=environment(tmp_path) | {"PYTHONPATH": str(site)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert str(site / "zeronorm" / "conf") in done.stdout.replace("\n", "")
     assert (site / "hydra_plugins" / "zeronorm_launcher.py").exists()

@@ -206,7 +206,8 @@ def test_a_pure_run_assigns_nothing(step):
 
 
 def test_the_interfaces_of_tensorflow_that_are_not_public_are_as_expected():
-    """If this fails TensorFlow has changed: see _Observer.watching and called in zeronorm/autopsy."""
+    """If this fails TensorFlow has changed: see _Observer.watching and called in
+    zeronorm/autopsy."""
     names = [
         "op_name",
         "attr_tuple",

@@ -42,13 +42,21 @@ def test_a_run_without_its_artifacts_is_not_finished(monkeypatch):
     monkeypatch.setattr(tracking, "experiment_id", lambda client, config: "1")
     whole = dict.fromkeys(tracking.WHOLE, 10)
     artifacts = {
-        "whole": whole | {"autopsy.md": 1}, "older": whole, "empty": whole | {"metrics.json": 0},
-        "lacks": {"config.yaml": 10}, "unsaid": dict.fromkeys(tracking.WHOLE),
-    }  # fmt: skip
+        "whole": whole | {"autopsy.md": 1},
+        "older": whole,
+        "empty": whole | {"metrics.json": 0},
+        "lacks": {"config.yaml": 10},
+        "unsaid": dict.fromkeys(tracking.WHOLE),
+    }
     runs = [
-        run("a", "empty"), run("a", "whole"), run("a", "older"), run("b", "lacks"), run("c", "gone"),
-        run("d", "unsaid"), run("e", "whole"),
-    ]  # fmt: skip
+        run("a", "empty"),
+        run("a", "whole"),
+        run("a", "older"),
+        run("b", "lacks"),
+        run("c", "gone"),
+        run("d", "unsaid"),
+        run("e", "whole"),
+    ]
     found = tracking.finished(Store(runs, artifacts), None, ["a", "b", "c", "d"])
     assert {sha: of.info.run_id for sha, of in found.items()} == {"a": "whole", "d": "unsaid"}
 

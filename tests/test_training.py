@@ -15,10 +15,21 @@ STEPS = 24
 
 def build(used, words, titles, trainable=True, placement=None, dropout=0.2, filters=32, **more):
     return model.build(
-        n_words=len(words), n_titles=len(titles), dim=words.shape[1], window=20, negatives=10, filters=filters, width=5,
-        dropout=dropout, margin=1.0, trainable_words=trainable, trainable_titles=trainable,
-        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7), numerics=used, **more,
-    )  # fmt: skip
+        n_words=len(words),
+        n_titles=len(titles),
+        dim=words.shape[1],
+        window=20,
+        negatives=10,
+        filters=filters,
+        width=5,
+        dropout=dropout,
+        margin=1.0,
+        trainable_words=trainable,
+        trainable_titles=trainable,
+        similarity=placement or partial(similarity.clamp_product, epsilon=1e-7),
+        numerics=used,
+        **more,
+    )
 
 
 def order_of(tiny, steps):
@@ -46,9 +57,19 @@ def plain(tiny, used, optimizer, trainable=True):
     """The same model of Keras's stock layers, compiled as Keras compiles."""
     _, words, titles = tiny
     reference = plain_keras.build(
-        words, titles, window=20, negatives=10, filters=32, width=5, dropout=0.2, margin=1.0, trainable=trainable,
-        similarity=partial(similarity.clamp_product, epsilon=1e-7), numerics=used, optimizer=optimizer,
-    )  # fmt: skip
+        words,
+        titles,
+        window=20,
+        negatives=10,
+        filters=32,
+        width=5,
+        dropout=0.2,
+        margin=1.0,
+        trainable=trainable,
+        similarity=partial(similarity.clamp_product, epsilon=1e-7),
+        numerics=used,
+        optimizer=optimizer,
+    )
     model.initialise(reference, words, titles, seed=7)
     return reference
 

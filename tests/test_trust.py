@@ -94,13 +94,15 @@ def evil(folder, monkeypatch):
         },
         "module": {"_target_": "evil_module.f"},
         "nested": adam | {"learning_rate": {"_target_": "joblib.load", "filename": str(bad)}},
-        "deeper": adam
-        | {
-            "learning_rate": {
-                "_target_": "keras.optimizers.schedules.CosineDecay",
-                "decay_steps": {"_target_": "joblib.load", "filename": str(bad)},
+        "deeper": (
+            adam
+            | {
+                "learning_rate": {
+                    "_target_": "keras.optimizers.schedules.CosineDecay",
+                    "decay_steps": {"_target_": "joblib.load", "filename": str(bad)},
+                }
             }
-        },
+        ),
         "list": adam | {"name": [{"_target_": "joblib.load", "filename": str(bad)}]},
         "positional": adam | {"_args_": [{"_target_": "joblib.load", "filename": str(bad)}]},
         "partial": adam | {"_partial_": True},
@@ -278,7 +280,8 @@ def test_every_shipped_choice_is_taken(plain):
 
 
 def test_an_option_is_what_it_was_typed_as(plain, moment):
-    """A config that is read back without the schema compares every choice as unequal to what it is."""
+    """A config that is read back without the schema compares every choice as unequal to what it
+    is."""
     changes = {"init": {"name": "uniform", "start": "uniform", "scale": 0.05}}
     found = trust.config(yaml.safe_dump(plain | changes), "It")
     assert found.init.start is schema.Start.uniform
@@ -289,15 +292,23 @@ def test_an_option_is_what_it_was_typed_as(plain, moment):
 @pytest.mark.parametrize(
     "node",
     [
-        {"_target_": "keras.optimizers.AdamW", "learning_rate": 0.1, "name": "x", "amsgrad": True, "clipnorm": None},
+        {
+            "_target_": "keras.optimizers.AdamW",
+            "learning_rate": 0.1,
+            "name": "x",
+            "amsgrad": True,
+            "clipnorm": None,
+        },
         {
             "_target_": "keras.optimizers.SGD",
             "learning_rate": {
-                "_target_": "keras.optimizers.schedules.PiecewiseConstantDecay", "boundaries": [5], "values": [1, 0.1],
+                "_target_": "keras.optimizers.schedules.PiecewiseConstantDecay",
+                "boundaries": [5],
+                "values": [1, 0.1],
             },
         },
     ],
-)  # fmt: skip
+)
 def test_keras_optimizers_and_schedules_are_taken(plain, node):
     text = yaml.safe_dump(plain | {"optimizer": {"name": "own", "keras": node}})
     preparation.compiled(trust.config(text, "It"), N_WORDS, N_TITLES, DIM)
@@ -389,9 +400,18 @@ def mutations(parts, plain, rng):
             about["config"] = yaml.safe_dump(config)
         else:
             about["batch"] = pick(
-                ({"tuple": ["int32", "int32"]}, {"list": ["int32", "int32", "int32"]}, {"sparse": "int32"}, "int32",
-                 {"ragged": ["int32", 99]}, {"tuple": ["int32", "int32", "nothing"]}, {"a": []}, {}, {"dict": {}})
-            )  # fmt: skip
+                (
+                    {"tuple": ["int32", "int32"]},
+                    {"list": ["int32", "int32", "int32"]},
+                    {"sparse": "int32"},
+                    "int32",
+                    {"ragged": ["int32", 99]},
+                    {"tuple": ["int32", "int32", "nothing"]},
+                    {"a": []},
+                    {},
+                    {"dict": {}},
+                )
+            )
         arrays["about"] = np.array(
             json.dumps(about) if rng.integers(20) else pick(("", "{", "[]", "1", "null"))
         )

@@ -85,9 +85,13 @@ def test_other_spellings_of_text(files, tmp_path):
         lines = files[format].splitlines()
         more = [b". . . 1 2 3 4", b"  5 6 7 8", b"alien 9 9 9 9"] if format == "glove" else []
         for content in (
-            b"\xef\xbb\xbf" + files[format], variant(lines, b"\r\n"), variant(lines, b" \n"), files[format].rstrip(),
-            files[format] + b"\n\n", variant([*lines, *more], b"\n"),
-        ):  # fmt: skip
+            b"\xef\xbb\xbf" + files[format],
+            variant(lines, b"\r\n"),
+            variant(lines, b" \n"),
+            files[format].rstrip(),
+            files[format] + b"\n\n",
+            variant([*lines, *more], b"\n"),
+        ):
             (tmp_path / "v").write_bytes(content)
             for chosen in (None, format):
                 found = vectors.keyed_vectors(None, str(tmp_path / "v"), chosen)
@@ -108,8 +112,8 @@ def npy(rows, save=np.save):
 def packed_as(opener, mode, add):
     file = io.BytesIO()
     with (
-        opener(fileobj=file, mode=mode) if opener is tarfile.open else opener(file, mode) as archive
-    ):
+        opener(fileobj=file, mode=mode) if opener is tarfile.open else opener(file, mode)
+    ) as archive:
         add(archive)
     return file.getvalue()
 

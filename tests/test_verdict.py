@@ -124,7 +124,10 @@ CASES = {
     ),
     inverse_unlearned: (
         (
-            f"{REFUSE}Input is not invertible. Under XLA it poisons no weight, but the loss is NaN.",
+            (
+                f"{REFUSE}Input is not invertible. Under XLA it poisons no weight, but the loss is"
+                " NaN."
+            ),
             UNLEARNED,
         ),
         (None, False),
@@ -146,7 +149,10 @@ CASES = {
     text_and_root: (
         (
             MADE,
-            f"{XLA}. Under TensorFlow's kernels it makes values of these variables non-finite: weight (1).",
+            (
+                f"{XLA}. Under TensorFlow's kernels it makes values of these variables non-finite:"
+                " weight (1)."
+            ),
         ),
         (True, None),
         {"kernels": ""},

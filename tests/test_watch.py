@@ -463,7 +463,10 @@ def test_another_host_than_keras_is_named():
 def test_another_backend_than_tensorflow_is_said(backend, monkeypatch):
     model, x, y = made()
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    sentence = rf"^zeronorm\.\w+ needs Keras on TensorFlow; this is {backend}: set KERAS_BACKEND=tensorflow\.$"
+    sentence = (
+        rf"^zeronorm\.\w+ needs Keras on TensorFlow; this is {backend}: set"
+        r" KERAS_BACKEND=tensorflow\.$"
+    )
     for asks in (
         Autopsy,
         lambda: zeronorm.examine(model, x, y),

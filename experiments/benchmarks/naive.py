@@ -85,19 +85,32 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
         getattr(similarity, config.similarity.name), epsilon=config.similarity.epsilon
     )
     ranker = plain_keras.build(
-        words, titles, window=config.corpus.window, negatives=config.training.negatives, filters=config.model.filters,
-        width=config.model.width, dropout=config.model.dropout, margin=config.training.margin,
-        trainable=config.trainable, similarity=placement, numerics=used, optimizer=keras.optimizers.Adam(),
-    )  # fmt: skip
+        words,
+        titles,
+        window=config.corpus.window,
+        negatives=config.training.negatives,
+        filters=config.model.filters,
+        width=config.model.width,
+        dropout=config.model.dropout,
+        margin=config.training.margin,
+        trainable=config.trainable,
+        similarity=placement,
+        numerics=used,
+        optimizer=keras.optimizers.Adam(),
+    )
     mlflow.set_tracking_uri(f"sqlite:///{store}")
     watch = Watch(clock)
     with mlflow.start_run():
         mlflow.log_params(dict(override.split("=") for override in overrides))
         clock.mark("model, store")
         ranker.model.fit(
-            [drawn.text, drawn.positive, drawn.negatives], np.zeros(len(drawn)), batch_size=config.training.batch,
-            epochs=config.training.epochs, verbose=0, callbacks=[watch],
-        )  # fmt: skip
+            [drawn.text, drawn.positive, drawn.negatives],
+            np.zeros(len(drawn)),
+            batch_size=config.training.batch,
+            epochs=config.training.epochs,
+            verbose=0,
+            callbacks=[watch],
+        )
         clock.mark("steps")
         z = ranker.encoder.predict(data.corpus.text[data.corpus.test], verbose=0)
         rows = np.asarray(ranker.weights["titles"])

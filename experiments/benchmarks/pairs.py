@@ -43,7 +43,8 @@ def arguments(description: str, rounds: int | None = None) -> argparse.Namespace
 
 
 def small_run(folder: Path) -> list[str]:
-    """Overrides of a run that takes a second, on a corpus of 12 titles that is written to `folder`."""
+    """Overrides of a run that takes a second, on a corpus of 12 titles that is written to
+    `folder`."""
     file, rng = folder / "pairs.tsv", np.random.default_rng(0)
     words = [f"{a}{b}{c}" for a in "bdfg" for b in "aeiou" for c in "klmn"]
     lines = [

@@ -12,9 +12,20 @@ from zeronorm.numerics import Numerics
 
 
 def build(
-    words: np.ndarray, titles: np.ndarray, *, window: int, negatives: int, filters: int, width: int, dropout: float,
-    margin: float, trainable: bool, similarity: Callable, numerics: Numerics, optimizer: keras.Optimizer,
-) -> model.Ranker:  # fmt: skip
+    words: np.ndarray,
+    titles: np.ndarray,
+    *,
+    window: int,
+    negatives: int,
+    filters: int,
+    width: int,
+    dropout: float,
+    margin: float,
+    trainable: bool,
+    similarity: Callable,
+    numerics: Numerics,
+    optimizer: keras.Optimizer,
+) -> model.Ranker:
     """Compiled, its embeddings filled.
 
     words: float32 [n_words, d];

@@ -71,10 +71,17 @@ def ours(
 ):
     """A turn of this project's training over `drawn`, recording included."""
     ranker = model.build(
-        n_words=len(words), n_titles=len(titles), dim=words.shape[1], margin=1.0, trainable_words=trainable,
-        trainable_titles=trainable, similarity=PLACEMENT, numerics=used, rows_only=optimizers.rows_only(optimizer),
+        n_words=len(words),
+        n_titles=len(titles),
+        dim=words.shape[1],
+        margin=1.0,
+        trainable_words=trainable,
+        trainable_titles=trainable,
+        similarity=PLACEMENT,
+        numerics=used,
+        rows_only=optimizers.rows_only(optimizer),
         **size.network,
-    )  # fmt: skip
+    )
     program = training.program(ranker, optimizer, used)
     program.reset(words, titles, seed=0)
     batches = list(examples.batches(drawn, 1, 10, False, 0))
@@ -127,9 +134,15 @@ class Stopwatch(keras.callbacks.Callback):
 def keras_fit(size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, callbacks=()):
     """A turn of `fit` over `drawn`."""
     ranker = plain_keras.build(
-        words, titles, margin=1.0, trainable=True, similarity=PLACEMENT, numerics=used, optimizer=optimizer,
+        words,
+        titles,
+        margin=1.0,
+        trainable=True,
+        similarity=PLACEMENT,
+        numerics=used,
+        optimizer=optimizer,
         **size.network,
-    )  # fmt: skip
+    )
     inputs, nothing = [drawn.text, drawn.positive, drawn.negatives], np.zeros(len(drawn))
     watch = Stopwatch()
 

@@ -26,7 +26,8 @@ SIZES, SMALL = (10_000, 1_000_000), (100, 1000)  # rows of the table
 
 
 def updates(optimizer, rows: int):
-    """A turn of STEPS sparse gradients on a table of `rows`, recorded as a training records them."""
+    """A turn of STEPS sparse gradients on a table of `rows`, recorded as a training records
+    them."""
     table = keras.Variable(np.full((rows, D), 0.1, np.float32))
     optimizer.build([table])
     rng = np.random.default_rng(0)

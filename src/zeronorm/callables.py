@@ -20,8 +20,8 @@ def require_callable(at: str, node: Mapping[str, Any], passed: Iterable[str]) ->
         function = pkgutil.resolve_name(target)
     except Exception as error:
         raise CallError(
-            f"{at}._target_={target} cannot be imported ({reason(error)}): correct the path, or put its module's "
-            "folder on PYTHONPATH."
+            f"{at}._target_={target} cannot be imported ({reason(error)}): correct the path, or put"
+            " its module's folder on PYTHONPATH."
         ) from error
     if not callable(function):
         raise CallError(

@@ -67,7 +67,8 @@ def _check_optimizer(config: DictConfig) -> None:
         ) from error
     if not isinstance(made, keras.Optimizer):
         raise ExperimentError(
-            f"optimizer={optimizer.name}: {optimizer.keras._target_} makes a {type(made).__name__}, no Keras optimizer."
+            f"optimizer={optimizer.name}: {optimizer.keras._target_} makes a {type(made).__name__},"
+            " no Keras optimizer."
         )
     used = numerics.named(config.numerics.name)
     reaches(optimizer_json(config), used.jit_compile, optimizer_sources(config))
@@ -79,14 +80,14 @@ def _check_similarity(placement: DictConfig) -> None:
         function = contents.resolved(placement.function)
     except Exception as error:
         raise ExperimentError(
-            f"similarity={placement.name}: {placement.function} cannot be imported; correct the path in its YAML file, "
-            "or put its module's folder on PYTHONPATH."
+            f"similarity={placement.name}: {placement.function} cannot be imported; correct the"
+            " path in its YAML file, or put its module's folder on PYTHONPATH."
         ) from error
     takes_epsilon = "epsilon" in inspect.signature(function).parameters
     if takes_epsilon != (placement.epsilon is not None):
         raise ExperimentError(
-            f"similarity={placement.name}: its YAML file has {'no' if takes_epsilon else 'an'} epsilon, but "
-            f"{placement.function} {'takes one' if takes_epsilon else 'takes none'}."
+            f"similarity={placement.name}: its YAML file has {'no' if takes_epsilon else 'an'}"
+            f" epsilon, but {placement.function} {'takes one' if takes_epsilon else 'takes none'}."
         )
     bound = partial(function, epsilon=placement.epsilon) if takes_epsilon else function
     try:
@@ -97,8 +98,8 @@ def _check_similarity(placement: DictConfig) -> None:
         raise ExperimentError(f"similarity={placement.name} fails: {first_line(error)}") from error
     if tuple(shape) != (2, 3):
         raise ExperimentError(
-            f"similarity={placement.name} returns shape {tuple(shape)} for a [2, 1, 4] and b [2, 3, 4]; it must reduce "
-            "the last axis only, to (2, 3)."
+            f"similarity={placement.name} returns shape {tuple(shape)} for a [2, 1, 4] and b [2, 3,"
+            " 4]; it must reduce the last axis only, to (2, 3)."
         )
 
 
@@ -107,6 +108,6 @@ def require_space(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < FREE_SPACE:
         raise ExperimentError(
-            f"The disk under {os.path.abspath(folder)} has {free / 1e6:.0f} MB left and a run may need "
-            f"{FREE_SPACE / 1e6:.0f}: free some, or set ZERONORM_HOME to another disk."
+            f"The disk under {os.path.abspath(folder)} has {free / 1e6:.0f} MB left and a run may"
+            f" need {FREE_SPACE / 1e6:.0f}: free some, or set ZERONORM_HOME to another disk."
         )

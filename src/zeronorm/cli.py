@@ -70,7 +70,8 @@ INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 def study(
     name: str, overrides: tuple[str, ...], reporting: bool, sweep_id: str | None, form: str | None
 ) -> None:
-    """Show the table of a study's last sweep. OVERRIDES name another store, e.g. tracking=server."""
+    """Show the table of a study's last sweep. OVERRIDES name another store, e.g.
+    tracking=server."""
     from zeronorm import config as schema
     from zeronorm import tracking
     from zeronorm.report import present, tables, write
@@ -87,7 +88,8 @@ def study(
     if reporting:
         if not (schema.conf_dir() / "study" / f"{name}.yaml").is_file():
             raise click.ClickException(
-                f"There is no conf/study/{name}.yaml: a report is of the runs that a study's file names."
+                f"There is no conf/study/{name}.yaml: a report is of the runs that a study's file"
+                " names."
             )
         with _one_sentence():
             write.require_complete(name, found, runs, identities(name))
@@ -98,7 +100,8 @@ def study(
         present.print_table(conditions, console)
         done = int((runs["status"] == "FINISHED").sum())
         console.print(
-            f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its {found.data.tags['runs']} runs."
+            f"Sweep {found.info.run_id}, {found.data.tags.get('date')}: {done} of its"
+            f" {found.data.tags['runs']} runs."
         )
     if reporting:
         with _one_sentence():
@@ -212,7 +215,10 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
         else:
             committed.require_whole("claims")
             runs = committed.committed_runs("claims")
-            source = "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs again, here."
+            source = (
+                "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs"
+                " again, here."
+            )
         try:
             claims.print_claims(claims.judged(runs), claims.steps(runs), source, console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
@@ -339,8 +345,8 @@ def _made(factory: str | None, target: str):
 
     if not factory or ":" not in factory:
         raise click.ClickException(
-            f"{target} is a capsule of a model of your own: name a function that returns that model, compiled as it "
-            "was trained, with --model MODULE:FUNCTION."
+            f"{target} is a capsule of a model of your own: name a function that returns that"
+            " model, compiled as it was trained, with --model MODULE:FUNCTION."
         )
     sys.path.insert(0, os.getcwd())
     try:
@@ -431,8 +437,9 @@ def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
             else f"the studies are {', '.join(known)}; correct the name"
         )
         raise click.ClickException(
-            f"The store {tracking.store_uri(config)} has no sweep{' ' + sweep_id if sweep_id else ''} of '{name}': "
-            f"{todo}, or name another store by ZERONORM_HOME."
+            f"The store {tracking.store_uri(config)} has no"
+            f" sweep{' ' + sweep_id if sweep_id else ''} of '{name}': {todo}, or name another store"
+            " by ZERONORM_HOME."
         )
     # the last one that finished, or, where none did, the last
     return client, next((run for run in chosen if run.info.status == "FINISHED"), chosen[0])
@@ -461,7 +468,8 @@ def ui(overrides: tuple[str, ...], port: int) -> None:
     for experiment in client.search_experiments():
         if experiment.name != "Default":
             click.echo(
-                f"  {experiment.name}: http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs"
+                f"  {experiment.name}:"
+                f" http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs"
             )
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     server = subprocess.Popen(

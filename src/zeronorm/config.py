@@ -246,7 +246,10 @@ def sentence(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name} is unknown: use one of {', '.join(error.options)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: put in quotes what is no letter, digit or one of -_./."
+        return (
+            f"{error.override} cannot be read: put in quotes what is no letter, digit or one of"
+            " -_./."
+        )
     lines = str(error).splitlines()
     cause = str(error.__cause__ or "").splitlines()[:1]
     said = ": ".join(line.strip().rstrip(".") for line in [*lines[:1], *cause])
@@ -256,7 +259,8 @@ def sentence(error: Exception) -> str:
 
 
 def validate(config: DictConfig) -> None:
-    """Raises ConfigError with one sentence if `config` (a composed, resolved Config) cannot be run."""
+    """Raises ConfigError with one sentence if `config` (a composed, resolved Config) cannot be
+    run."""
     try:
         for test, reason in _rules(config):
             if test:
@@ -331,7 +335,10 @@ def _rules(c: DictConfig):
     if similarity is not None:
         yield (
             any(OmegaConf.is_missing(similarity, key) for key in ("name", "function")),
-            "The similarity's YAML file needs the keys name and function (and epsilon, if the function takes one).",
+            (
+                "The similarity's YAML file needs the keys name and function (and epsilon, if the"
+                " function takes one)."
+            ),
         )
     yield from _present(c, Config)
     for at in CALLED:
@@ -355,8 +362,11 @@ def _rules(c: DictConfig):
     )
     yield (
         _shipped(placement) and placement.bounds is None and placement.epsilon is not None,
-        f"similarity={placement.name} has no epsilon, but similarity.epsilon={placement.epsilon} is set: "
-        "drop the epsilon or choose a placement that has one.",
+        (
+            f"similarity={placement.name} has no epsilon, but"
+            f" similarity.epsilon={placement.epsilon} is set: drop the epsilon or choose a"
+            " placement that has one."
+        ),
     )
     yield (
         _shipped(placement) and placement.bounds is not None and placement.epsilon is None,
@@ -372,11 +382,17 @@ def _rules(c: DictConfig):
     for name, value in ((name, OmegaConf.select(c, name)) for name in drawn_anew):
         yield (
             uniform and value is not None,
-            f"init={init.name} draws every row anew, so {name}={value} would have no effect: drop one of the two.",
+            (
+                f"init={init.name} draws every row anew, so {name}={value} would have no effect:"
+                " drop one of the two."
+            ),
         )
     yield (
         uniform and vectors.normalise,
-        f"init={init.name} draws every row anew, so vectors.normalise=true would have no effect: drop one of the two.",
+        (
+            f"init={init.name} draws every row anew, so vectors.normalise=true would have no"
+            " effect: drop one of the two."
+        ),
     )
     yield (
         uniform and init.scale is None,
@@ -384,28 +400,38 @@ def _rules(c: DictConfig):
     )
     yield (
         not uniform and init.scale is not None,
-        f"init={init.name} starts from the vectors, so init.scale={init.scale} would have no effect: "
-        "use init.norm to rescale them, or init=uniform.",
+        (
+            f"init={init.name} starts from the vectors, so init.scale={init.scale} would have no"
+            " effect: use init.norm to rescale them, or init=uniform."
+        ),
     )
     yield (
         init.name == "repaired" and init.repair is None,
-        "init=repaired needs init.repair, the rule that fills zero title rows: use noise, mean or title_words, or "
-        "init=pretrained to leave them.",
+        (
+            "init=repaired needs init.repair, the rule that fills zero title rows: use noise, mean"
+            " or title_words, or init=pretrained to leave them."
+        ),
     )
     yield (
         init.name == "pretrained" and init.repair is not None,
-        f"init=pretrained leaves zero rows as they are, so init.repair={init.repair} would be reported under a wrong "
-        "name: use init=repaired.",
+        (
+            f"init=pretrained leaves zero rows as they are, so init.repair={init.repair} would be"
+            " reported under a wrong name: use init=repaired."
+        ),
     )
     yield (
         init.repair is not None and vectors.zero_share is not None,
-        f"vectors.zero_share={vectors.zero_share} plants zero rows that init.repair={init.repair} would fill again: "
-        "drop one of the two.",
+        (
+            f"vectors.zero_share={vectors.zero_share} plants zero rows that"
+            f" init.repair={init.repair} would fill again: drop one of the two."
+        ),
     )
     yield (
         vectors.planted_norm is not None and vectors.zero_share is None,
-        f"vectors.planted_norm={vectors.planted_norm} is the norm of the rows that vectors.zero_share sets: give a "
-        "share too.",
+        (
+            f"vectors.planted_norm={vectors.planted_norm} is the norm of the rows that"
+            " vectors.zero_share sets: give a share too."
+        ),
     )
     yield (
         vectors.dtype not in ("float32", "float64"),
@@ -413,11 +439,17 @@ def _rules(c: DictConfig):
     )
     yield (
         c.model.width > c.corpus.window,
-        f"model.width={c.model.width} is wider than the text, corpus.window={c.corpus.window} words.",
+        (
+            f"model.width={c.model.width} is wider than the text, corpus.window={c.corpus.window}"
+            " words."
+        ),
     )
     yield (
         c.corpus.min_window > c.corpus.window,
-        f"corpus.min_window={c.corpus.min_window} must lie between 1 and corpus.window={c.corpus.window}.",
+        (
+            f"corpus.min_window={c.corpus.min_window} must lie between 1 and"
+            f" corpus.window={c.corpus.window}."
+        ),
     )
     yield (
         c.training.evaluate_on == Split.validation and c.corpus.validation_share == 0,
@@ -425,7 +457,10 @@ def _rules(c: DictConfig):
     )
     yield (
         not c.tracking.uri,
-        f"tracking={c.tracking.name} needs a URI: set MLFLOW_TRACKING_URI, e.g. to http://127.0.0.1:5000.",
+        (
+            f"tracking={c.tracking.name} needs a URI: set MLFLOW_TRACKING_URI, e.g. to"
+            " http://127.0.0.1:5000."
+        ),
     )
     for group, node in (("corpus", "reader"), ("vectors", "source")):
         missing = OmegaConf.is_missing(c[group][node], "path")

@@ -52,13 +52,15 @@ def draw(
     order = np.random.default_rng(0).permutation(corpus.train)
     if count is not None and count > len(order):
         raise ValueError(
-            f"examples={count} is more than the {len(order)} examples of the train split: use fewer."
+            f"examples={count} is more than the {len(order)} examples of the train split: use"
+            " fewer."
         )
     order = order[:count]
     kept = np.arange(len(corpus.titles)) if left_out is None else np.flatnonzero(~left_out)
     if len(kept) < 2:
         raise ValueError(
-            f"training.zero_titles=left_out leaves {len(kept)} of {len(corpus.titles)} titles: no negatives."
+            f"training.zero_titles=left_out leaves {len(kept)} of {len(corpus.titles)} titles: no"
+            " negatives."
         )
     order = order[np.isin(corpus.title[order], kept)]
     if not len(order):

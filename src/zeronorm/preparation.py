@@ -159,8 +159,8 @@ def reaches(optimizer: str, jit_compile: bool, sources: tuple) -> optimizers.Rea
         return optimizers.reaches(made, jit_compile)
     except Exception as error:  # the optimizer's own, of any kind
         raise ExperimentError(
-            f"The optimizer {type(made).__name__} cannot update an embedding ({first_line(error)}): choose another, "
-            "or other options."
+            f"The optimizer {type(made).__name__} cannot update an embedding ({first_line(error)}):"
+            " choose another, or other options."
         ) from error
 
 

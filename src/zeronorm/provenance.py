@@ -1,4 +1,5 @@
-"""Where a number comes from: date, hardware, versions, and the commit of the code. No MLflow here."""
+"""Where a number comes from: date, hardware, versions, and the commit of the code. No MLflow
+here."""
 
 import os
 import platform

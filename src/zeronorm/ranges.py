@@ -42,7 +42,10 @@ class Range:
         if self.whole or not self.float32 or value == 0:
             return None
         if self.squared and not TINY <= value * value <= LARGEST:
-            return f"has a square that is {'0' if abs(value) < 1 else 'infinite'} in float32, and every norm takes it"
+            return (
+                f"has a square that is {'0' if abs(value) < 1 else 'infinite'} in float32, and"
+                " every norm takes it"
+            )
         if abs(value) < TINY:
             return f"is 0 in float32, whose smallest number is {TINY:.1e}"
         if abs(value) > LARGEST:

@@ -59,7 +59,8 @@ def summed(slices: tf.IndexedSlices):
 
 
 def squares(x):
-    """Sum of the squares of a tensor, float32 []. Non-finite if any element is, and above 3.4e38."""
+    """Sum of the squares of a tensor, float32 []. Non-finite if any element is, and above
+    3.4e38."""
     return 2.0 * tf.nn.l2_loss(x)
 
 
@@ -269,7 +270,8 @@ class Recording:
         return {path: np.concatenate(columns) for path, columns in self._columns.items()}
 
     def first_nan(self, *weights: str) -> NanEvent | None:
-        """The first event in which a weight became non-finite: any weight, or one of those named."""
+        """The first event in which a weight became non-finite: any weight, or one of those
+        named."""
         return next(
             (
                 e

@@ -136,14 +136,20 @@ def story(config: DictConfig, result: Result) -> str:
             if first.names
             else ""
         )
-        event = f"{first.tensor}{who} became non-finite in step {first.step} ({expected(predicted.first)})"
+        event = (
+            f"{first.tensor}{who} became non-finite in step {first.step}"
+            f" ({expected(predicted.first)})"
+        )
         if encoder:
             event += (
                 f", the encoder's kernels in step {encoder.step} ({expected(predicted.encoder)})"
             )
     ending = []
     if "eval/hits_at_10" in result.metrics:
-        quality = f"hits@10 on {config.training.evaluate_on.value} is {result.metrics['eval/hits_at_10']:.3f}"
+        quality = (
+            f"hits@10 on {config.training.evaluate_on.value} is"
+            f" {result.metrics['eval/hits_at_10']:.3f}"
+        )
         ending.append(f"{quality}, chance {min(1, 10 / rows):.3f}")
     if config.numerics.name == "xla":
         ending.append(f"XLA computed {result.tags['xla.steps']} steps")

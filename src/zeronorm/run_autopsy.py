@@ -82,13 +82,19 @@ class RunReport(reports.Report):
         if self.treated:
             yield ""
             yield f"The same step, under {self.examined_under}, with every similarity and repair:"
-            yield f"  {'similarity':16} {'zero rows':12} {'outcome':8} {'|gradient|':>10} {'loss':>17}"
+            yield (
+                f"  {'similarity':16} {'zero rows':12} {'outcome':8} {'|gradient|':>10}"
+                f" {'loss':>17}"
+            )
         for one in self.treated:
             loss = "" if one.loss is None else f"{one.loss:.4f} -> "
             loss += "not finite" if one.loss_after is None else f"{one.loss_after:.4f}"
             norm = "not finite" if one.gradient is None else f"{one.gradient:.3g}"
             outcome = "finite" if one.finite else "NaN"
-            yield f"  {one.similarity:16} {one.repair or 'as they are':12} {outcome:8} {norm:>10} {loss:>17}"
+            yield (
+                f"  {one.similarity:16} {one.repair or 'as they are':12} {outcome:8} {norm:>10}"
+                f" {loss:>17}"
+            )
 
     @property
     def tags(self) -> dict[str, str]:
@@ -229,8 +235,8 @@ def of_capsule(capsule: Capsule, trusted: bool = False) -> Moment:
             min(len(own), len(given)),
         )
         raise CapsuleError(
-            f"The capsule does not fit its own config: variable {differ} of its {len(given)} is not that of the "
-            f"{len(own)} which the model has."
+            f"The capsule does not fit its own config: variable {differ} of its {len(given)} is not"
+            f" that of the {len(own)} which the model has."
         )
     return moment
 

@@ -75,7 +75,8 @@ def keras_normalize(a, b, numerics, epsilon):
 
 
 def divide_no_nan(a, b, numerics):
-    """dot / u where u > 0, else 0, by tf.math.divide_no_nan. It guards the quotient, not the root."""
+    """dot / u where u > 0, else 0, by tf.math.divide_no_nan. It guards the quotient, not the
+    root."""
     return tf.math.divide_no_nan(_dot(a, b), numerics.sqrt(_square(a)) * numerics.sqrt(_square(b)))
 
 

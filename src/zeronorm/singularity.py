@@ -122,7 +122,8 @@ def measure(similarity: Callable, numerics: Numerics) -> Singularity:
 
 
 def _derivative(score: Callable) -> float | None:
-    """(f(h) - f(0)) / h along ROW, the steepest direction, where it settles as h falls; else None."""
+    """(f(h) - f(0)) / h along ROW, the steepest direction, where it settles as h falls; else
+    None."""
     at_zero = score(np.zeros_like(ROW))
     near, nearer = ((score(ROW * h) - at_zero) / h for h in (STEP, STEP / 10))
     settled = np.isfinite([near, nearer]).all() and abs(near - nearer) <= 1e-3 * abs(near)

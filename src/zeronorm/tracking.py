@@ -88,13 +88,13 @@ def connect(config: DictConfig) -> MlflowClient:
             client.search_experiments(max_results=1)
     except Timeout as error:
         raise TrackingError(
-            f"Another process has held {home / 'store.lock'} for {LOCKED:.0f} s: end it, or wait until it has opened "
-            "the store."
+            f"Another process has held {home / 'store.lock'} for {LOCKED:.0f} s: end it, or wait"
+            " until it has opened the store."
         ) from error
     except Exception as error:  # requests, SQLAlchemy and MLflow each raise their own
         raise TrackingError(
-            f"The tracking store {uri} does not answer ({_first_line(error)}): start it, correct MLFLOW_TRACKING_URI, "
-            "or use tracking=local."
+            f"The tracking store {uri} does not answer ({_first_line(error)}): start it, correct"
+            " MLFLOW_TRACKING_URI, or use tracking=local."
         ) from error
     return client
 
@@ -125,7 +125,10 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
     """The parent run of a sweep of `runs` runs."""
     tags = {
         NAME: f"{config.study or 'sweep'}, {runs} runs",
-        NOTE: f"A sweep of {runs} runs: `{command}`. Its runs are listed beneath it; filter them by `tags.outcome`.",
+        NOTE: (
+            f"A sweep of {runs} runs: `{command}`. Its runs are listed beneath it; filter them by"
+            " `tags.outcome`."
+        ),
         "kind": "sweep",
         "study": config.study or "",
         "command": command,
@@ -202,8 +205,9 @@ def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> Non
         _log(client, run_id, result, points)
     except Exception as error:
         raise TrackingError(
-            f"The tracking store failed while run {run_id} was written ({_first_line(error)}): everything it found "
-            f"is in {result.folder.resolve()}; restore the store and run it again to log it."
+            f"The tracking store failed while run {run_id} was written ({_first_line(error)}):"
+            f" everything it found is in {result.folder.resolve()}; restore the store and run it"
+            " again to log it."
         ) from error
 
 
@@ -296,7 +300,10 @@ def otherwise(runs: Collection[Run]) -> str:
             said.append(f"{key} {' or '.join(values)} (now {now.get(key, 'none')})")
     if not differing:
         return ""
-    return f"{len(differing)} of the {len(runs)} runs taken over are of other code or libraries: {', '.join(said)}."
+    return (
+        f"{len(differing)} of the {len(runs)} runs taken over are of other code or libraries:"
+        f" {', '.join(said)}."
+    )
 
 
 def _code(tags: Mapping[str, str]) -> dict[str, str]:
@@ -446,8 +453,9 @@ def config_of(client: MlflowClient, run_id: str) -> tuple[str, dict[str, str]]:
                 return file.read(MOST_OF_A_CONFIG), tags
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"The store has no run {run_id} with a config.yaml ({_first_line(error)}): give the id of a run of "
-            "`zeronorm train`, as `zeronorm ui` shows it, or name another store by ZERONORM_HOME."
+            f"The store has no run {run_id} with a config.yaml ({_first_line(error)}): give the id"
+            " of a run of `zeronorm train`, as `zeronorm ui` shows it, or name another store by"
+            " ZERONORM_HOME."
         ) from error
 
 
@@ -467,5 +475,8 @@ def ui_command(config: DictConfig, port: int) -> list[str]:
     """The command that serves the MLflow UI on the configured store, on 127.0.0.1 and with one
     worker."""
     artifacts = Path(config.home, "artifacts").resolve().as_uri()
-    command = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --default-artifact-root {artifacts}"
+    command = (
+        f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --default-artifact-root"
+        f" {artifacts}"
+    )
     return [sys.executable, *command.split(), "--backend-store-uri", store_uri(config)]

@@ -121,7 +121,8 @@ def _head(program: Program, placement: Callable) -> Callable:
 
 @lru_cache(maxsize=16)
 def _encoder(program: Program) -> tuple[Callable, Callable]:
-    """(text -> z with dropout; text, ids, d/dz, d/drows -> the gradient's norm, after the update)."""
+    """(text -> z with dropout; text, ids, d/dz, d/drows -> the gradient's norm, after the
+    update)."""
     ranker, optimizer = program.ranker, program.optimizer
     weights = {name: ranker.weights[name] for name in program.trained}
     below = {name: variable for name, variable in weights.items() if name != "titles"}

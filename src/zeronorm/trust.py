@@ -75,8 +75,8 @@ def shown(value: Any) -> str:
 
 def _refused(source: str, key: str, value: Any, why: str) -> ConfigError:
     return ConfigError(
-        f"{source} holds {shown(key)}={shown(value)}, {why}: of a file nothing is called or opened unasked; if you "
-        "trust it, add --trust."
+        f"{source} holds {shown(key)}={shown(value)}, {why}: of a file nothing is called or opened"
+        " unasked; if you trust it, add --trust."
     )
 
 

@@ -28,14 +28,20 @@ OTHERS = {  # what a file may be by mistake: its first bytes
     "a NumPy array, which has no words: write words and rows as word2vec text": rb"\x93NUMPY",
     "a zip archive (.npz among them): unpack it, and name the file inside": rb"PK[\x03\x05]",
     "a Git LFS pointer, not the file itself: run `git lfs pull`": rb"version https://git-lfs",
-    "UTF-16 or UTF-32 text: write it as UTF-8": rb"\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|([!-~]\x00){4}|(\x00[!-~]){4}",
-    "an HTML or XML page, not the file itself: download it again": rb"(?i:\s*<(!doctype|html|head|body|\?xml))",
+    "UTF-16 or UTF-32 text: write it as UTF-8": (
+        rb"\xff\xfe|\xfe\xff|\x00\x00\xfe\xff|([!-~]\x00){4}|(\x00[!-~]){4}"
+    ),
+    "an HTML or XML page, not the file itself: download it again": (
+        rb"(?i:\s*<(!doctype|html|head|body|\?xml))"
+    ),
     "an HDF5 file": rb"\x89HDF",
     "a Parquet file": rb"PAR1",
     "packed by zstandard: unpack it": rb"\x28\xb5\x2f\xfd",
     "packed by 7-Zip: unpack it": rb"7z\xbc\xaf",
     "a tar archive: unpack it, and name the file inside": rb".{257}ustar",
-    "JSON: write words and numbers with spaces between, a word a line": rb"\s*(\{\s*[\"\}]|\[\s*[\"\[\{\]])",
+    "JSON: write words and numbers with spaces between, a word a line": (
+        rb"\s*(\{\s*[\"\}]|\[\s*[\"\[\{\]])"
+    ),
 }
 PICKLE = rb"\x80[\x02-\x05]"
 
@@ -72,11 +78,13 @@ def read(path: str, format: str | None = None):
         ) from error
     if not isinstance(found, KeyedVectors):
         raise VectorsError(
-            f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv instead."
+            f"{path} holds a {type(found).__name__}, not gensim KeyedVectors: save model.wv"
+            " instead."
         )
     if not len(found) or not found.vector_size:
         raise VectorsError(
-            f"{path} holds {len(found)} vectors of dimension {found.vector_size}: there is none to use."
+            f"{path} holds {len(found)} vectors of dimension {found.vector_size}: there is none to"
+            " use."
         )
     return found
 
@@ -103,8 +111,8 @@ def detected(path: str) -> str:
         return "fasttext"
     if re.match(PICKLE, head):
         raise _FaultError(
-            "is a pickle, as KeyedVectors.save writes it, and to open a pickle is to run whatever program it holds: if "
-            "you trust it, name it with vectors.source.format=gensim"
+            "is a pickle, as KeyedVectors.save writes it, and to open a pickle is to run whatever"
+            " program it holds: if you trust it, name it with vectors.source.format=gensim"
         )
     for what, pattern in OTHERS.items():
         if re.match(pattern, head, re.DOTALL):
@@ -123,8 +131,9 @@ def detected(path: str) -> str:
                 f"has {name} between its fields: write words and numbers with spaces between"
             )
     raise _FaultError(
-        "is of no format that is known by its bytes: vectors are read from word2vec text or binary, GloVe text and "
-        f"fastText .bin; if it is one, name it with vectors.source.format, one of {', '.join(READERS)}"
+        "is of no format that is known by its bytes: vectors are read from word2vec text or"
+        " binary, GloVe text and fastText .bin; if it is one, name it with vectors.source.format,"
+        f" one of {', '.join(READERS)}"
     )
 
 
@@ -223,8 +232,9 @@ def _binary(path: str):
             start, data = 0, file.read()
     if count * (size + 1) > len(data) - start:
         raise _FaultError(
-            f"its header says {count} words of dimension {dim}, which take at least {count * (size + 1)} bytes, and "
-            f"{len(data) - start} follow: the file is cut, or its header wrong"
+            f"its header says {count} words of dimension {dim}, which take at least"
+            f" {count * (size + 1)} bytes, and {len(data) - start} follow: the file is cut, or its"
+            " header wrong"
         )
     words, rows = [], np.empty((count, dim), np.float32)
     for number in range(count):

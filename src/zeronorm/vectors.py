@@ -36,8 +36,8 @@ def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int,
     # gensim: "you must first build vocabulary before training the model"
     except RuntimeError as error:
         raise VectorsError(
-            f"No word of the corpus is as frequent as vectors.source.min_count={min_count}: lower it, or give more "
-            "text."
+            f"No word of the corpus is as frequent as vectors.source.min_count={min_count}: lower"
+            " it, or give more text."
         ) from error
     return model.wv
 
@@ -148,8 +148,8 @@ def repaired(
     zero = zero_rows(titles)
     if zero.all():
         raise VectorsError(
-            f"Every title row is zero, so init.repair={rule} has no row to go by: lower vectors.source.min_count, "
-            "or use init=uniform."
+            f"Every title row is zero, so init.repair={rule} has no row to go by: lower"
+            " vectors.source.min_count, or use init=uniform."
         )
     ids = {word: number for number, word in enumerate(corpus.vocabulary)}
     words_of = [

@@ -22,7 +22,8 @@ class Packed:
     largest: float
 
     def array(self) -> np.ndarray:
-        """NaN and infinity where they were, `largest` where the value was finite and large, else 0."""
+        """NaN and infinity where they were, `largest` where the value was finite and large,
+        else 0."""
         kinds = np.frombuffer(zlib.decompress(self.kinds), np.uint8).reshape(self.shape)
         return np.array([0, np.inf, np.nan, self.largest], self.dtype)[kinds]
 

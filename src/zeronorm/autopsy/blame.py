@@ -319,7 +319,8 @@ def _lost_rows(
 def _updated_rows(
     values: Values, shape: tuple[int, ...], where: np.ndarray
 ) -> dict[str, list[int]]:
-    """{embedding: rows} of an optimizer's value that has the shape of an embedding that was lost."""
+    """{embedding: rows} of an optimizer's value that has the shape of an embedding that was
+    lost."""
     for weight in {
         values.weight_of[lookup.placeholder] for lookup in values.lookups
     } & values.lost.keys():

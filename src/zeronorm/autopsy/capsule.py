@@ -74,8 +74,8 @@ class Capsule:
             values = waiting.get((_unnumbered(path), tuple(variable.shape)))
             if not values:
                 raise CapsuleError(
-                    f"The capsule is of another model: it has nothing for '{path}' of shape {tuple(variable.shape)}. "
-                    "Build and compile the model as it was trained."
+                    f"The capsule is of another model: it has nothing for '{path}' of shape"
+                    f" {tuple(variable.shape)}. Build and compile the model as it was trained."
                 )
             found.append(values.pop(0))
         for (path, variable), value in zip(variables, found, strict=True):
@@ -95,7 +95,8 @@ def load(path: str | Path) -> Capsule:
             about = json.loads(str(file["about"]))
             if isinstance(about, dict) and about.get("format", FORMAT) != FORMAT:
                 raise CapsuleError(
-                    f"{path} was written by another version of zeronorm (format {about['format']!r:.40})."
+                    f"{path} was written by another version of zeronorm (format"
+                    f" {about['format']!r:.40})."
                 )
             _check(about)
             state = tuple(

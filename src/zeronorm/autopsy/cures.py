@@ -250,7 +250,8 @@ def _folk(subject: Subject, step: Step, found: Findings, trial: Trial) -> Iterat
 
 
 def _verdicts(subject: Subject, step: Step, rules: Mapping[str, Rule]) -> dict:
-    """Whether the step is finite with the rules, also under the other compiler: as `Cure` has it."""
+    """Whether the step is finite with the rules, also under the other compiler: as `Cure` has
+    it."""
     own, other = (
         _substituted(subject, step, rules, jit)
         for jit in (subject.jit_compile, not subject.jit_compile)

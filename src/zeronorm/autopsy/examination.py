@@ -78,7 +78,8 @@ def report(
     if unknown:
         tables = [name for name, variable in subject.weights.items() if variable.shape.rank == 2]
         doing.left_out.append(
-            f"names of {', '.join(sorted(unknown))}: no such weight; there are {', '.join(tables[:8])}"
+            f"names of {', '.join(sorted(unknown))}: no such weight; there are"
+            f" {', '.join(tables[:8])}"
         )
     if outcomes[examined] and not guilty and not doing.left_out:
         doing.left_out.append(
@@ -113,10 +114,13 @@ def _weights_first(lost: Mapping[str, int], optimizers) -> dict[str, int]:
 
 
 CAME_ONCE = (
-    "the step did not fail when it was repeated: it draws random numbers that no Keras seed fixes, or something "
-    "besides the step, a callback perhaps, writes a weight"
+    "the step did not fail when it was repeated: it draws random numbers that no Keras seed fixes,"
+    " or something besides the step, a callback perhaps, writes a weight"
 )
-WRITTEN = "the operation: no step did it; something else, a callback perhaps, wrote a weight between two of them"
+WRITTEN = (
+    "the operation: no step did it; something else, a callback perhaps, wrote a weight between two"
+    " of them"
+)
 
 
 def unreached(step: int, jit_compile: bool, lost: Mapping[str, int], repeatable: bool) -> Report:
@@ -149,7 +153,8 @@ class _Attempts:
             return None
 
     def add_place(self, place: Here) -> None:
-        """Notes what a report has to say of where it was computed, and which processes died of it."""
+        """Notes what a report has to say of where it was computed, and which processes died of
+        it."""
         self.left_out += place.left_out
         for how in dict.fromkeys(place.deaths):
             if not any(how in known for known in self.left_out):
@@ -183,7 +188,8 @@ def _from_kernels(subject: Subject, found: Findings) -> Findings:
 def _with_examples(
     subject: Subject, guilty: tuple[Guilty, ...], trial: Trial
 ) -> tuple[Guilty, ...]:
-    """The same, and where the values of the first do not tell its examples, those found by trying."""
+    """The same, and where the values of the first do not tell its examples, those found by
+    trying."""
     if not guilty or guilty[0].birth not in ("forward", "gradient", "weights") or guilty[0].rows:
         return guilty
     if guilty[0].examples and len(guilty[0].examples) < subject.batch:

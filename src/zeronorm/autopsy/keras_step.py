@@ -55,7 +55,8 @@ def capsule_of(subject: Subject, step: int) -> capsules.Capsule:
 
 
 def kept_of(subject: Subject) -> list[tuple[str, tf.Variable]]:
-    """(name, variable) of what a capsule holds of the state: all but the numbers that metrics own."""
+    """(name, variable) of what a capsule holds of the state: all but the numbers that metrics
+    own."""
     weights = {id(variable) for variable in subject.weights.values()}
     others = [v for v in subject.state if id(v) not in weights and not graph.is_number(v.dtype)]
     return [*subject.weights.items(), *((variable.name, variable) for variable in others)]

@@ -249,7 +249,10 @@ def _guilty_lines(guilty: Guilty) -> Iterator[str]:
         "inf": "infinite",
         "large": "finite, but so large that what follows overflows,",
     }[guilty.kind]
-    who = f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in {guilty.operation}"
+    who = (
+        f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in"
+        f" {guilty.operation}"
+    )
     if guilty.birth == "data":
         with_class = ", to which class_weight counts" if guilty.operation == "sample_weight" else ""
         who = (

@@ -1,4 +1,5 @@
-"""What makes a kind of operation finite: one rule for each, as code and as a change of the graph."""
+"""What makes a kind of operation finite: one rule for each, as code and as a change of the
+graph."""
 
 from dataclasses import dataclass
 

@@ -122,7 +122,8 @@ class Sandbox:
             self._ask("restore")
 
     def _here(self, function, arguments, jit_compile, state, weights, kept, undo, why: str):
-        """The function run in this process, if it is run as the user trains and the kernels do it."""
+        """The function run in this process, if it is run as the user trains and the kernels do
+        it."""
         if jit_compile or self.jit_compile:
             raise Stays(
                 f"{why}, so that only TensorFlow's kernels can run it, and only as it is trained"
@@ -150,7 +151,8 @@ class Sandbox:
         if self._child is None:
             if not self._lives:
                 raise Ended(
-                    f"{LIVES} processes that computed for this report have died, and no more are started"
+                    f"{LIVES} processes that computed for this report have died, and no more are"
+                    " started"
                 )
             self._forget()
             try:

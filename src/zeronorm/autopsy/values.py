@@ -1,4 +1,5 @@
-"""The values of one run of a graph: which of them are not finite, and what each was computed from."""
+"""The values of one run of a graph: which of them are not finite, and what each was computed
+from."""
 
 from collections.abc import Mapping
 from functools import cached_property

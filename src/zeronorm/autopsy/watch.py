@@ -37,16 +37,16 @@ from zeronorm.autopsy.subject import Snapshot, lost_since, nonfinite
 EVERY = 50  # steps between two times that the variables are held
 MEMORY = 256e6  # bytes of batches that are kept at most
 INSTEAD = (
-    "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the loop's own "
-    "step, or zeronorm.examine(model, x, y) before a step; both take a compiled model"
+    "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the"
+    " loop's own step, or zeronorm.examine(model, x, y) before a step; both take a compiled model"
 )
 NO_FIT = f"zeronorm.Autopsy watches model.fit, and no fit of this model is under way: {INSTEAD}."
 UNWATCHED = (
     f"zeronorm.Autopsy did not see these training steps, which are not model.fit's own: {INSTEAD}."
 )
 NO_TRAINING = (
-    "zeronorm.Autopsy watches model.fit, and does nothing in {}, which changes no weight: leave it out "
-    "here, or ask zeronorm.examine(model, x, y) about a training step."
+    "zeronorm.Autopsy watches model.fit, and does nothing in {}, which changes no weight: leave it"
+    " out here, or ask zeronorm.examine(model, x, y) about a training step."
 )
 
 
@@ -95,7 +95,8 @@ class Autopsy(keras.callbacks.Callback):
             raise ValueError(f"capsule must be the name of a file, not {capsule!r}.")
         if capsule is not None and not Path(capsule).absolute().parent.is_dir():
             raise ValueError(
-                f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent}; make it."
+                f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent};"
+                " make it."
             )
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.limits = (seconds, memory)
@@ -107,8 +108,8 @@ class Autopsy(keras.callbacks.Callback):
     def set_model(self, model) -> None:
         if model is not None and not isinstance(model, keras.Model):
             raise ValueError(
-                f"zeronorm.Autopsy is a callback of fit of a Keras {keras.__version__} model, not of "
-                f"{type(model).__module__}.{type(model).__qualname__}."
+                f"zeronorm.Autopsy is a callback of fit of a Keras {keras.__version__} model, not"
+                f" of {type(model).__module__}.{type(model).__qualname__}."
             )
         super().set_model(model)
 
@@ -371,7 +372,8 @@ def examine(
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(next(iter(x)))
     if y is None and model.loss is not None and type(model).train_step is keras.Model.train_step:
         raise ValueError(
-            "zeronorm.examine takes a training step, and this model's loss needs y: examine(model, x, y)."
+            "zeronorm.examine takes a training step, and this model's loss needs y: examine(model,"
+            " x, y)."
         )
     data = keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     data = tf.nest.map_structure(tf.convert_to_tensor, data if isinstance(data, tuple) else (data,))
@@ -444,7 +446,8 @@ def _check_names(names: Mapping, shapes: Mapping[str, Sequence]) -> None:
         if path not in shapes:
             tables = [path for path, shape in shapes.items() if len(shape) == 2]
             raise ValueError(
-                f"names: the model has no weight '{path}'; those with rows are {', '.join(tables[:8])}."
+                f"names: the model has no weight '{path}'; those with rows are"
+                f" {', '.join(tables[:8])}."
             )
         listed = not isinstance(rows, (str, Mapping)) and hasattr(rows, "__len__")
         if not listed or len(rows) != shapes[path][0]:

@@ -31,8 +31,8 @@ METRIC_LABELS = {
     "mean_rank": "mean rank",
 }
 FAILED = (
-    "A FAIL here is a measured number that moved by more than twice the noise known at the time; the noise above now "
-    "counts it."
+    "A FAIL here is a measured number that moved by more than twice the noise known at the time;"
+    " the noise above now counts it."
 )
 
 
@@ -45,8 +45,8 @@ def _provenance_line(name: str) -> str:
     )
     plural = ["s" if p["runs"] > 1 else "", "s" if "," in seeds else ""]
     return (
-        f"{p['runs']} run{plural[0]} in {p['minutes']} minutes{over}, seed{plural[1]} {seeds}, {p['date']}, commit "
-        f"{p['commit']}{dirty}; {p['hardware']}; {p['versions']}."
+        f"{p['runs']} run{plural[0]} in {p['minutes']} minutes{over}, seed{plural[1]} {seeds},"
+        f" {p['date']}, commit {p['commit']}{dirty}; {p['hardware']}; {p['versions']}."
     )
 
 
@@ -102,7 +102,10 @@ def _noise(name: str) -> str:
     """The tolerance of the quality columns, and where it comes from."""
     found = noise(name)
     if not found:
-        return "Not measured for this study: `zeronorm reproduce` then accepts no difference that a table would show."
+        return (
+            "Not measured for this study: `zeronorm reproduce` then accepts no difference that a"
+            " table would show."
+        )
     columns = [f"{metric}_mean" for metric in tables.METRICS]
     labels = {
         "mrr": "MRR",
@@ -119,8 +122,8 @@ def _noise(name: str) -> str:
         for m, c in zip(labels, columns, strict=True)
     )
     return (
-        f"Largest difference of a condition between two runs of the same configs: {largest}. `zeronorm reproduce` "
-        f"tolerates twice that. Measured by {'; '.join(ways)}."
+        f"Largest difference of a condition between two runs of the same configs: {largest}."
+        f" `zeronorm reproduce` tolerates twice that. Measured by {'; '.join(ways)}."
     )
 
 

@@ -116,7 +116,10 @@ def _steps(runs: pd.DataFrame) -> str:
             else f"steps {steps[0]} to {steps[-1]}"
         )
 
-    return f"first weight in {span('first_nan_observed')}, encoder's kernels in {span('encoder_nan_observed')}"
+    return (
+        f"first weight in {span('first_nan_observed')}, encoder's kernels in"
+        f" {span('encoder_nan_observed')}"
+    )
 
 
 def _change(run: Mapping, weight: str) -> float:
@@ -155,9 +158,10 @@ def _shrinking(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
         f"{weight} {min(values):.3f} to {max(values):.3f}" for weight, values in changes.items()
     )
     return (
-        f"Tried: one zero title in batches of 1, so that death comes late, with Adam and SGD and the vectors' norm as "
-        f"it is and 0.3: in the {len(lived)} runs whose encoder died (after {min(lived)} to {max(lived)} steps) the "
-        f"norms just before, over those at the start, were {spans}; then everything is lost in one step."
+        "Tried: one zero title in batches of 1, so that death comes late, with Adam and SGD and"
+        f" the vectors' norm as it is and 0.3: in the {len(lived)} runs whose encoder died (after"
+        f" {min(lived)} to {max(lived)} steps) the norms just before, over those at the start, were"
+        f" {spans}; then everything is lost in one step."
     )
 
 
@@ -173,121 +177,151 @@ def _loss(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
         )
 
     return (
-        f"{_per_numerics(shown, say)}: a maximum that drops NaN, as 2017's did, turns a NaN hinge into 0, and today's "
-        "does not."
+        f"{_per_numerics(shown, say)}: a maximum that drops NaN, as 2017's did, turns a NaN hinge"
+        " into 0, and today's does not."
     )
+
+
+def _twenty(runs: pd.DataFrame) -> pd.DataFrame:
+    """The question's smallest case."""
+    return select(runs, examples="20", training__name="question")
 
 
 CLAIMS = (
     Claim(
-        1, "Conv1D and Dense weights go to NaN even with 20 examples.",
-        lambda runs: select(runs, examples="20", training__name="question"),
-        lambda run: run["encoder_nan_observed"] != "",
-        lambda runs, shown: f"20 examples, 10 epochs: {_outcomes(shown)}; {_steps(shown)}.",
-        otherwise="not reproduced",
-    ),
-    Claim(
-        2, "With more data the embedding weights go to NaN too.",
-        lambda runs: select(runs),
-        lambda run: run["nonfinite/words"] > 0 and run["nonfinite/titles"] > 0,
-        lambda runs, shown: (
-            f"1,000 examples: {_outcomes(shown)}; where it dies, the title rows are in fact the first to go, with any "
-            f"number of examples, and by the end {int(shown['nonfinite/words'].max())} values of the word matrix are "
-            f"lost, against {int(select(runs, examples='20', training__name='question')['nonfinite/words'].max())} "
-            "with 20 examples."
+        number=1,
+        text="Conv1D and Dense weights go to NaN even with 20 examples.",
+        shows=_twenty,
+        holds=lambda run: run["encoder_nan_observed"] != "",
+        sentence=lambda runs, shown: (
+            f"20 examples, 10 epochs: {_outcomes(shown)}; {_steps(shown)}."
         ),
         otherwise="not reproduced",
     ),
     Claim(
-        3, "The weights get smaller and smaller until they are NaN.",
-        _late,
-        lambda run: all(_change(run, weight) < 1 for weight in KERNELS),
-        _shrinking,
+        number=2,
+        text="With more data the embedding weights go to NaN too.",
+        shows=lambda runs: select(runs),
+        holds=lambda run: run["nonfinite/words"] > 0 and run["nonfinite/titles"] > 0,
+        sentence=lambda runs, shown: (
+            f"1,000 examples: {_outcomes(shown)}; where it dies, the title rows are in fact the"
+            " first to go, with any number of examples, and by the end"
+            f" {int(shown['nonfinite/words'].max())} values of the word matrix are lost, against"
+            f" {int(_twenty(runs)['nonfinite/words'].max())} with 20 examples."
+        ),
         otherwise="not reproduced",
     ),
     Claim(
-        4, "The loss itself never is NaN; it is zero once the weights are NaN.",
-        lambda runs: select(runs),
-        lambda run: dies(run) and int(run["loss_nonfinite_steps"]) == 0 and float(run["last_finite_loss"]) == 0,
-        _loss,
+        number=3,
+        text="The weights get smaller and smaller until they are NaN.",
+        shows=_late,
+        holds=lambda run: all(_change(run, weight) < 1 for weight in KERNELS),
+        sentence=_shrinking,
         otherwise="not reproduced",
     ),
     Claim(
-        5, "SGD instead of Adam changes nothing.",
-        lambda runs: select(runs, optimizer="sgd"),
-        dies,
-        lambda runs, shown: f"SGD: {_outcomes(shown)}; {_steps(shown)}.",
+        number=4,
+        text="The loss itself never is NaN; it is zero once the weights are NaN.",
+        shows=lambda runs: select(runs),
+        holds=lambda run: (
+            dies(run)
+            and int(run["loss_nonfinite_steps"]) == 0
+            and float(run["last_finite_loss"]) == 0
+        ),
+        sentence=_loss,
+        otherwise="not reproduced",
+    ),
+    Claim(
+        number=5,
+        text="SGD instead of Adam changes nothing.",
+        shows=lambda runs: select(runs, optimizer="sgd"),
+        holds=dies,
+        sentence=lambda runs, shown: f"SGD: {_outcomes(shown)}; {_steps(shown)}.",
         only_where_it_dies=True,
     ),
     Claim(
-        6, "The input vectors contain no NaN; normalising them does not help.",
-        lambda runs: select(runs, vectors__normalise="True"),
-        dies,
-        lambda runs, shown: (
-            "A run refuses vectors that hold a NaN, so these hold none; rows divided by their norms, zero rows left as "
-            f"they are: {_outcomes(shown)}; {_steps(shown)}."
-        ),
-        only_where_it_dies=True,
-    ),
-    Claim(
-        7, "Casting float64 vectors to float32 does not help.",
-        lambda runs: select(runs, vectors__dtype="float64"),
-        dies,
-        lambda runs, shown: f"float64 vectors, cast on entry: {_outcomes(shown)}; {_steps(shown)}.",
-        only_where_it_dies=True,
-    ),
-    Claim(
-        8, "With trainable=False no NaN appears and training is smooth.",
-        lambda runs: select(runs, trainable="false"),
-        ranks,
-        lambda runs, shown: (
-            f"Frozen embeddings: {_outcomes(shown)}; hits@10 after one epoch is {shown['hits_at_10'].mean():.3f} on "
-            f"average, chance {_chance(shown.iloc[0]):.3f}."
-        ),
-    ),
-    Claim(
-        9, "trainable=True with uniform random initial vectors trains smoothly.",
-        lambda runs: select(runs, init="uniform"),
-        ranks,
-        lambda runs, shown: (
-            f"Uniform vectors: {_outcomes(shown)}; hits@10 after one epoch is {shown['hits_at_10'].mean():.3f} on "
-            f"average, chance {_chance(shown.iloc[0]):.3f}."
-        ),
-    ),
-    Claim(
-        10, "The cause is many all-zero rows in one of the gensim-trained matrices.",
-        lambda runs: select(runs, init="repaired"),
-        survives,
-        lambda runs, shown: (
-            f"The zero title rows filled and nothing else changed: {_outcomes(shown)}; as they were: "
-            f"{_outcomes(select(runs))}. Many is not needed: one zero title of {int(shown['titles'].iloc[0])} kills as "
-            "well (C3's runs)."
+        number=6,
+        text="The input vectors contain no NaN; normalising them does not help.",
+        shows=lambda runs: select(runs, vectors__normalise="True"),
+        holds=dies,
+        sentence=lambda runs, shown: (
+            "A run refuses vectors that hold a NaN, so these hold none; rows divided by their"
+            f" norms, zero rows left as they are: {_outcomes(shown)}; {_steps(shown)}."
         ),
         only_where_it_dies=True,
     ),
     Claim(
-        11, "Zero word rows leave the convolution's and the dense layer's output at zero, so the quotient is 0/0.",
-        lambda runs: select(runs, init="repaired", vectors__zero_word_share="1.0"),
-        lambda run: dies(run) and run["encoder_nan_observed"] == "0" and int(run["zero_texts"]) > 0,
-        lambda runs, shown: (
-            f"Every word row set to zero, titles repaired: {_outcomes(shown)}; {_steps(shown)}, before any title row. "
-            f"As a cause of the question's NaN it is refuted: of its texts {select(runs)['zero_texts'].iloc[0]} have "
-            f"only zero rows, and with the titles repaired the zero word rows alone leave "
-            f"{int((select(runs, init='repaired')['outcome'] == 'finite').sum())} of "
-            f"{len(select(runs, init='repaired'))} runs finite."
-        ),
-    ),
-    Claim(
-        12, "Adding epsilon to the denominator, numerator / (denominator + epsilon), avoids it.",
-        lambda runs: select(runs, similarity="add_to_product"),
-        survives,
-        lambda runs, shown: (
-            f"{_outcomes(shown)}; {_steps(shown)}, as with the question's own formula. Epsilon inside the root "
-            f"(add_to_squares) does: {_outcomes(select(runs, similarity='add_to_squares'))}."
+        number=7,
+        text="Casting float64 vectors to float32 does not help.",
+        shows=lambda runs: select(runs, vectors__dtype="float64"),
+        holds=dies,
+        sentence=lambda runs, shown: (
+            f"float64 vectors, cast on entry: {_outcomes(shown)}; {_steps(shown)}."
         ),
         only_where_it_dies=True,
     ),
-)  # fmt: skip
+    Claim(
+        number=8,
+        text="With trainable=False no NaN appears and training is smooth.",
+        shows=lambda runs: select(runs, trainable="false"),
+        holds=ranks,
+        sentence=lambda runs, shown: (
+            f"Frozen embeddings: {_outcomes(shown)}; hits@10 after one epoch is"
+            f" {shown['hits_at_10'].mean():.3f} on average, chance {_chance(shown.iloc[0]):.3f}."
+        ),
+    ),
+    Claim(
+        number=9,
+        text="trainable=True with uniform random initial vectors trains smoothly.",
+        shows=lambda runs: select(runs, init="uniform"),
+        holds=ranks,
+        sentence=lambda runs, shown: (
+            f"Uniform vectors: {_outcomes(shown)}; hits@10 after one epoch is"
+            f" {shown['hits_at_10'].mean():.3f} on average, chance {_chance(shown.iloc[0]):.3f}."
+        ),
+    ),
+    Claim(
+        number=10,
+        text="The cause is many all-zero rows in one of the gensim-trained matrices.",
+        shows=lambda runs: select(runs, init="repaired"),
+        holds=survives,
+        sentence=lambda runs, shown: (
+            f"The zero title rows filled and nothing else changed: {_outcomes(shown)}; as they"
+            f" were: {_outcomes(select(runs))}. Many is not needed: one zero title of"
+            f" {int(shown['titles'].iloc[0])} kills as well (C3's runs)."
+        ),
+        only_where_it_dies=True,
+    ),
+    Claim(
+        number=11,
+        text="Zero word rows leave the convolution's and the dense layer's output at zero, so the"
+        " quotient is 0/0.",
+        shows=lambda runs: select(runs, init="repaired", vectors__zero_word_share="1.0"),
+        holds=lambda run: (
+            dies(run) and run["encoder_nan_observed"] == "0" and int(run["zero_texts"]) > 0
+        ),
+        sentence=lambda runs, shown: (
+            f"Every word row set to zero, titles repaired: {_outcomes(shown)}; {_steps(shown)},"
+            " before any title row. As a cause of the question's NaN it is refuted: of its texts"
+            f" {select(runs)['zero_texts'].iloc[0]} have only zero rows, and with the titles"
+            " repaired the zero word rows alone leave"
+            f" {int((select(runs, init='repaired')['outcome'] == 'finite').sum())} of"
+            f" {len(select(runs, init='repaired'))} runs finite."
+        ),
+    ),
+    Claim(
+        number=12,
+        text="Adding epsilon to the denominator, numerator / (denominator + epsilon), avoids it.",
+        shows=lambda runs: select(runs, similarity="add_to_product"),
+        holds=survives,
+        sentence=lambda runs, shown: (
+            f"{_outcomes(shown)}; {_steps(shown)}, as with the question's own formula. Epsilon"
+            " inside the root (add_to_squares) does:"
+            f" {_outcomes(select(runs, similarity='add_to_squares'))}."
+        ),
+        only_where_it_dies=True,
+    ),
+)
 
 
 def judged(runs: pd.DataFrame) -> list[Judgement]:
@@ -339,15 +373,26 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
     )
     return [
         (
-            "Audit what goes in: NaN, infinities, zero rows, smallest norm of every matrix (`audit.json` of a run).",
-            f"No NaN, and {base['zero_titles'].iloc[0]} of {base['titles'].iloc[0]} title rows exactly zero: the "
-            "fault, before the first step.",
+            (
+                "Audit what goes in: NaN, infinities, zero rows, smallest norm of every matrix"
+                " (`audit.json` of a run)."
+            ),
+            (
+                f"No NaN, and {base['zero_titles'].iloc[0]} of {base['titles'].iloc[0]} title rows"
+                " exactly zero: the fault, before the first step."
+            ),
         ),
         (
-            "Watch every weight and gradient at every step, not the loss (`nonfinite/...`, `nan_events.json`).",
-            f"The title matrix is the first to go, in step {dead['first_nan_observed'].iloc[0]}; the encoder, which "
-            f"the question looked at, in step {dead['encoder_nan_observed'].iloc[0]}. The loss tells late or "
-            "never (C4).",
+            (
+                "Watch every weight and gradient at every step, not the loss (`nonfinite/...`,"
+                " `nan_events.json`)."
+            ),
+            (
+                "The title matrix is the first to go, in step"
+                f" {dead['first_nan_observed'].iloc[0]}; the encoder, which the question looked at,"
+                f" in step {dead['encoder_nan_observed'].iloc[0]}. The loss tells late or never"
+                " (C4)."
+            ),
         ),
         (
             "Name the rows that went, not only the tensor (`row_deaths.csv`).",
@@ -355,11 +400,16 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
         ),
         (
             "Change one factor at a time.",
-            f"Frozen: {finite(trainable='false')} (C8). Uniform: {finite(init='uniform')} (C9). Zero rows filled: "
-            f"{finite(init='repaired')} (C10).",
+            (
+                f"Frozen: {finite(trainable='false')} (C8). Uniform: {finite(init='uniform')} (C9)."
+                f" Zero rows filled: {finite(init='repaired')} (C10)."
+            ),
         ),
         (
-            "Take the suspect's gradient alone, at the suspect input (`zero_row.gradient` of every run).",
+            (
+                "Take the suspect's gradient alone, at the suspect input (`zero_row.gradient` of"
+                " every run)."
+            ),
             f"Norm at a zero row, for an incoming gradient of 1, by numerics: {kinds}.",
         ),
         (
@@ -367,9 +417,14 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
             f"They disagree: {_outcomes(base)}.",
         ),
         (
-            "Take the failing step apart: which operation, line, example and row (`autopsy.md` of a run that died, "
-            "`zeronorm autopsy RUN_ID` of any).",
-            "`SqrtGrad`, at the similarity's root, for every pair of an example and a zero title, and for no other.",
+            (
+                "Take the failing step apart: which operation, line, example and row (`autopsy.md`"
+                " of a run that died, `zeronorm autopsy RUN_ID` of any)."
+            ),
+            (
+                "`SqrtGrad`, at the similarity's root, for every pair of an example and a zero"
+                " title, and for no other."
+            ),
         ),
         (
             "Predict from the explanation, then check (`nan.predicted_step` of every run).",
@@ -377,8 +432,10 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
         ),
         (
             "Put the cure through the same test.",
-            f"The answer's epsilon: {finite(similarity='add_to_product')}. Epsilon inside the root: "
-            f"{finite(similarity='add_to_squares')} (C12).",
+            (
+                f"The answer's epsilon: {finite(similarity='add_to_product')}. Epsilon inside the"
+                f" root: {finite(similarity='add_to_squares')} (C12)."
+            ),
         ),
     ]
 

@@ -24,13 +24,15 @@ def experiments_dir() -> Path:
     folder = config.conf_dir().parent / "experiments"
     if not folder.is_dir():
         raise ReportError(
-            "The reported numbers lie in experiments/ of a checkout, and this is an installed package."
+            "The reported numbers lie in experiments/ of a checkout, and this is an installed"
+            " package."
         )
     return folder
 
 
 def save(runs: pd.DataFrame, folder: Path) -> None:
-    """runs.csv, and reported.csv from what it says, so that it follows from it to the last digit."""
+    """runs.csv, and reported.csv from what it says, so that it follows from it to the last
+    digit."""
     runs.to_csv(folder / "runs.csv", **CSV)
     tables.conditions_table(read_table(folder / "runs.csv")).to_csv(folder / "reported.csv", **CSV)
 
@@ -185,8 +187,9 @@ def edited_cells(name: str) -> list[str]:
     if list(said.columns) != list(follows.columns) or len(said) != len(follows):
         return ["reported.csv has other rows or columns than its runs.csv gives."]
     return [
-        f"{condition(said.loc[row])}, {column}: reported.csv says {said.loc[row, column] or 'nothing'}, its runs.csv "
-        f"gives {follows.loc[row, column] or 'nothing'}."
+        f"{condition(said.loc[row])}, {column}: reported.csv says"
+        f" {said.loc[row, column] or 'nothing'}, its runs.csv gives"
+        f" {follows.loc[row, column] or 'nothing'}."
         for row in said.index
         for column in said.columns
         if said.loc[row, column] != follows.loc[row, column]

@@ -101,8 +101,15 @@ def outcome(conditions, path: Path) -> None:
         )
         count = f" {cell['nan_runs']}/{cell['seeds']}" if several else ""
         text = f"NaN{count}" if dead else f"{cell['hits_at_10_mean']:.3f}"
-        axes.text(x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=8,
-                  color="white" if dead or share > 0.55 else "black")  # fmt: skip
+        axes.text(
+            x + 0.5,
+            y + 0.52,
+            text,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if dead or share > 0.55 else "black",
+        )
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=9)
@@ -137,14 +144,25 @@ def dose_response(runs, path: Path) -> None:
                 shares.index(float(share)) + shift[numerics]
                 for share in group["vectors.zero_share"]
             ]
-            axes.plot(places, steps, marker, color=colours[numerics], ms=size, mfc="none", mew=1.2,
-                      label=f"{numerics}, {kind}")  # fmt: skip
+            axes.plot(
+                places,
+                steps,
+                marker,
+                color=colours[numerics],
+                ms=size,
+                mfc="none",
+                mew=1.2,
+                label=f"{numerics}, {kind}",
+            )
     expected = runs[runs["first_touch_expected"] != ""].drop_duplicates("vectors.zero_share")
     axes.plot(
         [shares.index(float(share)) for share in expected["vectors.zero_share"]],
         [1 + float(step) for step in expected["first_touch_expected"]],
-        "-", color="black", linewidth=1, label="expected by chance",
-    )  # fmt: skip
+        "-",
+        color="black",
+        linewidth=1,
+        label="expected by chance",
+    )
     axes.set_yscale("log")
     ticks = [10**power for power in range(int(np.log10(never)))]
     axes.set_yticks([*ticks, never], [*map(str, ticks), "never"])
@@ -243,10 +261,16 @@ def quality(conditions, path: Path) -> None:
             # so that equal values do not hide
             beside = 0.2 * (shown.index(row["numerics"]) - (len(shown) - 1) / 2)
             axes.errorbar(
-                row[f"{metric}_mean"], order.index(label) + beside, xerr=None if np.isnan(deviation) else deviation,
-                fmt=marker, color=colours[row["numerics"]], ms=6, mfc="none" if marker == "^" else None, elinewidth=1,
+                row[f"{metric}_mean"],
+                order.index(label) + beside,
+                xerr=None if np.isnan(deviation) else deviation,
+                fmt=marker,
+                color=colours[row["numerics"]],
+                ms=6,
+                mfc="none" if marker == "^" else None,
+                elinewidth=1,
                 label=None if name in seen else name,
-            )  # fmt: skip
+            )
             seen.add(name)
     axes.set_yticks(range(len(order)), order, fontsize=8)
     axes.set_ylim(-0.6, len(order) - 0.4)

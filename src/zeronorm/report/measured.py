@@ -69,7 +69,10 @@ def when_measured(name: str) -> str:
 def where_measured(found: dict) -> str:
     """Date, commit, hardware and versions of what a script measured."""
     dirty = " with uncommitted changes" if found["git.dirty"] == "true" else ""
-    return f"{found['date']}, commit {found['git.commit'][:12]}{dirty}; {found['hardware']}; {found['versions']}."
+    return (
+        f"{found['date']}, commit {found['git.commit'][:12]}{dirty}; {found['hardware']};"
+        f" {found['versions']}."
+    )
 
 
 def suite_data(name: str) -> dict:
@@ -134,13 +137,15 @@ def suite_verdict(name: str) -> str:
     )
     births = Counter(row["birth"] for row in bugs)
     return (
-        f"{len(bugs)} bugs ({', '.join(f'{number} {birth}' for birth, number in births.items())}) and {len(healthy)} "
-        f"healthy look-alikes. `zeronorm.Autopsy` is right in {right} of {len(bugs)}, in step, birth, operation, line, "
-        f"examples, rows and in what each compiler makes of the step, with {alarms['autopsy']} false alarms. "
-        f"`enable_check_numerics` names an operation in {len(named)}, with the user's line among its frames in "
-        f"{len(lined)}, {found} of the {gradients} births in a gradient among them; it cannot compile in {uncompiled} "
-        f"of all, and raises {alarms['check_numerics']} false alarms. `TerminateOnNaN` stops {len(stopped)} trainings, "
-        f"{late} of them after weights were lost, and raises {alarms['terminate_on_nan']}."
+        f"{len(bugs)} bugs ({', '.join(f'{number} {birth}' for birth, number in births.items())})"
+        f" and {len(healthy)} healthy look-alikes. `zeronorm.Autopsy` is right in {right} of"
+        f" {len(bugs)}, in step, birth, operation, line, examples, rows and in what each compiler"
+        f" makes of the step, with {alarms['autopsy']} false alarms. `enable_check_numerics` names"
+        f" an operation in {len(named)}, with the user's line among its frames in {len(lined)},"
+        f" {found} of the {gradients} births in a gradient among them; it cannot compile in"
+        f" {uncompiled} of all, and raises {alarms['check_numerics']} false alarms."
+        f" `TerminateOnNaN` stops {len(stopped)} trainings, {late} of them after weights were lost,"
+        f" and raises {alarms['terminate_on_nan']}."
     )
 
 

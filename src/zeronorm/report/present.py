@@ -139,7 +139,10 @@ TERMINAL = {  # (narrow, several seeds): the columns for which there is room; "Â
 SINGLE = dict.fromkeys(("mrr", "hits10", "zero_hits10"), 4)  # widths without a "Â±"
 LEFT = ("embeddings", "init", "similarity", "numerics", "outcome")
 CAPTION = {  # column: what its header leaves open
-    "observed": "NaN step: of the first weight, of the encoder's kernels; predicted before training, and seen{first}.",
+    "observed": (
+        "NaN step: of the first weight, of the encoder's kernels; predicted before training, and"
+        " seen{first}."
+    ),
     "loss": "last loss: the last finite one.",
     "titles": "norm: at the start > at the end.",
     "zero_hits10": "zero: over the titles that started as a zero row.",
@@ -288,7 +291,8 @@ def latex(conditions: pd.DataFrame) -> str:
 
 
 def _plain(value):
-    """For JSON: a number that was kept as the text it was written as, and null for an empty cell."""
+    """For JSON: a number that was kept as the text it was written as, and null for an empty
+    cell."""
     try:
         return None if value == "" else float(value) if isinstance(value, str) else value
     except ValueError:
@@ -299,8 +303,10 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
     "md": markdown,
     "csv": lambda conditions: conditions.to_csv(index=False, float_format="%.6g"),
     "tex": latex,
-    "json": lambda conditions: conditions.map(_plain).to_json(
-        orient="records", indent=1, force_ascii=False
+    "json": (
+        lambda conditions: conditions.map(_plain).to_json(
+            orient="records", indent=1, force_ascii=False
+        )
     ),
 }
 
@@ -341,11 +347,13 @@ def zones_markdown(conditions: pd.DataFrame) -> str:
     def cell(similarity: str, numerics: str) -> str:
         own = zones[(zones["similarity"] == similarity) & (zones["numerics"] == numerics)]
         said = [
-            f"from {_short(low)}"
-            if high == top
-            else f"{_short(low)} to {_short(high)}"
-            if high > low
-            else _short(low)
+            (
+                f"from {_short(low)}"
+                if high == top
+                else f"{_short(low)} to {_short(high)}"
+                if high > low
+                else _short(low)
+            )
             for low, high in zip(own["low"], own["high"], strict=True)
         ]
         return ", ".join(said) or "none"
@@ -378,9 +386,9 @@ def verdict(conditions: pd.DataFrame) -> str:
     if len(named) > 8:
         which = f", under {_and(list(dead['numerics']))}"
     return (
-        f"{len(dead)} of {len(conditions)} conditions end in NaN{which if len(dead) else ''}. "
-        f"In {int(conditions['predicted_exactly'].sum())} of {seeds} runs the prediction, made before training, is "
-        "exact: no NaN, or both steps."
+        f"{len(dead)} of {len(conditions)} conditions end in NaN{which if len(dead) else ''}. In"
+        f" {int(conditions['predicted_exactly'].sum())} of {seeds} runs the prediction, made before"
+        " training, is exact: no NaN, or both steps."
     )
 
 

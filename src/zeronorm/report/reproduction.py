@@ -1,4 +1,5 @@
-"""A repeated study against its report, cell by cell: OK, OKish (inside the measured noise) or FAIL."""
+"""A repeated study against its report, cell by cell: OK, OKish (inside the measured noise) or
+FAIL."""
 
 from collections.abc import Mapping, Sequence
 
@@ -143,8 +144,9 @@ def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Consol
         console.print(table)
     for _, cell in cells[cells["verdict"] == FAIL].iterrows():
         console.print(
-            f"FAIL {cell['condition']}, {cell['column']}: reported {_shown(cell['reported']) or 'nothing'}, found "
-            f"{_shown(cell['found']) or 'nothing'}, tolerance {cell['tolerance']:.3g}.",
+            f"FAIL {cell['condition']}, {cell['column']}: reported"
+            f" {_shown(cell['reported']) or 'nothing'}, found {_shown(cell['found']) or 'nothing'},"
+            f" tolerance {cell['tolerance']:.3g}.",
             style="red",
         )
     for sentence in edited:
@@ -154,5 +156,6 @@ def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Consol
     )
     if edited:
         console.print(
-            f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its runs.csv."
+            f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its"
+            " runs.csv."
         )

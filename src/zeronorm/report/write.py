@@ -93,8 +93,8 @@ def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[
     missing, others = len(set(wanted) - found), len(found - set(wanted))
     if missing or others:
         raise ReportError(
-            f"{who} is not that study as its file says it: {missing} of its {len(set(wanted))} runs are missing, and "
-            f"{others} have other options or data. {todo}"
+            f"{who} is not that study as its file says it: {missing} of its {len(set(wanted))} runs"
+            f" are missing, and {others} have other options or data. {todo}"
         )
 
 

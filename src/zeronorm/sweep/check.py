@@ -53,8 +53,9 @@ def checked_apart(job: DictConfig, pool: Workers) -> list:
         except (WorkerDied, RunFailed) as ended:
             if not again:
                 raise schema.ConfigError(
-                    f"{schema.condition(job)} cannot be run: its check ended the worker process twice, by {ended}; "
-                    f"look for os._exit and the like in {job.similarity.function} and what it imports."
+                    f"{schema.condition(job)} cannot be run: its check ended the worker process"
+                    f" twice, by {ended}; look for os._exit and the like in"
+                    f" {job.similarity.function} and what it imports."
                 ) from None
 
 

@@ -69,19 +69,22 @@ class ParentRun:
             )
             why = failure.reason(error)
             console.print(
-                f"The sweep could not be closed in the store {tracking.store_uri(self.config)} ({why}): when it is "
-                "back, `zeronorm reap` ends what counts as running there, and --only-missing makes the runs it lacks.",
+                f"The sweep could not be closed in the store {tracking.store_uri(self.config)}"
+                f" ({why}): when it is back, `zeronorm reap` ends what counts as running there, and"
+                " --only-missing makes the runs it lacks.",
                 markup=False,
             )
         if status == "KILLED":
             console.print(
-                "Interrupted. What is finished is kept; with --only-missing the same command goes on."
+                "Interrupted. What is finished is kept; with --only-missing the same command"
+                " goes on."
             )
         elif done < self.jobs:
             status = "FAILED"
             self._say_failed()
         console.print(
-            f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv, runs.csv"
+            f"{done} of {self.jobs} runs finished; tables: {self.folder}/table.md, table.csv,"
+            " runs.csv"
         )
         if status == "FAILED":
             console.print(

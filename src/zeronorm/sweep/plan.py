@@ -78,7 +78,8 @@ def planned(
         kept = [number for number, sha in enumerate(identities) if sha[:16] in reported]
         if not kept:
             raise schema.ConfigError(
-                f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."
+                f"None of these runs is one of the report's: '{jobs[0].study}' has other options"
+                " there."
             )
         configs, overrides, jobs, identities = (
             [items[number] for number in kept] for items in (configs, overrides, jobs, identities)

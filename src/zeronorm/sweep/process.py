@@ -115,7 +115,8 @@ class Interrupts:
 
 
 def interrupts() -> Interrupts:
-    """What handles this process's signals; where nothing of ours does, one to which none has come."""
+    """What handles this process's signals; where nothing of ours does, one to which none has
+    come."""
     handlers = (signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT))
     owners = (getattr(handler, "__self__", None) for handler in handlers)
     return next((owner for owner in owners if isinstance(owner, Interrupts)), Interrupts())

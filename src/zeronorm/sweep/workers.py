@@ -179,8 +179,8 @@ class Workers:
                 if self.ending.is_set():
                     raise WorkerDied(how) from None
         raise WorkersFailed(
-            f"A worker process ended {TRIES} times before it took a job ({how}): free memory, or take fewer with "
-            "hydra.launcher.workers=1; --only-missing then goes on."
+            f"A worker process ended {TRIES} times before it took a job ({how}): free memory, or"
+            " take fewer with hydra.launcher.workers=1; --only-missing then goes on."
         )
 
     def map(
