@@ -2,8 +2,7 @@
 
 import pytest
 
-from zeronorm import claims
-from zeronorm.report import committed
+from zeronorm.report import claims, committed
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from zeronorm import checks, cli, report
+from zeronorm import checks, cli
 from zeronorm import config as schema
 from zeronorm.report import blocks, committed, measured, present, tables
 from zeronorm.sweep.plan import expand
@@ -32,7 +32,7 @@ def test_changing_a_cell_changes_the_block(monkeypatch):
     text = (ROOT / "README.md").read_text()
     found = committed.conditions("quick_ablation")
     found.loc[3, "hits_at_10_mean"] += 0.001
-    monkeypatch.setattr(report, "conditions", lambda name: found)
+    monkeypatch.setattr(blocks, "conditions", lambda name: found)
     assert blocks.refreshed(text) != text
 
 

@@ -5,10 +5,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from zeronorm.reproduction import FAIL, OK, OKISH
 
-from zeronorm import report, reproduction
-from zeronorm.report import committed, write
+from zeronorm.report import committed, reproduction, write
+from zeronorm.report.reproduction import FAIL, OK, OKISH
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_a_cell_changed_by_hand_is_found(tmp_path, monkeypatch, column, value):
     """reported.csv follows from runs.csv to the last digit; what does not, no run has written."""
     assert committed.edited_cells("quick_ablation") == []
     shutil.copytree(committed.experiments_dir() / "quick_ablation", tmp_path / "quick_ablation")
-    monkeypatch.setattr(report, "experiments_dir", lambda: tmp_path)
+    monkeypatch.setattr(committed, "experiments_dir", lambda: tmp_path)
     file = tmp_path / "quick_ablation" / "reported.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     table.loc[0, column] = value
@@ -140,14 +139,14 @@ def test_a_part_of_a_study_is_compared_by_config(monkeypatch):
     runs = committed.committed_runs("quick_ablation")
     part = runs[runs["numerics"] == "xla"]
     changed = part.assign(mrr=part["mrr"] + 0.5)
-    monkeypatch.setattr(report, "as_read", lambda children, name: changed)
+    monkeypatch.setattr(committed, "as_read", lambda children, name: changed)
     cells = write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)
     assert set(cells[cells["verdict"] == FAIL]["column"]) == {"mrr_mean"}
     assert cells["condition"].nunique() == 16
     whole = write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=False)
     assert (whole["column"] == "(condition)").sum() == 32
     monkeypatch.setattr(
-        report, "as_read", lambda children, name: changed.assign(config_sha="other")
+        committed, "as_read", lambda children, name: changed.assign(config_sha="other")
     )
     with pytest.raises(
         committed.ReportError, match="None of the 16 runs that finished is one of the report's"

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from zeronorm import config as schema
-from zeronorm import examples, experiment, model, numerics, optimizers, preparation, training
+from zeronorm import contents, examples, model, numerics, optimizers, preparation, training
 
 PLACEMENTS = sorted(path.stem for path in (schema.conf_dir() / "similarity").glob("*.yaml"))
 DECADES = [float(f"1e{k}") for k in range(-45, 39)]
@@ -31,7 +31,7 @@ def prepared(tiny, composed, placement, used, optimizer=None, steps=3, **overrid
     batch = (f"training.batch={BATCH}", f"training.negatives={NEGATIVES}", "training.shuffle=false")
     config = composed(f"similarity={placement}", "training.epochs=1", *batch, *options)
     node = OmegaConf.to_container(config.similarity)
-    function = experiment.pkgutil.resolve_name(node["function"])
+    function = contents.resolved(node["function"])
     bound = partial(function, epsilon=node["epsilon"]) if node.get("epsilon") else function
     ranker = model.build(
         n_words=len(words),

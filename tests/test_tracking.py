@@ -83,7 +83,7 @@ SAID = {
 
 @pytest.mark.parametrize("what", SAID)
 def test_other_code_is_said(monkeypatch, what):
-    monkeypatch.setattr(tracking, "provenance", lambda: NOW)
+    monkeypatch.setattr(provenance, "tags", lambda: NOW)
     tags, said = SAID[what]
     line = tracking.otherwise(
         [run("a", "1", **NOW), run("b", "2", **NOW | tags), run("c", "3", **NOW | tags)]
@@ -95,7 +95,7 @@ def test_other_code_is_said(monkeypatch, what):
 
 def test_uncommitted_changes_are_told_apart_by_the_source(monkeypatch):
     dirty = NOW | {"git.dirty": "true"}
-    monkeypatch.setattr(tracking, "provenance", lambda: dirty)
+    monkeypatch.setattr(provenance, "tags", lambda: dirty)
     assert tracking.otherwise([run("a", "1", **dirty)]) == ""
     assert "source dddddddddddd" in tracking.otherwise(
         [run("a", "1", **dirty | {"code.sha": "d" * 64})]

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from zeronorm import cli, report, study, tracking
+from zeronorm import cli, tracking
 from zeronorm import config as schema
-from zeronorm.report import committed, tables, write
+from zeronorm.report import blocks, committed, tables, write
 from zeronorm.sweep.plan import identities
 
 ROOT = schema.conf_dir().parent
@@ -23,7 +23,7 @@ def checkout(tmp_path, monkeypatch):
     for name in (NAME, "claims"):
         shutil.copytree(ROOT / "experiments" / name, tmp_path / "experiments" / name)
     (tmp_path / "README.md").write_text(f"<!-- begin verdict {NAME} -->\n\n<!-- end -->\n")
-    monkeypatch.setattr(report, "experiments_dir", lambda: tmp_path / "experiments")
+    monkeypatch.setattr(committed, "experiments_dir", lambda: tmp_path / "experiments")
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def files(folder):
 
 def written(monkeypatch, curves_of):
     runs = committed.committed_runs(NAME)
-    monkeypatch.setattr(study, "runs_table", lambda name, children: runs)
+    monkeypatch.setattr(tables, "runs_table", lambda name, children: runs)
     measured = {f"metrics.eval_tfidf/{metric}": [0.5] * len(runs) for metric in tables.METRICS}
     children = pd.DataFrame({"tags.mlflow.parentRunId": ["a"] * len(runs), **measured})
     tags = {
@@ -61,7 +61,7 @@ def broken(*arguments, **options):
 def test_what_fails_in_the_middle_leaves_the_report_as_it_was(checkout, monkeypatch, what):
     before = files(checkout)
     if what != "curves":
-        monkeypatch.setattr(report, what, broken)
+        monkeypatch.setattr(blocks if what == "refreshed" else write, what, broken)
     with pytest.raises(RuntimeError):
         written(monkeypatch, broken if what == "curves" else curves)
     assert files(checkout) == before

@@ -1,5 +1,4 @@
-"""A model that is not this project's: pictures and names, compared by cosine similarity. One name
-has no vector.
+"""A stranger's model: pictures and names, compared by cosine. One name has no vector.
 
 python experiments/autopsy/example.py
 """

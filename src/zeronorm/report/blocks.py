@@ -12,13 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import claims, measured, present, tables
+from zeronorm.report import claims, committed, measured, present, tables
 from zeronorm.report.committed import (
     ReportError,
     committed_runs,
     conditions,
     existing,
-    experiments_dir,
     noise,
     provenance,
     reproductions,
@@ -56,7 +55,7 @@ def _peers(name: str) -> str:
     table = conditions(name)
     factors = tables.varying(table)
     tfidf = provenance(name)["tfidf_centroid"]
-    peers = pd.read_csv(experiments_dir() / name / "peers.csv")
+    peers = pd.read_csv(committed.experiments_dir() / name / "peers.csv")
     rows = [(tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})]
     rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
     for _, row in table.iterrows():
@@ -192,8 +191,8 @@ def refresh_readmes() -> list[Path]:
     """Renders the blocks of every README again; those that have changed. Nothing is written if one
     cannot be."""
     readmes = [
-        experiments_dir().parent / "README.md",
-        *sorted(experiments_dir().glob("[!.]*/README.md")),
+        committed.experiments_dir().parent / "README.md",
+        *sorted(committed.experiments_dir().glob("[!.]*/README.md")),
     ]
     before = {readme: readme.read_text() for readme in readmes}
     new = {readme: refreshed(text) for readme, text in before.items()}

@@ -9,13 +9,11 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from zeronorm.report import figures, reproduction, tables
+from zeronorm.report import committed, figures, reproduction, tables
 from zeronorm.report.blocks import put, refresh_readmes
 from zeronorm.report.committed import (
     ReportError,
-    as_read,
     condition,
-    experiments_dir,
     noise,
     pooled,
     read_table,
@@ -47,7 +45,7 @@ def write(
     children, sweep_id, tags, seconds: of the sweep, from `tracking`.
     curves_of: run id -> (step, name, value).
     """
-    folder = experiments_dir() / name
+    folder = committed.experiments_dir() / name
     with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
         if folder.exists():
@@ -168,7 +166,7 @@ def compare(
     narrowed: whether only a part of the study was asked for; else every reported run is expected.
     Raises ReportError if none of the runs that finished is part of the report.
     """
-    found = as_read(children, name)
+    found = committed.as_read(children, name)
     if narrowed:
         reported = reported[reported["config_sha"].isin(found["config_sha"])]
         if not len(reported):
@@ -202,7 +200,7 @@ def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[s
         "columns": largest,
         "measurements": [*before.get("measurements", []), _entry(command, tags)],
     }
-    put(experiments_dir() / name / "noise.json", json.dumps(found, indent=1) + "\n")
+    put(committed.experiments_dir() / name / "noise.json", json.dumps(found, indent=1) + "\n")
     refresh_readmes()
 
 
@@ -214,7 +212,10 @@ def log_reproduction(
         *reproductions(name),
         {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)},
     ]
-    put(experiments_dir() / name / "reproductions.json", json.dumps(entries, indent=1) + "\n")
+    put(
+        committed.experiments_dir() / name / "reproductions.json",
+        json.dumps(entries, indent=1) + "\n",
+    )
     refresh_readmes()
 
 
