@@ -77,7 +77,7 @@ def evil(folder, monkeypatch):
         f"import os\nos.mkdir({str(marker)!r})\ndef f(a, b, numerics): return a\n"
     )
     monkeypatch.syspath_prepend(str(folder))
-    call = {"_target_": "zeronorm.experiment._call", "_recursive_": False}
+    call = {"_target_": "zeronorm.preparation._call", "_recursive_": False}
     program = {"_target_": "subprocess.check_output", "args": ["mkdir", str(marker)]}
     adam = {"_target_": "keras.optimizers.Adam"}
     optimizers = {

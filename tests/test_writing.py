@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from zeronorm import cli, tracking
 from zeronorm import config as schema
 from zeronorm.report import blocks, committed, tables, write
+from zeronorm.sweep import Session
 from zeronorm.sweep.plan import identities
 
 ROOT = schema.conf_dir().parent
@@ -183,7 +184,7 @@ def test_a_cut_report_is_one_sentence_before_anything_is_run(
 ):
     path = checkout / "experiments" / (NAME if command[0] == "reproduce" else "claims") / file
     path.write_text(cut(path.read_text(), how))
-    monkeypatch.setattr(cli, "_train", broken)
+    monkeypatch.setattr(Session, "run", broken)
     done = CliRunner().invoke(cli.main, command)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
     assert (

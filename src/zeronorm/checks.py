@@ -95,7 +95,9 @@ def _check_similarity(placement: DictConfig) -> None:
             np.ones((2, 1, 4), np.float32), np.ones((2, 3, 4), np.float32), numerics.KERNELS
         ).shape
     except Exception as error:
-        raise ExperimentError(f"similarity={placement.name} fails: {first_line(error)}") from error
+        raise ExperimentError(
+            f"similarity={placement.name} fails: {type(error).__name__}: {first_line(error)}"
+        ) from error
     if tuple(shape) != (2, 3):
         raise ExperimentError(
             f"similarity={placement.name} returns shape {tuple(shape)} for a [2, 1, 4] and b [2, 3,"

@@ -174,6 +174,9 @@ def reproduce(
         found = tracking.children(session.closed.client, session.closed.run)
         cells = write.compare(name, reported, found, narrowed=bool(overrides))
         reproduction.print_comparison(cells, edited, console)
+        differs = write.elsewhere(name, session.closed.run.data.tags)
+        if differs:
+            console.print(differs, markup=False)
         if noise:
             write.write_noise(name, cells, command, session.closed.run.data.tags)
         if log:
@@ -343,7 +346,11 @@ def _made(factory: str | None, target: str):
     """The model that MODULE:FUNCTION returns."""
     import pkgutil
 
-    if not factory or ":" not in factory:
+    from zeronorm import failure
+
+    if factory and ":" not in factory:
+        raise click.ClickException(f"--model {factory} names no function: write MODULE:FUNCTION.")
+    if not factory:
         raise click.ClickException(
             f"{target} is a capsule of a model of your own: name a function that returns that"
             " model, compiled as it was trained, with --model MODULE:FUNCTION."
@@ -351,8 +358,10 @@ def _made(factory: str | None, target: str):
     sys.path.insert(0, os.getcwd())
     try:
         made = pkgutil.resolve_name(factory)()
-    except Exception as error:
-        raise click.ClickException(f"--model {factory} gives no model: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise click.ClickException(
+            f"--model {factory} gives no model: {failure.of(error)}"
+        ) from error
     if not getattr(made, "compiled", False):
         raise click.ClickException(
             f"--model {factory} returns {type(made).__name__}, not a compiled Keras model."

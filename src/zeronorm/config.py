@@ -95,12 +95,14 @@ class VectorsConfig:
     zero_word_share: float | None = None  # share of the word rows set to zero besides; null: none
 
 
+REPAIRS = ("noise", "mean", "title_words")  # what zeronorm.vectors knows
+
+
 @dataclass
 class InitConfig:
     name: str = MISSING
     start: Start = Start.vectors
-    # rule for zero title rows: a name in zeronorm.vectors.REPAIRS; null keeps them
-    repair: str | None = None
+    repair: str | None = None  # rule for zero title rows, one of REPAIRS; null keeps them
     scale: float | None = None  # uniform in [-scale, scale]; the 'uniform' of Keras 2 is 0.05
     norm: float | None = None  # rescales both matrices to this mean norm of their non-zero rows
 
@@ -245,6 +247,8 @@ def sentence(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name} is unknown: use one of {', '.join(error.options)}."
+    if isinstance(error, OverrideParseException) and "=" not in error.override:
+        return f"{error.override} is no override: write {error.override}=VALUE."
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override} cannot be read: put in quotes what is no letter, digit or one of"
@@ -371,6 +375,10 @@ def _rules(c: DictConfig):
     yield (
         _shipped(placement) and placement.bounds is not None and placement.epsilon is None,
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
+    )
+    yield (
+        init.repair not in (None, *REPAIRS),
+        f"init.repair={init.repair} is unknown: use one of {', '.join(REPAIRS)}.",
     )
     uniform = init.start == Start.uniform
     drawn_anew = (

@@ -13,6 +13,9 @@ Article = tuple[str, list[str]]  # title, lower-case tokens
 PADDING = 0  # word id of the zeros that pad_sequences puts in front
 
 
+PADDING = "(padding)"  # what word id 0 is called
+
+
 class CorpusError(Exception):
     """A corpus that cannot be read: one sentence that names the file and what is wrong with it."""
 
@@ -31,8 +34,7 @@ class Corpus:
     """Examples as integers, with the three splits as positions in them.
 
     text: int32 [n, window], word ids, padded in front with 0; words outside the vocabulary are
-        dropped, as by Keras's
-        Tokenizer.
+        dropped, as by Keras's Tokenizer.
     title: int32 [n], title ids.
     vocabulary: word of each word id; id 0 is the padding. The distinct words of the train and
         validation windows.
@@ -50,6 +52,11 @@ class Corpus:
     test: np.ndarray
     windows: list[list[str]]
     bad_lines: list[BadLine] = field(default_factory=list)
+
+    @property
+    def word_names(self) -> list[str]:
+        """What each word id is called."""
+        return [PADDING, *self.vocabulary[1:]]
 
 
 def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:

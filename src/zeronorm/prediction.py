@@ -143,7 +143,10 @@ EDGE = "a row touched in step {} stands at an edge where the text decides"
 IDLE = "a row touched in step {} is deadly only if its hinge is active, and the margin is below 1"
 HELD = "an infinite gradient in step {}, which this optimizer may hold"
 ZEROED = "this optimizer sets the rows that a batch does not name to zero"
-DROPPED = "XLA may drop the NaN of a text of step {} from which the convolution overflows"
+DROPPED = (
+    "a text of step {} holds a word row so large that the convolution overflows, and XLA may drop"
+    " the NaN that comes of it"
+)
 SQUARE = "a gradient in step {} so large that its square may overflow, which this optimizer takes"
 
 

@@ -84,7 +84,7 @@ class Prepared:
         """Puts the program into the state before the first step. Returns an empty recording."""
         self.program.reset(self.words, self.titles, self.config.seed, self.masked)
         return self.program.recording(
-            {"words": self.data.corpus.vocabulary, "titles": self.data.corpus.titles}
+            {"words": self.data.corpus.word_names, "titles": self.data.corpus.titles}
         )
 
     def foretell(self) -> "Foretold":
@@ -257,8 +257,10 @@ def _read(corpus_json: str, source_json: str, dtype_json: str, sources: str, hom
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             raise ExperimentError(
-                f"The vectors hold non-finite values in {len(bad)} {what} rows, the first that of "
-                f"'{names[bad[0]]}': remove or replace these vectors."
+                f"The vectors hold values that are not finite as they are read (word2vec's and"
+                f" GloVe's formats are read as float32) in {len(bad)} {what}"
+                f" row{'s' if len(bad) > 1 else ''}, the first that of '{names[bad[0]]}': remove"
+                " or replace these vectors."
             )
     without = cache.kept(folder, "baseline", read, partial(_build_baseline, corpus))
     return Data(corpus, words, titles, without)

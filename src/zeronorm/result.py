@@ -101,7 +101,9 @@ def _rows(result: Result) -> str:
     """'57 of 106 title rows start at zero': and the deadly ones that do not, by their class."""
     titles, others = result.audit["titles"], _deadly(result, vectors.CLASSES[1:])
     more = f" and {', '.join(others)} ones are as deadly" if others else ""
-    return f"{titles['zero_rows']} of {titles['rows']} title rows start at zero{more}"
+    texts = result.audit["texts_of_zero_rows_only"]
+    known = f", and {texts} texts have no word with a vector" if texts else ""
+    return f"{titles['zero_rows']} of {titles['rows']} title rows start at zero{more}{known}"
 
 
 def forecast(result: Result) -> str:

@@ -147,8 +147,8 @@ class Moment:
 
     step: its number.
     state: the values of `training.Program.state`.
-    batch: what the step is taken on. vocabulary,
-    titles: what the rows of the two embeddings stand for.
+    batch: what the step is taken on.
+    vocabulary, titles: what the rows of the two embeddings stand for.
     history: of the steps before, as `autopsy.Report` has it.
     """
 
@@ -207,7 +207,7 @@ def reached(prepared: preparation.Prepared, step: int | None = None) -> Moment:
     state = tuple(np.array(variable) for variable in prepared.program.state)
     corpus = prepared.data.corpus
     return Moment(
-        prepared.config, step, state, batch, corpus.vocabulary, corpus.titles, _history(recording)
+        prepared.config, step, state, batch, corpus.word_names, corpus.titles, _history(recording)
     )
 
 

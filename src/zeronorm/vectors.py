@@ -7,6 +7,9 @@ import numpy as np
 
 from zeronorm.corpus import Corpus
 
+# norms between which the squares of a float32 row are in float32's range
+PRECISE = (1e-15, 1e15)
+
 
 class VectorsError(Exception):
     """Vectors that cannot be used: one sentence that names the file and what is wrong with it."""
@@ -84,9 +87,18 @@ def digest(rows: np.ndarray) -> str:
     return hashlib.sha256(str(cast.shape).encode() + cast.tobytes()).hexdigest()
 
 
+def _norms(rows: np.ndarray) -> np.ndarray:
+    """float [n], in the rows' own precision, and in float64 where a square leaves its range."""
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.linalg.norm(rows, axis=1)
+        odd = ~((norms > PRECISE[0]) & (norms < PRECISE[1]))
+        norms[odd] = np.linalg.norm(rows[odd].astype(np.float64), axis=1)
+    return norms
+
+
 def normalised(rows: np.ndarray) -> np.ndarray:
     """Rows divided by their norm; zero rows stay zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = _norms(rows)[:, np.newaxis]
     return rows / np.where(norms > 0, norms, 1).astype(rows.dtype)
 
 
@@ -99,7 +111,7 @@ def float32(rows: np.ndarray) -> np.ndarray:
 
 def rescaled(rows: np.ndarray, norm: float) -> np.ndarray:
     """The matrix times one factor, so that its non-zero rows have this mean norm."""
-    norms = np.linalg.norm(rows, axis=1)
+    norms = _norms(rows)
     mean = norms[norms > 0].mean() if (norms > 0).any() else 1.0
     return (rows * (norm / mean)).astype(rows.dtype)
 
@@ -111,7 +123,7 @@ def uniform(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> n
 
 def _noise(titles, zero, words, words_of, rng):
     """A random direction, with the norm of a random other row."""
-    norms = np.linalg.norm(titles[~zero], axis=1)
+    norms = _norms(titles[~zero])
     directions = rng.standard_normal((zero.sum(), titles.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return directions * rng.choice(norms, size=(zero.sum(), 1))

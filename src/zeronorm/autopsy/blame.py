@@ -48,8 +48,8 @@ class Guilty:
     """An operation that made something non-finite out of finite inputs.
 
     op_type: its kind;
-    forward_op_type: of a gradient, the kind it differentiates, else its own. file, line, function,
-    text: the user's line that made it, None where there is none.
+    forward_op_type: of a gradient, the kind it differentiates, else its own.
+    file, line, function, text: the user's line that made it, None where there is none.
     operation: its name in the graph, which begins with its layer's;
     forward_operation: of a gradient, the name of what it differentiates, else its own.
     birth: as in `Report`.

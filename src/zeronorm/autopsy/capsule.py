@@ -90,6 +90,8 @@ class Capsule:
 def load(path: str | Path) -> Capsule:
     """Reads what `Capsule.save` wrote; nothing in it is called. Raises CapsuleError if it is no
     such file."""
+    if not Path(path).is_file():
+        raise CapsuleError(f"There is no file {path}.")
     try:
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))

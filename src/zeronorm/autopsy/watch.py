@@ -398,8 +398,8 @@ def replay(
     """The report of the step in a capsule, which `Autopsy(capsule=path)` wrote, on this machine.
 
     model: built and compiled as it was trained; its weights and optimizer state become those before
-        the step. names,
-    seconds, memory: as `Autopsy` takes them.
+        the step.
+    names, seconds, memory: as `Autopsy` takes them.
     Raises CapsuleError if the file is none or of another model, ValueError if the model is no
     compiled one.
     """

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -185,6 +185,25 @@ def compare(
         pooled(reported),
         pooled(found[[*factors, *found.columns.difference(factors, False)]]),
         noise(name).get("columns", {}),
+    )
+
+
+def elsewhere(name: str, tags: Mapping[str, str]) -> str:
+    """What tells a sweep's machine from the report's, in a sentence; empty where nothing does.
+
+    tags: of the sweep.
+    """
+    reported = committed.provenance(name)
+    parts = [
+        f"{what} {reported[what]} there, {tags[what]} here"
+        for what in ("hardware", "versions")
+        if reported.get(what) != tags[what]
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Not the machine of the report: {'; '.join(parts)}. Steps and outcomes must be the same all"
+        " the same; vectors, and with them every measured number, differ a little by processor."
     )
 
 

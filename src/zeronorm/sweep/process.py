@@ -105,6 +105,17 @@ class Interrupts:
         return self.ordered
 
     @contextmanager
+    def held_until_done(self) -> Iterator[None]:
+        """What is being brought to its end is: a signal that comes in the meantime has nothing left
+        to end. As in `held`, it counts after all if that takes longer than GRACE."""
+        self.holding = True
+        try:
+            yield
+        finally:
+            self.holding, self.pending = False, None
+            signal.alarm(0)
+
+    @contextmanager
     def held(self) -> Iterator[None]:
         self.holding = True
         try:

@@ -21,10 +21,10 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from zeronorm import config as schema
-from zeronorm import failure
+from zeronorm import contents, failure
 from zeronorm.failure import RunFailed
 from zeronorm.sweep import check, workers
 from zeronorm.sweep.display import Display, console, report_progress
@@ -91,17 +91,23 @@ class Session:
             status = "KILLED"
             raise SystemExit(128 + self.interrupts.came) from None
         finally:
-            ended = self._close(status)
+            with self.interrupts.held_until_done():
+                ended = self._close(status)
         if ended != "FINISHED":
             raise SystemExit(1)
 
     def begin_run(self, config: DictConfig) -> None:
         """Before a run by itself. config: with Hydra's own node."""
-        one = without_hydra(config)
+        one, launcher = without_hydra(config), config.hydra.launcher
         schema.validate(one)
+        if _is_ours(launcher):
+            workers.plan(1, launcher.workers, launcher.threads)
         if self.only_missing:
             console.print("--only-missing belongs to a sweep: this single run is made in any case.")
-        check.check([one], None)
+        if contents.named(OmegaConf.to_container(one, resolve=True, enum_to_str=True)):
+            # the user's own code, which may end the process that tries it
+            self.pool = workers.Workers(*workers.plan(1, 1, None))
+        check.check([one], self.pool)
         self._show(Display([Path(config.hydra.run.dir)], [schema.condition(one)], [1.0]))
 
     def begin_sweep(self, config: DictConfig) -> None:
@@ -115,7 +121,7 @@ class Session:
             console.print(f"{plan.config.study}: {plan}{more}")
             raise SystemExit(0)
         launcher = config.hydra.launcher
-        if plan.jobs and launcher._target_.endswith(".WorkersLauncher"):
+        if plan.jobs and _is_ours(launcher):
             self.pool = workers.Workers(
                 *workers.plan(len(plan.jobs), launcher.workers, launcher.threads)
             )
@@ -191,6 +197,10 @@ class Session:
         if status == "KILLED":
             console.print("Interrupted.")
         return status
+
+
+def _is_ours(launcher: DictConfig) -> bool:
+    return launcher._target_.endswith(".WorkersLauncher")
 
 
 class SweepCallback(Callback):
