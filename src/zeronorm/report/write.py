@@ -202,8 +202,8 @@ def elsewhere(name: str, tags: Mapping[str, str]) -> str:
     if not parts:
         return ""
     return (
-        f"Not the machine of the report: {'; '.join(parts)}. Steps and outcomes must be the same all"
-        " the same; vectors, and with them every measured number, differ a little by processor."
+        f"Not the machine of the report: {'; '.join(parts)}. Steps and outcomes must be the same"
+        " all the same; the vectors, and with them every measured number, differ a little."
     )
 
 
