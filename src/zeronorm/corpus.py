@@ -13,7 +13,7 @@ Article = tuple[str, list[str]]  # title, lower-case tokens
 PADDING = 0  # word id of the zeros that pad_sequences puts in front
 
 
-PADDING = "(padding)"  # what word id 0 is called
+NO_WORD = "(padding)"  # what word id 0 is called
 
 
 class CorpusError(Exception):
@@ -56,7 +56,7 @@ class Corpus:
     @property
     def word_names(self) -> list[str]:
         """What each word id is called."""
-        return [PADDING, *self.vocabulary[1:]]
+        return [NO_WORD, *self.vocabulary[1:]]
 
 
 def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
