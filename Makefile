@@ -1,15 +1,26 @@
-# make ablation: the 48 runs of the reported table. make test: the whole test suite. Both set themselves up first.
+# make ablation: the 48 runs of the reported table. make check: every test but the slow ones, and the
+# walls. make test: the whole test suite. All set themselves up first.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
-.PHONY: ablation test
+.PHONY: ablation check test walls
 ablation: .venv/installed
 	$(BIN)/zeronorm train study=quick_ablation
 
-test: .venv/installed
+check: walls
+	$(PYTEST) -m "not slow"
+
+test: walls
+	$(PYTEST)
+
+# What holds the tree: its style, who may import whom, what is declared, which types fit.
+walls: .venv/installed
 	$(BIN)/ruff check --quiet src tests experiments
 	$(BIN)/ruff format --quiet --check src tests experiments
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache > .walls || { cat .walls; rm .walls; exit 1; }
+	@$(BIN)/deptry --no-ansi src > .walls 2>&1 || { cat .walls; rm .walls; exit 1; }
+	@rm .walls
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \

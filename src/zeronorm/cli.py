@@ -344,12 +344,8 @@ def _examining():
 
 def _made(factory: str | None, target: str):
     """The model that MODULE:FUNCTION returns."""
-    import pkgutil
+    from zeronorm.autopsy.factory import ModelError, made
 
-    from zeronorm import failure
-
-    if factory and ":" not in factory:
-        raise click.ClickException(f"--model {factory} names no function: write MODULE:FUNCTION.")
     if not factory:
         raise click.ClickException(
             f"{target} is a capsule of a model of your own: name a function that returns that"
@@ -357,16 +353,9 @@ def _made(factory: str | None, target: str):
         )
     sys.path.insert(0, os.getcwd())
     try:
-        made = pkgutil.resolve_name(factory)()
-    except (Exception, SystemExit) as error:
-        raise click.ClickException(
-            f"--model {factory} gives no model: {failure.of(error)}"
-        ) from error
-    if not getattr(made, "compiled", False):
-        raise click.ClickException(
-            f"--model {factory} returns {type(made).__name__}, not a compiled Keras model."
-        )
-    return made
+        return made(factory)
+    except ModelError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

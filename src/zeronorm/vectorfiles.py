@@ -16,7 +16,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from zeronorm.vectors import VectorsError
+
+class VectorsError(Exception):
+    """Vectors that cannot be used: one sentence that names the file and what is wrong with it."""
+
 
 HEAD = 65_536  # bytes by which a file is known
 BOM = b"\xef\xbb\xbf"

@@ -5,14 +5,12 @@ import hashlib
 
 import numpy as np
 
+from zeronorm import vectorfiles
 from zeronorm.corpus import Corpus
+from zeronorm.vectorfiles import VectorsError
 
 # norms between which the squares of a float32 row are in float32's range
 PRECISE = (1e-15, 1e15)
-
-
-class VectorsError(Exception):
-    """Vectors that cannot be used: one sentence that names the file and what is wrong with it."""
 
 
 def word2vec(corpus: Corpus, dim: int, min_count: int, window: int, epochs: int, seed: int):
@@ -53,8 +51,6 @@ def keyed_vectors(corpus: Corpus, path: str, format: str | None = None):
         compressed by gzip, bzip2 or xz; or gensim (KeyedVectors.save), a pickle, which is opened
         only when it is asked for by name.
     """
-    from zeronorm import vectorfiles
-
     return vectorfiles.read(path, format)
 
 
