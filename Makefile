@@ -19,6 +19,7 @@ walls: .venv/installed
 	$(BIN)/ruff check --quiet src tests experiments
 	$(BIN)/ruff format --quiet --check src tests experiments
 	@PYTHONPATH=src $(BIN)/lint-imports --no-cache > .walls || { cat .walls; rm .walls; exit 1; }
+	@$(BIN)/mypy > .walls || { cat .walls; rm .walls; exit 1; }
 	@$(BIN)/deptry --no-ansi src > .walls 2>&1 || { cat .walls; rm .walls; exit 1; }
 	@rm .walls
 

@@ -98,7 +98,7 @@ def cross_entropy_by_hand():
     x = features()
     x[ROW] = 300
     kernel = keras.initializers.Constant(np.array([[1, 0, -1]] * 4))
-    y = np.tile(np.float32([1, 0, 0]), (len(x), 1))
+    y = np.tile(np.array([1, 0, 0], np.float32), (len(x), 1))
     return fitted([keras.layers.Dense(3, "softmax", kernel_initializer=kernel)], loss, x, y)
 
 
@@ -753,7 +753,7 @@ def one_outlier():
     def loss(y, p):
         return 5 * tf.square(y - p)  # guilty
 
-    x = np.float32([[1], [2], [3], [4], [35]])
+    x = np.array([[1], [2], [3], [4], [35]], np.float32)
     return fitted([dense()], loss, x, 2 * x, keras.optimizers.SGD(0.01), batch_size=5, epochs=40)
 
 

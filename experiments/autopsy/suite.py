@@ -15,6 +15,7 @@ import sys
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -43,6 +44,8 @@ def fit(case: cases.Case, *callbacks: keras.callbacks.Callback) -> None:
 
 def marked(file: str | None, line: int | None) -> bool:
     """Whether that is the line that the case marks as guilty."""
+    if file is None or line is None:
+        return False
     return file == cases.__file__ and "# guilty" in linecache.getline(file, line)
 
 
@@ -132,7 +135,7 @@ def main(small: bool, to: Path) -> None:
     rows = []
     chosen = [*cases.BUGS[:1], *cases.HEALTHY[:1]] if small else [*cases.BUGS, *cases.HEALTHY]
     for case in track(chosen, "Fitting each case three times"):
-        row = {
+        row: dict[str, Any] = {
             "case": case.name,
             "thread": case.thread,
             "birth": case.birth,

@@ -44,6 +44,7 @@ def main(rounds: int, small: bool, to: Path) -> None:
                 with tracking.tracked(client, config, overrides, None, None) as run_id:
                     tracking.log(client, run_id, result, config.tracking.points)
                 logged.append(time.perf_counter() - start)
+                assert result.recording is not None  # the run has been made
                 trained.append(result.recording.steps / result.metrics["z/steps_per_second"])
             # the first run also traced its step
             share = np.array(logged[1:]) / np.array(trained[1:])

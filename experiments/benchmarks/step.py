@@ -52,7 +52,7 @@ QUESTION = Size(steps=100, rows=32_500, titles=106, d=100, window=100, filters=1
 SMALL = Size(steps=3, rows=50, titles=12, d=8, window=20, filters=4)
 
 
-def data(size: Size):
+def data(size: Size) -> tuple[np.ndarray, np.ndarray, examples.Examples]:
     """Matrices without zero rows and a turn's texts, whose words are as unevenly frequent as a
     text's."""
     rng, count = np.random.default_rng(0), 10 * size.steps
@@ -124,11 +124,12 @@ class Stopwatch(keras.callbacks.Callback):
     second a call before and after, which is no step's."""
 
     def on_train_begin(self, logs=None):
-        self.steps = -1
+        self.steps, self.start = -1, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps, self.end = self.steps + 1, time.perf_counter()
-        self.start = self.end if self.steps == 0 else self.start
+        if self.steps == 0:
+            self.start = self.end
 
 
 def keras_fit(size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, callbacks=()):
@@ -172,7 +173,8 @@ def forward_product(size: Size):
 
 
 def main(rounds: int, small: bool, to: Path) -> None:
-    size, times = SMALL if small else QUESTION, {}
+    size = SMALL if small else QUESTION
+    times: dict[str, list[float]] = {}
     for used in (numerics.KERNELS, numerics.XLA):
         times |= {
             f"{variant}, {used.name}": ms for variant, ms in measured(size, used, rounds).items()

@@ -19,12 +19,12 @@ import pairs
 
 HERE = Path(__file__).parent
 ZERONORM = str(Path(sys.executable).with_name("zeronorm"))
-KINDS = [
+KINDS: list[tuple[str, str]] = [
     (trainable, numerics)
     for trainable in ("true", "false")
     for numerics in ("kernels", "xla", "tf1")
 ]
-SAMPLE = (("pretrained", "clamp_product"), ("uniform", "clamp_squares"))
+SAMPLE: list[tuple[str, str]] = [("pretrained", "clamp_product"), ("uniform", "clamp_squares")]
 RUNS_OF_A_KIND = 8  # 48 runs, 6 kinds
 
 
@@ -95,7 +95,9 @@ def factors(trainable: str, numerics: str, init: str, similarity: str) -> dict[s
     return {"trainable": trainable, "init": init, "similarity": similarity, "numerics": numerics}
 
 
-def naive_runs(folder: Path, kinds, sample: tuple[str, str], more: list[str]) -> list[dict]:
+def naive_runs(
+    folder: Path, kinds: list[tuple[str, str]], sample: tuple[str, str], more: list[str]
+) -> list[dict]:
     """One run of each kind, with its wall time from outside."""
     found = []
     for kind in kinds:

@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -80,7 +81,7 @@ def main(rounds: int, small: bool, to: Path) -> None:
         "adam, recorded": lambda rows: updates(optimizers.Adam(), rows),
         "keras adam": keras_updates,
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, made in variants.items():
         few, many = (made(size) for size in sizes)
         times = pairs.interleaved({"small": few, "large": many}, rounds)

@@ -18,7 +18,7 @@ import numpy as np
 
 import pairs
 from recording import NumpyNorms, checked, costs
-from zeronorm import Autopsy, config, run_autopsy
+from zeronorm import Autopsy, config, preparation, run_autopsy
 
 BATCH, STEPS, EPOCHS = 32, 150, 4
 
@@ -55,7 +55,8 @@ def autopsy_seconds(names: tuple[str, ...], overrides: Sequence[str] = ()) -> di
     question's full model but for the overrides."""
     found = {}
     for name in names:
-        moment = run_autopsy.reached(config.composed(f"numerics={name}", *overrides))
+        prepared = preparation.prepare(config.composed(f"numerics={name}", *overrides))
+        moment = run_autopsy.reached(prepared)
         start = time.perf_counter()
         run_autopsy.examine(moment)
         found[name] = time.perf_counter() - start
@@ -73,7 +74,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
     }
     rows = costs("keras fit of a small CNN", pairs.interleaved(variants, rounds), "nothing")
     with tempfile.TemporaryDirectory() as folder:
-        names, overrides = ("xla", "tf1", "kernels"), []
+        names: tuple[str, ...] = ("xla", "tf1", "kernels")
+        overrides: list[str] = []
         if small:
             names, overrides = names[-1:], [f"home={folder}", *pairs.small_run(Path(folder))]
         seconds = autopsy_seconds(names, overrides)

@@ -15,13 +15,18 @@ class GridsSweeper(BasicSweeper):
         from zeronorm.sweep.session import UNDER_WAY
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.launcher.launch = UNDER_WAY.get().quietly(self.launcher.launch)
+        launcher = self.launcher
+        assert launcher is not None  # it is made by what is called above
+        quiet = UNDER_WAY.get().quietly(launcher.launch)
+        launcher.launch = quiet  # type: ignore[method-assign]  # of the one object, for any class
 
-    def split_arguments(self, overrides, max_batch_size):
+    @staticmethod
+    def split_arguments(overrides, max_batch_size):
         from zeronorm.sweep.session import UNDER_WAY
 
-        overrides = UNDER_WAY.get().parent.overrides
-        return [overrides] if overrides else []
+        parent = UNDER_WAY.get().parent
+        assert parent is not None  # `begin_sweep` has made it
+        return [parent.overrides] if parent.overrides else []
 
     def validate_batch_is_legal(self, batch):
         """Composed and validated before, in `zeronorm.sweep`; composing takes a tenth of a second a

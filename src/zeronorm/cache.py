@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 HEAD = hashlib.sha256().digest_size  # bytes in front of the pickle: its checksum
@@ -79,7 +79,7 @@ def _write(path: Path, value: Any) -> None:
 class _Summed:
     """A file to write to, and the checksum of what was written."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self.file, self.sum = file, hashlib.sha256()
 
     def write(self, data) -> int:

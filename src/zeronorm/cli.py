@@ -170,17 +170,22 @@ def reproduce(
         if session.closed is None or ended.code in INTERRUPTED:
             raise
         failed = 1 if ended.code else 0  # some run failed: what is there is compared all the same
+    closed = session.closed
+    if closed is None:
+        raise click.ClickException(
+            "This was no sweep, so nothing is compared: leave out what makes it one run."
+        )
     with _one_sentence():
-        found = tracking.children(session.closed.client, session.closed.run)
+        found = tracking.children(closed.client, closed.run)
         cells = write.compare(name, reported, found, narrowed=bool(overrides))
         reproduction.print_comparison(cells, edited, console)
-        differs = write.elsewhere(name, session.closed.run.data.tags)
+        differs = write.elsewhere(name, closed.run.data.tags)
         if differs:
             console.print(differs, markup=False)
         if noise:
-            write.write_noise(name, cells, command, session.closed.run.data.tags)
+            write.write_noise(name, cells, command, closed.run.data.tags)
         if log:
-            write.log_reproduction(name, cells, command, session.closed.run.data.tags, len(found))
+            write.log_reproduction(name, cells, command, closed.run.data.tags, len(found))
     raise SystemExit(failed or (1 if edited or (cells["verdict"] == "FAIL").any() else 0))
 
 
@@ -198,6 +203,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
     from zeronorm import tracking
+    from zeronorm.report import claims as judging
     from zeronorm.report import committed
     from zeronorm.sweep.display import console
     from zeronorm.sweep.plan import identities
@@ -223,7 +229,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
                 " again, here."
             )
         try:
-            claims.print_claims(claims.judged(runs), claims.steps(runs), source, console)
+            judging.print_claims(judging.judged(runs), judging.steps(runs), source, console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
             raise click.ClickException(
                 f"These runs do not decide every claim ({error})."
@@ -309,16 +315,17 @@ def autopsy(
         from zeronorm.autopsy import capsule as capsules
         from zeronorm.autopsy import replay
 
-        found = None if is_run else capsules.load(target)
+        moment: run_autopsy.Moment | None = None
         if is_run:
             moment = run_autopsy.reached(preparation.prepare(recorded), step)
-        else:
-            moment = run_autopsy.of_capsule(found, trusted) if found.config else None
+        elif (found := capsules.load(target)).config:
+            moment = run_autopsy.of_capsule(found, trusted)
         report = run_autopsy.examine(moment) if moment else replay(_made(factory, target), target)
     click.echo(str(report))
     if capsule and moment:
         click.echo(f"written: {moment.capsule().save(capsule)}", err=True)
     if is_run:
+        assert isinstance(report, run_autopsy.RunReport)  # as of every moment
         name = f"autopsy_step_{step}" if another else "autopsy"
         with tempfile.TemporaryDirectory() as folder:
             report.write(Path(folder), name)
@@ -334,8 +341,13 @@ def _examining():
     with quiet_import():
         from zeronorm import config, corpus, preparation, vectors
         from zeronorm.autopsy import CapsuleError
-    known = (CapsuleError, corpus.CorpusError, vectors.VectorsError, preparation.ExperimentError)
-    known += (config.ConfigError,)
+    known = (
+        CapsuleError,
+        corpus.CorpusError,
+        vectors.VectorsError,
+        preparation.ExperimentError,
+        config.ConfigError,
+    )
     try:
         yield
     except known as error:

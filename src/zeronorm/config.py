@@ -226,6 +226,7 @@ def require_composable(overrides: Sequence[str]) -> None:
                 which = _choices(override.key_or_group)
                 raise ConfigError(f"{override.input_line} chooses nothing: {which}.")
             elif not override.is_hydra_override():
+                assert override.input_line is not None  # it was parsed from one
                 chosen.append(override.input_line)
         composed(*chosen)
     except (HydraException, OmegaConfBaseException) as error:
@@ -276,7 +277,7 @@ def validate(config: DictConfig) -> None:
 def _leaves(of: type, at: str = "") -> Iterator[tuple[str, type, Any]]:
     """(dotted path, the dataclass it belongs to, its type) of every option of the schema."""
     for option in fields(of):
-        if is_dataclass(option.type):
+        if isinstance(option.type, type) and is_dataclass(option.type):
             yield from _leaves(option.type, f"{at}{option.name}.")
         else:
             yield f"{at}{option.name}", of, option.type
@@ -298,7 +299,7 @@ def _present(config: DictConfig, of: type, at: str = ""):
         if OmegaConf.is_missing(config, option.name) or option.name not in config:
             what = _choices(option.name) if is_group(option.name) else "give it a value"
             yield True, f"{path} is missing: {what}."
-        if is_dataclass(option.type):
+        if isinstance(option.type, type) and is_dataclass(option.type):
             yield from _present(config[option.name], option.type, f"{path}.")
 
 
@@ -476,11 +477,24 @@ def _rules(c: DictConfig):
             missing,
             f"{group}={c[group].name} needs {group}.{node}.path, the path of your file.",
         )
-        path = None if missing else c[group][node].get("path")
+        file = None if missing else c[group][node].get("path")
         yield (
-            path is not None and not (isinstance(path, str) and os.path.isfile(path)),
-            f"{group}.{node}.path={path} is no file: give the path of a file that exists.",
+            file is not None and not (isinstance(file, str) and os.path.isfile(file)),
+            f"{group}.{node}.path={file} is no file: give the path of a file that exists.",
         )
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as dicts, lists and values of Python's own."""
+    found: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return found
+
+
+def merged(config: DictConfig, *others: Any) -> DictConfig:
+    """The config with what the others say in its place."""
+    found = OmegaConf.merge(config, *others)
+    assert isinstance(found, DictConfig)  # as OmegaConf makes of a DictConfig
+    return found
 
 
 def flatten(config: DictConfig) -> dict[str, Any]:
@@ -495,7 +509,7 @@ def flatten(config: DictConfig) -> dict[str, Any]:
         else:
             flat[prefix] = ", ".join(map(str, node)) if isinstance(node, list) else node
 
-    walk("", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    walk("", plain(config))
     return flat
 
 
@@ -514,12 +528,12 @@ def identity(config: DictConfig) -> str:
         "similarity.least_norm",
         "home",
         "study",
+        "autopsy",  # it comes after the training
     )
-    ignored += ("autopsy",)  # it comes after the training
     flat = flatten(config).items()
     kept = {key: value for key, value in flat if value is not None and not key.startswith(ignored)}
     try:
-        found = contents.named(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+        found = contents.named(plain(config))
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
     kept |= {f"contents of {place}": digest for place, digest in found.items()}
@@ -536,9 +550,13 @@ def graph(config: DictConfig) -> str:
         "similarity.epsilon",
         "numerics.",
         "optimizer.",
+        "model.",
+        "trainable",
+        "training.batch",
+        "training.negatives",
+        "training.margin",
+        "training.zero_titles",
     )
-    kept += ("model.", "trainable", "training.batch", "training.negatives", "training.margin")
-    kept += ("training.zero_titles",)
     return json.dumps(
         {key: value for key, value in flatten(config).items() if key.startswith(kept)},
         sort_keys=True,

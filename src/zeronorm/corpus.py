@@ -11,9 +11,7 @@ import numpy as np
 Article = tuple[str, list[str]]  # title, lower-case tokens
 
 PADDING = 0  # word id of the zeros that pad_sequences puts in front
-
-
-NO_WORD = "(padding)"  # what word id 0 is called
+PADDING_NAME = "(padding)"  # what word id 0 is called
 
 
 class CorpusError(Exception):
@@ -56,7 +54,7 @@ class Corpus:
     @property
     def word_names(self) -> list[str]:
         """What each word id is called."""
-        return [NO_WORD, *self.vocabulary[1:]]
+        return [PADDING_NAME, *self.vocabulary[1:]]
 
 
 def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:

@@ -49,15 +49,16 @@ def line(error: BaseException) -> str:
     came from; the one that its message quotes, where it is TensorFlow's account of a Python
     function; else empty."""
     seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        frames = traceback.extract_tb(error.__traceback__)
-        quoted = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    came: BaseException | None = error
+    while came is not None and came not in seen:
+        seen.append(came)
+        frames = traceback.extract_tb(came.__traceback__)
+        quoted = re.findall(r'File "([^"]+)", line (\d+)', str(came))
         places = [(frame.filename, frame.lineno) for frame in frames] + quoted
         for file, number in reversed(places):
             if _is_users(file):
                 return _shown(file, number)
-        error = error.__cause__ or error.__context__
+        came = came.__cause__ or came.__context__
     return ""
 
 

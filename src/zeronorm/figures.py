@@ -62,7 +62,8 @@ def draw_norms(
         # the two kernels start at almost the same norm
         style = "--" if name.startswith("dense") else "-"
         axes.plot(np.arange(len(values)), values, style, color=colour, linewidth=1.6, label=name)
-        alive = np.flatnonzero(np.isfinite(values[: deaths[name] + 1])) if name in deaths else []
+        until = deaths[name] + 1 if name in deaths else 0
+        alive = np.flatnonzero(np.isfinite(values[:until]))
         if len(alive):
             where = alive[-1]
             axes.plot(

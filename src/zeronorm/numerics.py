@@ -15,7 +15,7 @@ sqrt(x) = 0 and the incoming gradient is 0, i.e. in 0 * 0.5 / 0:
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from unittest import mock
 
@@ -120,7 +120,7 @@ def keras_choice(gpu: bool | None = None) -> Numerics:
     gpu: whether Keras is told that there is a GPU; None: it looks. (Keras decides by the kinds of
         the physical devices: keras/src/trainers/trainer.py.)
     """
-    told = nullcontext()
+    told: AbstractContextManager = nullcontext()
     if gpu is not None:
         kinds = ["CPU", "GPU"] if gpu else ["CPU"]
         devices = [tf.config.PhysicalDevice(f"/physical_device:{kind}:0", kind) for kind in kinds]

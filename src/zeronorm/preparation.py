@@ -213,7 +213,7 @@ def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Ex
 def load(config: DictConfig) -> Data:
     """The corpus and the matrices of `config`: built once and cached under home, by the content of
     their sources."""
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    plain = schema.plain(config)
     nodes = {
         "corpus.reader": plain["corpus"]["reader"],
         "vectors.source": plain["vectors"]["source"],
@@ -275,7 +275,7 @@ def _sources(at: str, node: dict) -> dict[str, str]:
     """Digests of what a reader's or a source's node reads and calls, and of the code here that does
     it; so that what is cached under another is not taken for it."""
     modules = (cache, corpora, vectors, vectorfiles, baseline)
-    own = {module.__name__: contents.digest(module.__file__) for module in modules}
+    own = {module.__name__: contents.digest(str(module.__file__)) for module in modules}
     found = contents.files(at, node) | contents.functions(at, node) | own
     return found | _libraries()
 

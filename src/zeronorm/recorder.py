@@ -4,7 +4,7 @@
 `Recording` lives on the host and receives the measurements of many steps at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -117,7 +117,7 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     finite = tf.math.is_finite(sums)
 
     def details():
-        counters = [
+        counters: list[Callable] = [
             partial(count_nonfinite, tensor) for tensor in (*forward.values(), *of_gradients)
         ]
         counters += [lambda c=c: count_nonfinite(c.after - c.before) for c in of_changes]
@@ -140,7 +140,7 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
         return {"nonfinite": tf.stack(counts), **rows}
 
     def nothing():
-        rows = {}
+        rows: dict[str, tf.Tensor] = {}
         for name, g in slices.items():
             none = tf.fill([g.values.shape[0]], -1)
             rows |= {f"rows/gradient/{name}": none, f"rows/weight/{name}": none}
@@ -229,7 +229,7 @@ class Recording:
             self._extend(f"norm/grad/{name}", np.sqrt(of["gradient", name]))
             self._extend(f"norm/update/{name}", np.sqrt(of["update", name]))
             self._extend(f"nonfinite/{name}", nonfinite)
-        for position in np.flatnonzero(counts.any(axis=(1, 2))):
+        for position in np.flatnonzero(counts.any(axis=(1, 2))).tolist():
             self._note(
                 batches[position], {name: value[position] for name, value in measured.items()}
             )

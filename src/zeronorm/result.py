@@ -47,14 +47,17 @@ class Result:
 
 
 def tags_of(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, str]:
-    first = result.recording.first_nan()
-    encoder = result.recording.first_nan("convolution/kernel", "dense/kernel")
+    recording, predicted, touch = result.recording, result.predicted, result.touch
+    chance, zero_row = result.chance, result.zero_row
+    assert recording and predicted and touch and chance and zero_row  # it is complete
+    first = recording.first_nan()
+    encoder = recording.first_nan("convolution/kernel", "dense/kernel")
     loss = result.curves["train/loss"]
     finite = loss[np.isfinite(loss)]
     tags = {
         "outcome": result.outcome,
         "numerics": used.name,  # what numerics=auto came out as
-        "xla.steps": f"{xla_steps} of {result.recording.steps}",
+        "xla.steps": f"{xla_steps} of {recording.steps}",
         "loss.last_finite": f"{finite[-1]:.6g}" if len(finite) else None,
         "loss.nonfinite_steps": int((~np.isfinite(loss)).sum()),
         "titles": result.audit["titles"]["rows"],
@@ -65,20 +68,17 @@ def tags_of(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str
         "nan.first_tensor": first and first.tensor,
         "nan.first_rows": first and ", ".join(first.names[:10]),
         "nan.encoder_step": encoder and encoder.step,
-        "nan.predicted_step": result.predicted.first,
-        "nan.predicted_encoder_step": result.predicted.encoder,
-        "nan.prediction_uncertain": result.predicted.uncertain,
-        "touch.first": result.touch.first,
-        "touch.again": result.touch.again,
-        "touch.probability": f"{result.chance.batch:.6g}",
-        "touch.expected": _number(result.chance.first),
-        "zero_row.derivative": _number(result.zero_row.derivative),
-        "zero_row.gradient": _number(result.zero_row.gradient),
-        "zero_row.gradient_tiny": _number(result.zero_row.gradient_tiny),
-        **{
-            f"small_row.score_{size:g}": _number(score)
-            for size, score in result.zero_row.scores.items()
-        },
+        "nan.predicted_step": predicted.first,
+        "nan.predicted_encoder_step": predicted.encoder,
+        "nan.prediction_uncertain": predicted.uncertain,
+        "touch.first": touch.first,
+        "touch.again": touch.again,
+        "touch.probability": f"{chance.batch:.6g}",
+        "touch.expected": _number(chance.first),
+        "zero_row.derivative": _number(zero_row.derivative),
+        "zero_row.gradient": _number(zero_row.gradient),
+        "zero_row.gradient_tiny": _number(zero_row.gradient_tiny),
+        **{f"small_row.score_{size:g}": _number(score) for size, score in zero_row.scores.items()},
     }
     return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
@@ -109,18 +109,18 @@ def _rows(result: Result) -> str:
 def forecast(result: Result) -> str:
     """What the audit found and what is predicted, in two sentences, or three, before the first
     step."""
-    steps = {
-        "the title rows": result.predicted.titles,
-        "the encoder's kernels": result.predicted.encoder,
-    }
+    predicted = result.predicted
+    assert predicted  # the audit comes before
+    steps = {"the title rows": predicted.titles, "the encoder's kernels": predicted.encoder}
     deaths = [f"{who} become NaN in step {step}" for who, step in steps.items() if step is not None]
-    doubt = f" Not certain: {result.predicted.uncertain}." if result.predicted.uncertain else ""
+    doubt = f" Not certain: {predicted.uncertain}." if predicted.uncertain else ""
     return f"{_rows(result)}. Predicted: {', '.join(deaths) or 'no NaN'}.{doubt}"
 
 
 def story(config: DictConfig, result: Result) -> str:
     """What happened, in three sentences."""
     recording, predicted = result.recording, result.predicted
+    assert recording and predicted  # it is complete
     rows = result.audit["titles"]["rows"]
     first = recording.first_nan()
     encoder = recording.first_nan("convolution/kernel", "dense/kernel")
@@ -164,8 +164,9 @@ def write(path: Path, content) -> None:
 
 
 def write_recording(result: Result) -> None:
-    recording = result.recording
-    forecast = {"touch": asdict(result.touch), "predicted": asdict(result.predicted)}
+    recording, touch, predicted = result.recording, result.touch, result.predicted
+    assert recording and touch and predicted  # the training has begun
+    forecast = {"touch": asdict(touch), "predicted": asdict(predicted)}
     # one a line
     events = [json.dumps(asdict(event), ensure_ascii=False) for event in recording.events]
     text = json.dumps({**forecast, "events": []}, ensure_ascii=False, indent=1)

@@ -162,7 +162,7 @@ class Moment:
 
     def made(self, name: str) -> training.Program:
         """The run's steps under a numerics, from whatever state they are in."""
-        config = OmegaConf.merge(self.config, {"numerics": {"name": name}})
+        config = schema.merged(self.config, {"numerics": {"name": name}})
         words = next(value for value in self.state if value.shape[:1] == (len(self.vocabulary),))
         return preparation.compiled(config, len(self.vocabulary), len(self.titles), words.shape[1])
 
@@ -325,9 +325,10 @@ def add(prepared: preparation.Prepared, result: Result) -> None:
 
     An autopsy that fails is said in the log and in a tag: the run itself is not lost.
     """
+    assert result.recording is not None  # the run has been made
     first = result.recording.first_nan()
     try:
-        report = examine(reached(prepared, first and first.step))
+        report = examine(reached(prepared, first.step if first else None))
     except Exception as error:
         logging.getLogger(__name__).warning("The autopsy failed; the run is whole.", exc_info=True)
         result.tags["autopsy"] = f"failed: {type(error).__name__}"

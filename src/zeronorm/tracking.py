@@ -118,6 +118,8 @@ def experiment_id(client: MlflowClient, config: DictConfig) -> str:
             return client.create_experiment(name, artifact_location=location, tags=tags)
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
+            if found is None:  # it could not be made, for another reason
+                raise
     return found.experiment_id
 
 
@@ -271,7 +273,7 @@ def finished(client: MlflowClient, config: DictConfig, wanted: Collection[str]) 
             page_token=token,
         )
         for run in page:
-            sha = run.data.tags.get("config.sha")
+            sha = run.data.tags.get("config.sha", "")
             if sha in wanted and sha not in found and _whole(client, run):
                 found[sha] = run
         token = page.token
@@ -337,7 +339,7 @@ def close_sweep(
     for run in _children(client, sweep):
         if run.info.status != "RUNNING":
             continue
-        failed = lost.get(run.data.tags.get(JOB))
+        failed = lost.get(run.data.tags.get(JOB, ""))
         if failed is None and status == "KILLED":
             client.set_terminated(run.info.run_id, "KILLED")
         else:

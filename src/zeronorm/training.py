@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby, islice
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -31,7 +32,7 @@ class Program:
     """
 
     ranker: Ranker
-    optimizer: object
+    optimizer: keras.optimizers.Optimizer
     numerics: Numerics
     take: Callable
     steps: Callable

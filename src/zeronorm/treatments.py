@@ -54,7 +54,9 @@ def tried(
     repaired: {rule: titles [n, d] by it}.
     """
     titles = program.ranker.weights["titles"]
-    variants = [(name, None, titles.numpy()) for name in placements]
+    variants: list[tuple[str, str | None, np.ndarray]] = [
+        (name, None, titles.numpy()) for name in placements
+    ]
     variants += [(own, rule, rows) for rule, rows in repaired.items()]
     held, found = Snapshot([variable.value for variable in program.state]), []
     for name, rule, rows in variants:
@@ -94,8 +96,11 @@ def _taken(
     same_dropout()
     norm = update(text, ids, *gradients)
     floats = (v.value for v in program.state if tf.as_dtype(v.dtype).is_floating)
-    finite = not nonfinite(dict(enumerate(floats)))
-    return finite, *(float(x) if np.isfinite(x) else None for x in (norm, before, loss()[0]))
+    finite = not nonfinite({str(number): variable for number, variable in enumerate(floats)})
+    gradient, first, after = (
+        float(x) if np.isfinite(x) else None for x in (norm, before, loss()[0])
+    )
+    return finite, gradient, first, after
 
 
 @lru_cache(maxsize=64)

@@ -55,7 +55,7 @@ def config(text: str, source: str, trusted: bool = False, opens: bool = True) ->
                 raise _refused(source, key, value, "a text that would steer a terminal")
     found = _merged(node, source)
     if not trusted:
-        for key, value, why in _strange(OmegaConf.to_container(found, enum_to_str=True)):
+        for key, value, why in _strange(schema.plain(found)):
             raise _refused(source, key, value, why)
     try:
         schema.validate(found if opens else _without_paths(found))
@@ -111,11 +111,12 @@ def _require_plain(text: str) -> None:
 
 def _merged(node: DictConfig, source: str) -> DictConfig:
     try:
-        found = OmegaConf.merge(OmegaConf.structured(schema.Config), node)
+        found = schema.merged(OmegaConf.structured(schema.Config), node)
         OmegaConf.resolve(found)
         missing = sorted(OmegaConf.missing_keys(found))
     except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
-        at = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        key = getattr(error, "full_key", None)
+        at = f"{key}: " if key else ""
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"{source} holds no config of this version of zeronorm ({shown(at + said)})."
@@ -130,7 +131,7 @@ def _merged(node: DictConfig, source: str) -> DictConfig:
 def _without_paths(found: DictConfig) -> DictConfig:
     """With nothing that would be looked for on this machine."""
     held = {"reader": {"path": None}}, {"source": {"path": None}}, {"uri": "unused"}
-    return OmegaConf.merge(found, dict(zip(("corpus", "vectors", "tracking"), held, strict=True)))
+    return schema.merged(found, dict(zip(("corpus", "vectors", "tracking"), held, strict=True)))
 
 
 def _leaves(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
@@ -163,7 +164,10 @@ def _strange(found: dict) -> Iterator[tuple[str, Any, str]]:
 def _choices(group: str) -> dict[str, dict]:
     """{name: content} of the files of a folder of conf/."""
     files = (schema.conf_dir() / group).glob("*.yaml")
-    return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}
+    found: dict[str, Any] = {
+        file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files
+    }
+    return found
 
 
 def _strange_similarity(placement: dict) -> Iterator[tuple[str, Any, str]]:

@@ -12,7 +12,6 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 import numpy as np
 
@@ -148,7 +147,7 @@ def _numbers(texts: list[bytes]) -> list[float] | None:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened(path: str) -> Iterator[io.BufferedIOBase]:
     """The file, unpacked if its first bytes say that it is packed, whatever its name."""
     with open(path, "rb") as raw:
         start = raw.read(8)
@@ -229,6 +228,7 @@ def _binary(path: str):
     with _opened(path) as file:
         count, dim = _header(file.readline(LONGEST))
         start, size = file.tell(), 4 * dim
+        data: mmap.mmap | bytes
         if isinstance(file, io.BufferedReader):  # not packed: no copy of it in memory
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         else:

@@ -2,6 +2,8 @@
 the word."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -72,7 +74,7 @@ def matrix(vectors, names: list[str], dtype: str) -> np.ndarray:
 
 def zero_rows(rows: np.ndarray) -> np.ndarray:
     """bool [n]: which rows of [n, d] are exactly zero."""
-    return ~rows.any(axis=1)
+    return np.logical_not(np.any(rows, axis=1))
 
 
 def digest(rows: np.ndarray) -> str:
@@ -143,8 +145,18 @@ def _title_words(titles, zero, words, words_of, rng):
 REPAIRS = {"noise": _noise, "mean": _mean, "title_words": _title_words}
 
 
+class Named(Protocol):
+    """What a corpus, or a moment of a run, calls its words and titles."""
+
+    @property
+    def vocabulary(self) -> Sequence[str]: ...
+
+    @property
+    def titles(self) -> Sequence[str]: ...
+
+
 def repaired(
-    rule: str, titles: np.ndarray, words: np.ndarray, corpus: Corpus, rng: np.random.Generator
+    rule: str, titles: np.ndarray, words: np.ndarray, corpus: Named, rng: np.random.Generator
 ) -> np.ndarray:
     """`titles` [n, d] with its zero rows filled by a rule of REPAIRS: noise, mean or title_words.
 

@@ -20,8 +20,6 @@ GROWING = (
     "Conv2DBackpropFilter",
     "Conv2DBackpropInput",
     "BiasAdd",
-)
-GROWING += (
     "Mul",
     "Square",
     "SquaredDifference",
@@ -97,13 +95,11 @@ class Blame:
         for operation, certain in back.operations:
             inner = self._inside(operation)
             if inner is not None:
-                names = (
-                    f"{operation.name}/{name}"
-                    for name in (inner.operation, inner.forward_operation)
-                )
                 found.append(
                     replace(
-                        inner, **dict(zip(("operation", "forward_operation"), names, strict=True))
+                        inner,
+                        operation=f"{operation.name}/{inner.operation}",
+                        forward_operation=f"{operation.name}/{inner.forward_operation}",
                     )
                 )
             elif certain:
@@ -129,7 +125,8 @@ class Blame:
         # not a body's
         if name in self.step.inputs and len(self.step.inputs) == len(self.subject.inputs):
             name = self.subject.inputs[self.step.inputs.index(name)]
-        ids, examples = {}, ()
+        ids: dict[str, list[int]] = {}
+        examples: tuple[int, ...] = ()
         if birth == "weights":
             weight = next(
                 (
@@ -276,12 +273,14 @@ class Blame:
         }.intersection(self.step.inputs):
             return ()  # it is computed from the weights alone
         before, after = (~np.isfinite(of[known[0]]) for of in (self.values.arrays, moved))
+        batch = self.subject.batch
         for axis in self.values.axes(before.shape):
+            assert batch  # else no axis counts the examples
             was, now = (
                 self.values.examples(mask.shape, np.argwhere(mask), axis)
                 for mask in (before, after)
             )
-            if tuple(sorted((example + 1) % self.subject.batch for example in was)) == now:
+            if tuple(sorted((example + 1) % batch for example in was)) == now:
                 return was
         return ()
 
@@ -338,7 +337,8 @@ def _rows_of(
     if forward.graph is not values.step.graph:
         return {}
     above = {operation.name for operation in graph.above(forward)}
-    batch, found = values.subject.tensors, {}
+    batch = values.subject.tensors
+    found: dict[str, list[int]] = {}
     singular = SINGULAR.get(forward.type, range(len(forward.inputs)))
     targets = [
         t for n, t in enumerate(forward.inputs) if n in singular and graph.is_number(t.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +32,7 @@ class Capsule:
     step: int
     jit_compile: bool
     state: tuple[tuple[str, np.ndarray], ...]
-    batch: object
+    batch: Any
     config: str = ""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -48,7 +49,7 @@ class Capsule:
             "names": {weight: list(names) for weight, names in self.names.items()},
             "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
         }
-        arrays = {
+        arrays: dict[str, Any] = {
             f"state_{number}": _storable(value) for number, (_, value) in enumerate(self.state)
         }
         leaves = [

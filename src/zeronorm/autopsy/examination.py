@@ -192,7 +192,7 @@ def _with_examples(
     trying."""
     if not guilty or guilty[0].birth not in ("forward", "gradient", "weights") or guilty[0].rows:
         return guilty
-    if guilty[0].examples and len(guilty[0].examples) < subject.batch:
+    if guilty[0].examples and len(guilty[0].examples) < (subject.batch or 0):
         return guilty
     return (
         replace(guilty[0], examples=culprits(subject, trial) or guilty[0].examples),

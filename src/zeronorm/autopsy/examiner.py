@@ -98,17 +98,18 @@ class Examiner:
     """Variables and functions, each by the name or number that the asking process gave it."""
 
     def __init__(self):
-        self.variables: dict[int, tf.Variable] = {}
-        self.before: dict[int, tf.Tensor] = {}
-        self.kept: dict[int, tf.Tensor] = {}
         self.functions: set[str] = set()
-        self.until = math.inf  # when the process ends by itself, by time.monotonic
+        self.forget()
 
     def forget(self) -> None:
         """Everything."""
         for name in self.functions:
             context.context().remove_function(name)
-        self.__init__()
+        self.functions.clear()
+        self.variables: dict[int, tf.Variable] = {}
+        self.before: dict[int, tf.Tensor] = {}
+        self.kept: dict[int, tf.Tensor] = {}
+        self.until = math.inf  # when the process ends by itself, by time.monotonic
 
     def rest(self) -> None:
         """Forgets, and ends the process soon if nothing else is asked of it."""

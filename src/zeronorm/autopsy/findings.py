@@ -67,11 +67,11 @@ def find(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
     ]
     with suppress(Ended):  # what was found is kept
         moved = _moved(subject, traced, jit_compile, of_values)
-    guilty = [
+    told = tuple(
         replace(one, examples=blame.examples(one, moved)) if one.operation in of_values else one
         for one in guilty
-    ]
-    return Findings(tuple(guilty), origins.absorbed(of_run), after, finite)
+    )
+    return Findings(told, origins.absorbed(of_run), after, finite)
 
 
 def _moved(
@@ -89,7 +89,7 @@ def _moved(
     if not wanted or not subject.batch or subject.batch < 2:
         return {}
     rolled = subject.only(np.roll(np.arange(subject.batch), 1))
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for names in _portions(subject, traced, jit_compile):
         if wanted.intersection(names):
             found, _ = subject.run(

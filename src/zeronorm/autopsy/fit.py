@@ -3,6 +3,7 @@ was given."""
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 import tensorflow as tf
@@ -10,10 +11,10 @@ import tensorflow as tf
 
 def under_way() -> Iterator[dict]:
     """The variables of every function named fit that is under way, the innermost first."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "fit":
-            first = next(iter(frame.f_code.co_varnames), None)
+            first = next(iter(frame.f_code.co_varnames), "")
             yield {**frame.f_locals, "": frame.f_locals.get(first)}
         frame = frame.f_back
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 import wrapt
 
 LIBRARIES = tuple(  # whose files are passed over on the way to the user's line
-    os.path.dirname(os.path.abspath(module.__file__)) + os.sep
+    os.path.dirname(os.path.abspath(str(module.__file__))) + os.sep
     for module in (tf, keras, optree, wrapt, np)
 )
 # how TensorFlow names the gradient inside a body
@@ -69,10 +69,11 @@ class Step:
         other is its own."""
         if operation in self.forward_of:
             return self.graph.get_operation_by_name(self.forward_of[operation])
-        inside = GRADIENT_OF.search(operation)
+        found = GRADIENT_OF.search(operation)
+        inside = found and found[1]
         for body in self.bodies if inside else ():
             for candidate in body.get_operations():
-                if candidate.name == inside[1]:
+                if candidate.name == inside:
                     return candidate
         return self.graph.get_operation_by_name(operation)
 
@@ -183,7 +184,8 @@ def quiet() -> Iterator[None]:
 def portions(graph: tf.Graph, names: Sequence[str], most: float) -> Iterator[list[str]]:
     """The tensors in groups of at most so many bytes, or of one; those of unknown size count
     nothing."""
-    group, size = [], 0
+    group: list[str] = []
+    size = 0
     for name in names:
         tensor = graph.get_tensor_by_name(name)
         own = (tensor.shape.num_elements() or 0) * tensor.dtype.size
@@ -235,7 +237,8 @@ def runs(
     run: calls a function with arguments, compiled by XLA or not, and returns its values, those at
         some places in full.
     """
-    none, bodies = frozenset(), called(operation)
+    none: frozenset[str] = frozenset()
+    bodies = called(operation)
     steps = [
         Step(b, tuple(t.op.name for t in b.inputs), {}, {}, none, none, (), step.bodies)
         for b in bodies
@@ -312,8 +315,8 @@ def _runner(
                 strict=True,
             )
         )
-        tensors = [found[name] if name in found else known[name.split(":")[0]] for name in fetches]
-        return [_extremes(t) if jit_compile and not _returnable(t) else t for t in tensors]
+        fetched = [found[name] if name in found else known[name.split(":")[0]] for name in fetches]
+        return [_extremes(t) if jit_compile and not _returnable(t) else t for t in fetched]
 
     return run
 

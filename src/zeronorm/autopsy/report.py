@@ -143,7 +143,7 @@ def _lines(report: Report) -> Iterator[str]:
     for reason in report.left_out:
         yield from _wrapped(f"Not in this report: {reason}.")
     # one of each line and kind: a rule that is applied to every variable, say
-    shown: dict[tuple, int] = {}
+    shown: dict[tuple | int, int] = {}
     for number, guilty in enumerate(report.guilty):
         what = (guilty.op_type, guilty.forward_op_type, guilty.file, guilty.line)
         shown.setdefault(what if guilty.file else number, number)
@@ -228,7 +228,7 @@ def _refuses(jit_compile: bool) -> str:
 
 def _verdict(report: Report, name: str, fails: bool | None) -> str:
     """What one of the compilers makes of the step."""
-    of = next((FIELDS[jit] for jit, who in WHO.items() if who == name), None)
+    of = next((FIELDS[jit] for jit, who in WHO.items() if who == name), "")
     if fails is False and report.losses.get(of):
         return f"the weights stay finite, the loss is {report.losses[of]}"
     if fails is None and of in report.refused:

@@ -67,8 +67,10 @@ class Taint:
         tensor = step.graph.get_tensor_by_name(f"{output}:0")
         added = graph_def.node.add(name=tainted, op="AddV2", input=[output, "taint"])
         added.attr["T"].type = tensor.dtype.as_datatype_enum
-        tainted = graph.runner(step, [fetched], False, edited=graph_def, given=["taint"], pure=True)
-        self._run = lambda arguments: run(tainted, arguments, False, [0])[0]
+        function = graph.runner(
+            step, [fetched], False, edited=graph_def, given=["taint"], pure=True
+        )
+        self._run = lambda arguments: run(function, arguments, False, [0])[0]
         self._wide, self._dtype = ids.shape + (1,) * (tensor.shape.rank - ids.ndim), tensor.dtype
         self._ids, self._batch = ids, batch
         shape = step.graph.get_tensor_by_name(target).shape

@@ -55,7 +55,8 @@ class Sandbox:
         self.at_once = self.memory / 8
         self._end = time.monotonic() + seconds
         self._child: _Child | None = None
-        self._lives, self.deaths = LIVES, []
+        self._lives = LIVES
+        self.deaths: list[str] = []
         self._forget()
 
     def __enter__(self):
@@ -173,9 +174,11 @@ class Sandbox:
 
     def _ask(self, *message):
         """What the process answers. Raises what went wrong there, or Ended."""
+        child = self._child
+        assert child is not None  # `_start` comes first
         try:
-            self._child.ready(self._limits)
-            kind, answer = self._child.ask(message, self._limits)
+            child.ready(self._limits)
+            kind, answer = child.ask(message, self._limits)
         except Ended as why:
             self._child, self._lives = None, self._lives - 1
             self.deaths.append(str(why))
@@ -324,7 +327,8 @@ class _Child:
         )
         # which leaves no dead process behind
         threading.Thread(target=self._process.wait, daemon=True).start()
-        self.settings, self.base = settings, None  # base: bytes that it takes before it computes
+        self.settings = settings
+        self.base: float | None = None  # bytes that it takes before it computes
 
     def ask(self, message: tuple, limits: Callable[[float], str]):
         """(kind, answer). limits: of the bytes by which it has grown, which limit is reached.
@@ -375,7 +379,7 @@ class _Child:
         """Ends it, and waits until it has."""
         self._process.kill()
         self._process.wait()
-        for file in (self._process.stdin, self._process.stdout):
+        for file in filter(None, (self._process.stdin, self._process.stdout)):
             with suppress(OSError):  # what was not read yet
                 file.close()
 

@@ -56,11 +56,13 @@ class Here:
         held = Snapshot(state)
         try:
             found = function(*map(tf.convert_to_tensor, arguments))
+            if kept is None:
+                return [], nonfinite(weights)
             values = [
                 value
                 if number in kept or value.dtype == tf.variant
                 else arrays.unpacked(*examiner.compacted(value))
-                for number, value in (enumerate(found) if kept is not None else ())
+                for number, value in enumerate(found)
             ]
             return values, nonfinite(weights)
         finally:
@@ -124,16 +126,16 @@ class Subject:
         parts = (part for part in tf.nest.flatten(self.data) if part is not None)
         return next((int(part.shape[0]) for part in parts if part.shape.rank), None)
 
-    def only(self, examples: Sequence[int]) -> "Subject":
+    def only(self, examples: Sequence[int] | np.ndarray) -> "Subject":
         """The same step of these examples alone, repeated to fill the batch, so that every shape
         stays as it is."""
-        chosen = np.resize(examples, self.batch)
+        batch = self.batch
+        assert batch is not None  # it has examples
+        chosen = np.resize(np.asarray(examples), batch)
 
         def part(tensor):
             counts = (
-                isinstance(tensor, tf.Tensor)
-                and tensor.shape.rank
-                and tensor.shape[0] == self.batch
+                isinstance(tensor, tf.Tensor) and tensor.shape.rank and tensor.shape[0] == batch
             )
             return tf.gather(tensor, chosen) if counts else tensor
 

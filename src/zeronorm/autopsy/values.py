@@ -68,7 +68,8 @@ class Values:
     def inputs(self) -> dict[str, list[str]]:
         """{operation: the floating-point tensors that its values come from}. What reads a variable
         that the step has written before comes from what was written."""
-        found, written = {}, {}
+        found: dict[str, list[str]] = {}
+        written: dict[str, list[str]] = {}
         for operation in self.operations:
             inputs = [tensor.name for tensor in operation.inputs if graph.is_number(tensor.dtype)]
             resources = [
@@ -100,10 +101,10 @@ class Values:
     ) -> tuple[int, ...]:
         """Positions in the batch of a value's non-finite elements, where an axis of it, else the
         first that may, counts the examples."""
-        axes = self.axes(shape) if axis is None else [axis]
-        if not axes or not len(where):
+        batch, axes = self.subject.batch, self.axes(shape) if axis is None else [axis]
+        if not batch or not axes or not len(where):
             return ()
-        found = where[:, axes[0]] // (shape[axes[0]] // self.subject.batch)
+        found = where[:, axes[0]] // (shape[axes[0]] // batch)
         return tuple(int(example) for example in np.unique(found))
 
     def axes(self, shape: tuple[int, ...]) -> list[int]:

@@ -73,6 +73,13 @@ class Autopsy(keras.callbacks.Callback):
     that it cannot see.
     """
 
+    # of the training that is watched
+    _fresh: bool
+    _batches: deque[Taken]
+    _held: Snapshot | None
+    _room: int
+    _lost: dict[str, int] | None
+
     def __init__(
         self,
         then: str = "stop",
@@ -131,7 +138,7 @@ class Autopsy(keras.callbacks.Callback):
         self._fresh = self._begun = True
         self._step, self._seen, self._batches, self._held, self._lost = 0, 0, deque(), None, None
         # (step, loss), not read before it is needed
-        self._past: deque[tuple[int, object]] = deque(maxlen=EVERY)
+        self._past: deque[tuple[int, tf.Tensor | None]] = deque(maxlen=EVERY)
         self._in_order, self._called, self._warned = fit.is_in_order(), False, False
         self._take_hold()
 
@@ -213,7 +220,7 @@ class Autopsy(keras.callbacks.Callback):
             raise
 
     def _several(self, iterator):
-        if self._lost is None or self._steps.train is not self._train:
+        if self._lost is None or self._steps is None or self._steps.train is not self._train:
             try:
                 if self._steps is None or self._steps.train is not self._train:
                     with graph.quiet():
@@ -243,12 +250,12 @@ class Autopsy(keras.callbacks.Callback):
         return logs
 
     def _one(self, iterator):
+        steps, before = self._steps, self._lost
+        assert steps is not None and before is not None  # `_several` has seen to it
         if self._held is None or len(self._batches) >= self._room:
-            self._held, self._room = Snapshot(self._steps.variables), EVERY
+            self._held, self._room = Snapshot(steps.variables), EVERY
             self._batches.clear()
-        logs, flags, numbers, batch = self._steps.take(
-            iterator, thorough=self._step % LARGE_EVERY == 0
-        )
+        logs, flags, numbers, batch = steps.take(iterator, thorough=self._step % LARGE_EVERY == 0)
         if not self._batches:
             self._room = max(1, min(EVERY, int(MEMORY / max(bytes_of(batch), 1))))
         self._batches.append(Taken(self._step, self._seen, numbers, batch))
@@ -257,7 +264,7 @@ class Autopsy(keras.callbacks.Callback):
         self._seen += size_of(batch)
         weights_finite, loss_finite = flags.numpy()
         if not (weights_finite and (loss_finite or self.report)):
-            newly = lost_since(nonfinite(self._steps.weights()), self._lost)
+            newly = lost_since(nonfinite(steps.weights()), before)
             if newly or not (loss_finite or self.report):
                 self._fire(not newly)
         return logs
@@ -265,26 +272,26 @@ class Autopsy(keras.callbacks.Callback):
     def _fire(self, weights_finite: bool) -> None:
         """Something became non-finite in the steps since the variables were held: reach the first
         of them again, and examine it."""
-        after = Snapshot(self._steps.variables)
-        lost = lost_since(nonfinite(self._steps.weights()), self._lost)
-        self._held.restore()
-        before, norms = self._held, {}
+        steps, at_first, held = self._steps, self._lost, self._held
+        assert steps is not None and at_first is not None and held is not None  # a step was taken
+        after = Snapshot(steps.variables)
+        lost = lost_since(nonfinite(steps.weights()), at_first)
+        held.restore()
+        before, norms = held, {}
         try:
             with graph.quiet():
                 for taken in self._batches:
-                    before = Snapshot(self._steps.variables)
-                    norms[taken.step] = self._steps.norms()
-                    fails, loss_is_finite = self._steps.fails(
-                        taken, self._lost, loss_only=weights_finite
-                    )
+                    before = Snapshot(steps.variables)
+                    norms[taken.step] = steps.norms()
+                    fails, loss_is_finite = steps.fails(taken, at_first, loss_only=weights_finite)
                     if fails:
-                        again = lost_since(nonfinite(self._steps.weights()), self._lost)
+                        again = lost_since(nonfinite(steps.weights()), at_first)
                         before.restore()
                         self._examine(taken, norms, again, loss_is_finite)
                         break
                 else:
-                    before = Snapshot(self._steps.variables)
-                    jit_compile, repeatable = bool(self.model.jit_compile), self._steps.repeatable()
+                    before = Snapshot(steps.variables)
+                    jit_compile, repeatable = bool(self.model.jit_compile), steps.repeatable()
                     self._found(
                         examination.unreached(self._step - 1, jit_compile, lost, repeatable)
                     )
@@ -321,8 +328,8 @@ class Autopsy(keras.callbacks.Callback):
             computed = (
                 found.xla if found.jit_compile else found.kernels
             ) is not None and not place.left_out
-            why = (examination.CAME_ONCE,) if computed else ()  # else it is said already
-            found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, *why))
+            once = (examination.CAME_ONCE,) if computed else ()  # else it is said already
+            found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, *once))
         if problem:
             found = replace(
                 found, left_out=(*found.left_out, f"the capsule was not written: {problem}")

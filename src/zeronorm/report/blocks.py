@@ -56,7 +56,9 @@ def _peers(name: str) -> str:
     factors = tables.varying(table)
     tfidf = provenance(name)["tfidf_centroid"]
     peers = pd.read_csv(committed.experiments_dir() / name / "peers.csv")
-    rows = [(tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})]
+    rows: list[tuple] = [
+        (tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})
+    ]
     rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
@@ -86,7 +88,9 @@ def _studies(_: str) -> str:
         "|---|---|---|---|---|",
     ]
     for path in sorted((config.conf_dir() / "study").glob("*.yaml")):
-        question = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)[1]
+        asked = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)
+        assert asked, f"{path} has no line '# Question: ...'"
+        question = asked[1]
         table, found = conditions(path.stem), provenance(path.stem)
         dead = f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions"
         exact = f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs"

@@ -73,8 +73,9 @@ def read_table(path: Path) -> pd.DataFrame:
         "predicted_exactly",
         "nonfinite/words",
         "nonfinite/titles",
+        "zero_titles",
+        "step",
     )
-    whole += ("zero_titles", "step")
     text = {name: str for name in columns if name not in (*numbers, *whole, "seconds", "value")}
     return _csv(
         path, dtype=text, keep_default_na=False, na_values={column: [""] for column in numbers}
@@ -94,7 +95,7 @@ def _csv(file: Path | StringIO, **options) -> pd.DataFrame:
     return table
 
 
-def _json(path: Path, kind: type, *needed: str):
+def _json(path: Path, kind: type[dict] | type[list], *needed: str):
     """What a file of a report holds. Raises ReportError if it is not of this kind, or lacks keys
     that are needed."""
     try:

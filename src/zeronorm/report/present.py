@@ -124,8 +124,11 @@ WIDE = (
     "loss",
     "titles",
     "convolution",
+    "mrr",
+    "hits10",
+    "zero_mrr",
+    "zero_hits10",
 )
-WIDE += ("mrr", "hits10", "zero_mrr", "zero_hits10")
 TERMINAL = {  # (narrow, several seeds): the columns for which there is room; "±" needs much
     (False, False): tuple(name for name in WIDE if name != "zero_mrr"),
     (False, True): tuple(name for name in WIDE if name not in ("loss", "mrr", "zero_mrr")),

@@ -215,11 +215,11 @@ def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[s
     largest = {
         column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]
     }
-    found = {
+    content = {
         "columns": largest,
         "measurements": [*before.get("measurements", []), _entry(command, tags)],
     }
-    put(committed.experiments_dir() / name / "noise.json", json.dumps(found, indent=1) + "\n")
+    put(committed.experiments_dir() / name / "noise.json", json.dumps(content, indent=1) + "\n")
     refresh_readmes()
 
 

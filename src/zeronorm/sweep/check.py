@@ -4,6 +4,7 @@ import os
 import signal
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from omegaconf import DictConfig
 
@@ -47,16 +48,16 @@ def unscored(jobs: Sequence[DictConfig]) -> list[str]:
 def checked_apart(job: DictConfig, pool: Workers) -> list:
     """`check_input` in a worker; again in a new one if its process ended, because it may not be the
     job that did it."""
-    for again in (True, False):
-        try:
-            return pool.first(check_input, job)
-        except (WorkerDied, RunFailed) as ended:
-            if not again:
-                raise schema.ConfigError(
-                    f"{schema.condition(job)} cannot be run: its check ended the worker process"
-                    f" twice, by {ended}; look for os._exit and the like in"
-                    f" {job.similarity.function} and what it imports."
-                ) from None
+    with suppress(WorkerDied, RunFailed):
+        return pool.first(check_input, job)
+    try:
+        return pool.first(check_input, job)
+    except (WorkerDied, RunFailed) as ended:
+        raise schema.ConfigError(
+            f"{schema.condition(job)} cannot be run: its check ended the worker process"
+            f" twice, by {ended}; look for os._exit and the like in"
+            f" {job.similarity.function} and what it imports."
+        ) from None
 
 
 def check_input(job: DictConfig) -> list:
@@ -80,8 +81,8 @@ def check_input(job: DictConfig) -> list:
     except BaseException as error:
         if interrupts().interrupted():
             raise
-        if interrupts().came is not None:
-            raise RunFailed(signal.Signals(interrupts().came).name, interrupts().line) from None
+        if (came := interrupts().came) is not None:
+            raise RunFailed(signal.Signals(came).name, interrupts().line) from None
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
         failed = failure.of(error)

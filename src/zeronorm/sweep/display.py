@@ -61,13 +61,15 @@ class Display(threading.Thread):
         time_left = TextColumn(
             "{task.fields[left]}", table_column=Column(min_width=len("1:00:00 left"), no_wrap=True)
         )
-        shown = {
-            "console": console,
-            "disable": not console.is_terminal,
-            "transient": True,
-            "expand": True,
-        }
-        with Progress(text, BarColumn(8), time_left, **shown) as progress:
+        with Progress(
+            text,
+            BarColumn(8),
+            time_left,
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+            expand=True,
+        ) as progress:
             task = progress.add_task("starting", total=len(self.names), left="")
             while not self.ended.wait(0.5):
                 description, share, left = self.look()

@@ -70,9 +70,9 @@ def judged(folder: Path) -> Iterator[None]:
             raise interrupts().exception() from error
         with suppress(OSError):
             (folder / "error.txt").write_text(traceback.format_exc())
-        if interrupts().came is not None:
-            came = signal.Signals(interrupts().came).name
-            raise RunFailed(f"{came} ended the run's process", interrupts().line) from error
+        if (came := interrupts().came) is not None:
+            name = signal.Signals(came).name
+            raise RunFailed(f"{name} ended the run's process", interrupts().line) from error
         raise failure.of(error) from error
 
 
@@ -145,4 +145,5 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
         console.print(f"Files: {folder}")
         console.print(f"Its autopsy again, or of another step: zeronorm autopsy {run_id}")
         console.print(browse_hint(config))
+    assert result.outcome is not None  # the run has come to its end
     return result.outcome

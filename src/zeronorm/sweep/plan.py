@@ -3,6 +3,7 @@ there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -81,9 +82,10 @@ def planned(
                 f"None of these runs is one of the report's: '{jobs[0].study}' has other options"
                 " there."
             )
-        configs, overrides, jobs, identities = (
-            [items[number] for number in kept] for items in (configs, overrides, jobs, identities)
-        )
+        configs = [configs[number] for number in kept]
+        overrides = [overrides[number] for number in kept]
+        jobs = [jobs[number] for number in kept]
+        identities = [identities[number] for number in kept]
     for job in jobs:
         schema.validate(job)
     finished: dict[int, str] = {}
@@ -99,8 +101,14 @@ def planned(
             number: found[sha].info.run_id for number, sha in enumerate(identities) if sha in found
         }
     missing = [number for number in range(len(jobs)) if number not in finished]
-    kept = ([items[number] for number in missing] for items in (jobs, configs, overrides))
-    return Plan(jobs[0], *kept, missing, finished)
+    return Plan(
+        config=jobs[0],
+        jobs=[jobs[number] for number in missing],
+        configs=[configs[number] for number in missing],
+        overrides=[overrides[number] for number in missing],
+        numbers=missing,
+        finished=finished,
+    )
 
 
 def _compare_code(said: str, command: Sequence[str]) -> None:
@@ -125,7 +133,7 @@ def expand(config: DictConfig) -> list[list[str]]:
     """The overrides of every job of a sweep, in order: the product of `hydra.sweeper.params`, or of
     these with each of `hydra.sweeper.grids`; what the command line sets replaces what they say. A
     job that two grids make counts once."""
-    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    sweeper: Any = OmegaConf.to_container(config.hydra.sweeper)
     params = sweeper.get("params") or {}
     jobs: dict[frozenset[str], list[str]] = {}
     hydra = GlobalHydra.instance()  # whose loader knows what glob(*) may choose

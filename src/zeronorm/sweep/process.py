@@ -48,7 +48,9 @@ class Interrupts:
     """
 
     def __init__(self):
-        self.holding, self.pending, self.came, self.line = False, None, None, ""
+        self.holding, self.line = False, ""
+        self.pending: int | None = None
+        self.came: int | None = None
         self.worker = self.busy = self.ordered = False
 
     def install(self) -> None:

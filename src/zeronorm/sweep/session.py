@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from zeronorm import config as schema
 from zeronorm import contents, failure
@@ -104,7 +104,7 @@ class Session:
             workers.plan(1, launcher.workers, launcher.threads)
         if self.only_missing:
             console.print("--only-missing belongs to a sweep: this single run is made in any case.")
-        if contents.named(OmegaConf.to_container(one, resolve=True, enum_to_str=True)):
+        if contents.named(schema.plain(one)):
             # the user's own code, which may end the process that tries it
             self.pool = workers.Workers(*workers.plan(1, 1, None))
         check.check([one], self.pool)
@@ -135,18 +135,20 @@ class Session:
     ) -> list[JobReturn]:
         """Runs the sweep's jobs in the pool, for hydra/launcher=workers; a JobReturn for each, in
         order."""
+        parent, pool = self.parent, self.pool
+        assert parent is not None and pool is not None  # `begin_sweep` has made them
         shared = cloudpickle.dumps((context, task, Singleton.get_state()))
-        configs = _numbered(self.parent.plan)
+        configs = _numbered(parent.plan)
         arguments = [(shared, dict(os.environ), cloudpickle.dumps(config)) for config in configs]
 
         def lost(number: int, died: workers.WorkerDied) -> bytes:
             failed = RunFailed(f"A worker process died in this run ({died}){_perhaps(str(died))}")
             with suppress(OSError):  # the disk may be what is full
-                report_progress(self.parent.folders[number], "failed", 1, 1, str(failed))
+                report_progress(parent.folders[number], "failed", 1, 1, str(failed))
             return cloudpickle.dumps(_failed(failed, overrides[number]))
 
         def waiting(jobs: list[int], killed: bool) -> None:
-            names = "; ".join(self.parent.labels[number] for number in jobs)
+            names = "; ".join(parent.labels[number] for number in jobs)
             how = (
                 "Killed, because it did not end"
                 if killed
@@ -155,9 +157,9 @@ class Session:
             console.print(f"{how}: {names}", markup=False)
             for number in jobs if killed else ():
                 with suppress(OSError):
-                    report_progress(self.parent.folders[number], "killed", 1, 1)
+                    report_progress(parent.folders[number], "killed", 1, 1)
 
-        found = self.pool.map(_run_job, arguments, self.parent.graphs, lost, waiting)
+        found = pool.map(_run_job, arguments, parent.graphs, lost, waiting)
         return [cloudpickle.loads(one) for one in found]
 
     def quietly(self, launch: Callable[..., Sequence[JobReturn]]) -> Callable[..., list[JobReturn]]:
@@ -165,14 +167,16 @@ class Session:
         raise the first of it, with a traceback."""
 
         def launched(*arguments, **options) -> list[JobReturn]:
+            parent = self.parent
+            assert parent is not None  # `begin_sweep` has made it
             try:
                 returns = launch(*arguments, **options)
             except workers.WorkersFailed as error:
-                returns, self.parent.trouble = [], str(error)
+                returns, parent.trouble = [], str(error)
             except Exception as error:
                 failed = failure.of(error)
-                returns, self.parent.trouble = [], f"The launcher failed: {failed}"
-            self.parent.note(returns)
+                returns, parent.trouble = [], f"The launcher failed: {failed}"
+            parent.note(returns)
             return [found for found in returns if found.status == JobStatus.COMPLETED]
 
         return launched
@@ -261,7 +265,7 @@ def _run_job(argument: tuple[bytes, dict[str, str], bytes]) -> bytes:
         job_subdir_key="hydra.sweep.subdir",
     )
     if found.status == JobStatus.FAILED:  # an exception may hold what cannot be pickled
-        found = _failed(failure.of(found._return_value), list(found.overrides))
+        found = _failed(failure.of(found._return_value), list(found.overrides or ()))
     return cloudpickle.dumps(found)
 
 

@@ -201,7 +201,8 @@ class Workers:
 
         Raises WorkersFailed if jobs are left over because no worker can be started.
         """
-        queue, results = Queue(graphs), [None] * len(arguments)
+        queue = Queue(graphs)
+        results: list = [None] * len(arguments)
         self.ending.clear()
 
         def serve(worker: int) -> None:
@@ -237,6 +238,7 @@ class Workers:
         self.ending.set()
         alive = [worker.process for worker in self.workers if worker.process.is_alive()]
         for process in alive:
+            assert process.pid is not None  # it has been started
             with suppress(ProcessLookupError):
                 os.kill(process.pid, ORDER)
         try:
