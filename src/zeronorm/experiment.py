@@ -22,6 +22,7 @@ from zeronorm import (
     training,
     vectors,
 )
+from zeronorm.autopsy.graph import quiet
 from zeronorm.checks import require_space
 from zeronorm.preparation import Prepared
 from zeronorm.result import Result, story, tags_of, write, write_recording
@@ -79,7 +80,8 @@ def run(
     result.chance = prediction.chance(
         drawn, singular & (drawable | ~zero_titles), config.training.batch
     )
-    result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
+    with quiet():
+        result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
 
     recording = result.recording = prepared.start()
     result.steps = config.training.epochs * examples.steps_per_epoch(

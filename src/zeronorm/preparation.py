@@ -29,6 +29,7 @@ from zeronorm import (
 )
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
+from zeronorm.autopsy.graph import quiet
 
 TEXTS = 4  # of the first batch, with which rows of unusual norm are tried
 WILD = 1e15  # norm of a word row above which the convolution may overflow
@@ -87,6 +88,7 @@ class Prepared:
             {"words": self.data.corpus.word_names, "titles": self.data.corpus.titles}
         )
 
+    @quiet()  # each graph has gradients of its own, at one place in the code
     def foretell(self) -> "Foretold":
         """What is known before the first step. Leaves the program in a state of no meaning: `start`
         comes next."""

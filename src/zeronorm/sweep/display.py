@@ -101,7 +101,8 @@ class Display(threading.Thread):
         for number, name, state, reason in ended:
             if number not in self.seen:
                 self.seen.add(number)
-                if reason or not console.is_terminal:
+                # of a run by itself more is said, by itself
+                if len(self.names) > 1 and (reason or not console.is_terminal):
                     console.print(
                         f"{count}  {name}: {state}{reason and f', {reason}'}  {left}", markup=False
                     )
