@@ -19,6 +19,7 @@ import data_sized
 import zeronorm
 from zeronorm import Autopsy, autopsy
 from zeronorm.autopsy import arrays, examiner, sandbox
+from zeronorm.autopsy import child as children
 
 [DYING] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
 
@@ -119,7 +120,7 @@ def finite(model: keras.Model) -> bool:
 def asked(monkeypatch):
     """asked(do): calls do(examiner, what, examination) before anything is asked of one, and gives
     the list of these."""
-    ask, seen = sandbox._Child.ask, []
+    ask, seen = children.Child.ask, []
 
     def install(do):
         def asking(child, message, limits):
@@ -127,7 +128,7 @@ def asked(monkeypatch):
             do(child, message[0], getattr(limits, "__self__", None))
             return ask(child, message, limits)
 
-        monkeypatch.setattr(sandbox._Child, "ask", asking)
+        monkeypatch.setattr(children.Child, "ask", asking)
         return seen
 
     return install
@@ -220,11 +221,11 @@ def test_an_interruption_reaches_the_user_and_leaves_no_process(asked):
     finally:
         signal.signal(signal.SIGINT, handler)
     assert finite(model) and not hasattr(model.train_function, "__self__")
-    assert ends(examiners[0]._process.pid) and examiners[0] not in sandbox._spare()
+    assert ends(examiners[0]._process.pid) and examiners[0] not in children.spare()
 
 
 def test_a_healthy_training_starts_nothing(monkeypatch):
-    monkeypatch.setattr(sandbox, "_Child", lambda *arguments: pytest.fail("a process was started"))
+    monkeypatch.setattr(children, "Child", lambda *arguments: pytest.fail("a process was started"))
     model, arguments = cases.fitted([cases.dense()])
     model.fit(**arguments, batch_size=8, verbose=0, callbacks=[watch := Autopsy(verbose=0)])
     assert watch.report is None
@@ -244,10 +245,10 @@ def test_a_step_that_nothing_can_take_elsewhere_is_examined_as_it_is_trained(mon
     def refuse(settings):
         raise OSError("no room")
 
-    for child in list(sandbox._spare()):
-        sandbox._spare().remove(child)
+    for child in list(children.spare()):
+        children.spare().remove(child)
         child.end()
-    monkeypatch.setattr(sandbox, "_Child", refuse)
+    monkeypatch.setattr(children, "Child", refuse)
     report = fitted()
     assert (report.kernels, report.xla) == (True, None)
     assert report.guilty[0].forward_op_type == "Sqrt" and report.cures[0].finite

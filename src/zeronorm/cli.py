@@ -284,21 +284,7 @@ def autopsy(
     from zeronorm import tracking, trust
     from zeronorm.sweep.display import console
 
-    is_run = not os.path.isfile(target)
-    if is_run and (os.sep in target or target.endswith(".npz")):
-        raise click.ClickException(f"There is no file {target}.")
-    if is_run and factory:
-        raise click.ClickException(
-            f"{target} is no file: --model goes with a capsule of a model of your own."
-        )
-    if not is_run and step is not None:
-        raise click.ClickException("--step goes with the id of a run: a capsule holds one step.")
-    if capsule and not Path(capsule).absolute().parent.is_dir():
-        raise click.ClickException(
-            f"--capsule {capsule}: there is no folder {Path(capsule).absolute().parent}."
-        )
-    if not is_run and overrides:
-        raise click.ClickException(f"{overrides[0]} goes with the id of a run: {target} is a file.")
+    is_run = _names_a_run(target, overrides, step, capsule, factory)
     if is_run:
         config, client = _connected(*overrides)
         try:
@@ -331,6 +317,35 @@ def autopsy(
             report.write(Path(folder), name)
             tracking.add_files(client, target, Path(folder), {} if another else report.tags)
         click.echo(f"added to the run's artifacts: {name}.json, {name}.md", err=True)
+
+
+def _names_a_run(
+    target: str,
+    overrides: tuple[str, ...],
+    step: int | None,
+    capsule: str | None,
+    factory: str | None,
+) -> bool:
+    """Whether the target of an autopsy is a run, not a file; one sentence where an option does not
+    go with it."""
+    from pathlib import Path
+
+    is_run = not os.path.isfile(target)
+    if is_run and (os.sep in target or target.endswith(".npz")):
+        raise click.ClickException(f"There is no file {target}.")
+    if is_run and factory:
+        raise click.ClickException(
+            f"{target} is no file: --model goes with a capsule of a model of your own."
+        )
+    if not is_run and step is not None:
+        raise click.ClickException("--step goes with the id of a run: a capsule holds one step.")
+    if capsule and not Path(capsule).absolute().parent.is_dir():
+        raise click.ClickException(
+            f"--capsule {capsule}: there is no folder {Path(capsule).absolute().parent}."
+        )
+    if not is_run and overrides:
+        raise click.ClickException(f"{overrides[0]} goes with the id of a run: {target} is a file.")
+    return is_run
 
 
 @contextmanager

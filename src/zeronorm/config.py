@@ -335,7 +335,20 @@ def _shipped(placement: DictConfig) -> bool:
     return placement.function.startswith("zeronorm.similarity.")
 
 
-def _rules(c: DictConfig):
+Rules = Iterator[tuple[bool, str]]  # whether it is broken, and the sentence that then says so
+
+
+def _rules(c: DictConfig) -> Rules:
+    """All of them; the first that is broken is said."""
+    yield from _rules_of_form(c)
+    yield from _rules_of_choices(c)
+    yield from _rules_of_start(c)
+    yield from _rules_of_planted_rows(c)
+    yield from _rules_of_input(c)
+
+
+def _rules_of_form(c: DictConfig) -> Rules:
+    """Every key is there, and every number in its range."""
     similarity = None if OmegaConf.is_missing(c, "similarity") else c.get("similarity")
     if similarity is not None:
         yield (
@@ -355,7 +368,11 @@ def _rules(c: DictConfig):
     for path, value, allowed in numbers(c):
         wrong = allowed.fault(value)
         yield wrong is not None, f"{path}={value} {wrong}."
-    placement, init, vectors = c.similarity, c.init, c.vectors
+
+
+def _rules_of_choices(c: DictConfig) -> Rules:
+    """Names that are known, and a placement that fits its epsilon."""
+    placement = c.similarity
     yield not c.home, "home is empty: give the folder for the store, caches and outputs."
     yield (
         c.numerics.name not in NUMERICS,
@@ -377,6 +394,15 @@ def _rules(c: DictConfig):
         _shipped(placement) and placement.bounds is not None and placement.epsilon is None,
         f"similarity={placement.name} needs 0 < similarity.epsilon < 1, not {placement.epsilon}.",
     )
+    yield (
+        c.vectors.dtype not in ("float32", "float64"),
+        f"vectors.dtype={c.vectors.dtype} is unknown: use float32 or float64.",
+    )
+
+
+def _rules_of_start(c: DictConfig) -> Rules:
+    """What `init` makes of the matrices."""
+    init, vectors = c.init, c.vectors
     yield (
         init.repair not in (None, *REPAIRS),
         f"init.repair={init.repair} is unknown: use one of {', '.join(REPAIRS)}.",
@@ -428,6 +454,10 @@ def _rules(c: DictConfig):
             " reported under a wrong name: use init=repaired."
         ),
     )
+
+
+def _rules_of_planted_rows(c: DictConfig) -> Rules:
+    init, vectors = c.init, c.vectors
     yield (
         init.repair is not None and vectors.zero_share is not None,
         (
@@ -442,10 +472,10 @@ def _rules(c: DictConfig):
             " vectors.zero_share sets: give a share too."
         ),
     )
-    yield (
-        vectors.dtype not in ("float32", "float64"),
-        f"vectors.dtype={vectors.dtype} is unknown: use float32 or float64.",
-    )
+
+
+def _rules_of_input(c: DictConfig) -> Rules:
+    """Texts, splits, the store, and the files that are read."""
     yield (
         c.model.width > c.corpus.window,
         (

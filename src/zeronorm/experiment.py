@@ -24,7 +24,7 @@ from zeronorm import (
 )
 from zeronorm.autopsy.graph import quiet
 from zeronorm.checks import require_space
-from zeronorm.preparation import Prepared
+from zeronorm.preparation import Foretold, Prepared
 from zeronorm.result import Result, story, tags_of, write, write_recording
 
 
@@ -43,63 +43,81 @@ def run(
 
     Raises ExperimentError if the disk is full. A NaN raises nothing.
     """
-    config = prepared.config
-    OmegaConf.save(config, result.folder / "config.yaml", resolve=True)
+    OmegaConf.save(prepared.config, result.folder / "config.yaml", resolve=True)
     require_space(result.folder)
-    data, words, titles, drawn = prepared.data, prepared.words, prepared.titles, prepared.drawn
-    program, order = prepared.program, prepared.order
-    evaluated = (
-        data.corpus.test
-        if config.training.evaluate_on == schema.Split.test
-        else data.corpus.validation
-    )
-
     # The audit and the prediction come first: they need the matrices and the batch order, not the
     # training.
+    foretold = _foretell(prepared, result)
+    norms, xla_steps, seconds = _train(prepared, result, foretold.singular, tell)
+    _conclude(prepared, result, foretold, norms, xla_steps, seconds)
+
+
+def _foretell(prepared: Prepared, result: Result) -> Foretold:
+    """Fills in what is known before the first step."""
+    config, titles = prepared.config, prepared.titles
     foretold = prepared.foretell()
-    zero_titles, singular = vectors.zero_rows(titles), foretold.singular
-    classes = vectors.classes(titles)
-    result.audit = {
-        "corpus": corpora.summary(data.corpus),
-        "words": vectors.audit(words, str(data.words.dtype)),
-        "titles": vectors.audit(titles, str(data.titles.dtype)),
-        "zero_titles": [data.corpus.titles[row] for row in np.flatnonzero(zero_titles)],
-        "deadly_titles": {
-            name: [
-                data.corpus.titles[row]
-                for row in np.flatnonzero(foretold.deadly & (classes == name))
-            ]
-            for name in vectors.CLASSES
-        },
-        "texts_of_zero_rows_only": int(vectors.zero_rows(words)[drawn.text].all(axis=1).sum()),
-        "sha256": {"words": vectors.digest(words), "titles": vectors.digest(titles)},
-    }
+    zero_titles = vectors.zero_rows(titles)
+    result.audit = _audit(prepared, foretold)
     write(result.folder / "audit.json", result.audit)
     result.touch, result.predicted = foretold.touch, foretold.predicted
     drawable = config.training.zero_titles != schema.ZeroTitles.left_out
     result.chance = prediction.chance(
-        drawn, singular & (drawable | ~zero_titles), config.training.batch
+        prepared.drawn, foretold.singular & (drawable | ~zero_titles), config.training.batch
     )
     with quiet():
+        program = prepared.program
         result.zero_row = singularity.measure(program.ranker.similarity, program.numerics)
+    return foretold
 
+
+def _audit(prepared: Prepared, foretold: Foretold) -> dict:
+    """What the matrices and the texts hold."""
+    data, words, titles = prepared.data, prepared.words, prepared.titles
+    names, classes = data.corpus.titles, vectors.classes(titles)
+    only_zero = vectors.zero_rows(words)[prepared.drawn.text].all(axis=1)
+    return {
+        "corpus": corpora.summary(data.corpus),
+        "words": vectors.audit(words, str(data.words.dtype)),
+        "titles": vectors.audit(titles, str(data.titles.dtype)),
+        "zero_titles": [names[row] for row in np.flatnonzero(vectors.zero_rows(titles))],
+        "deadly_titles": {
+            name: [names[row] for row in np.flatnonzero(foretold.deadly & (classes == name))]
+            for name in vectors.CLASSES
+        },
+        "texts_of_zero_rows_only": int(only_zero.sum()),
+        "sha256": {"words": vectors.digest(words), "titles": vectors.digest(titles)},
+    }
+
+
+def _train(
+    prepared: Prepared, result: Result, singular: np.ndarray, tell: Callable[[Progress], None]
+) -> tuple[dict[str, float], int, float]:
+    """({weight: its norm at the start}, the steps that XLA computed, seconds) of the training.
+
+    singular: bool [titles], as `evaluate` takes it.
+    """
+    config, program, examples_drawn = prepared.config, prepared.program, len(prepared.drawn)
     recording = result.recording = prepared.start()
     result.steps = config.training.epochs * examples.steps_per_epoch(
-        len(drawn), config.training.batch
+        examples_drawn, config.training.batch
     )
     tell(Progress(0, result.steps))
     start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
 
     def after_chunk(last: examples.Batch) -> None:
         tell(Progress(last.step + 1, result.steps))
-        last_of_epoch = (last.batch + 1) * config.training.batch >= len(drawn)
+        last_of_epoch = (last.batch + 1) * config.training.batch >= examples_drawn
         if config.training.evaluate_every_epoch and last_of_epoch:
-            result.epochs[last.step] = evaluate(program.ranker, data.corpus, evaluated, singular)
+            result.epochs[last.step] = _evaluated(prepared, singular)
 
     clock = time.perf_counter()
     try:
         xla_steps = training.train(
-            program, order(), recording, stops(config.training.on_nan, recording), after_chunk
+            program,
+            prepared.order(),
+            recording,
+            stops(config.training.on_nan, recording),
+            after_chunk,
         )
         seconds = time.perf_counter() - clock
         program.finish()
@@ -113,16 +131,28 @@ def run(
             for name, variable in program.ranker.weights.items()
         }
         write_recording(result)
+    return start, xla_steps, seconds
 
-    result.metrics = evaluate(program.ranker, data.corpus, evaluated, singular)
-    without = data.baseline.get(config.training.evaluate_on.value, {})
+
+def _conclude(
+    prepared: Prepared,
+    result: Result,
+    foretold: Foretold,
+    start: dict[str, float],
+    xla_steps: int,
+    seconds: float,
+) -> None:
+    """Evaluates, and says what happened, as numbers, in words and as a figure."""
+    config, recording = prepared.config, result.recording
+    assert recording is not None  # it was trained
+    result.metrics = _evaluated(prepared, foretold.singular)
+    without = prepared.data.baseline.get(config.training.evaluate_on.value, {})
     result.metrics |= {f"eval_tfidf/{name}": value for name, value in without.items()}
     result.metrics["z/steps_per_second"] = recording.steps / seconds
-    result.metrics["zero_rows/titles"] = int(zero_titles.sum())
+    result.metrics["zero_rows/titles"] = int(vectors.zero_rows(prepared.titles).sum())
     result.metrics["deadly_rows/titles"] = int(foretold.deadly.sum())
-    first = recording.first_nan()
-    result.outcome = "nan" if first else "finite"
-    result.tags = tags_of(result, program.numerics, xla_steps)
+    result.outcome = "nan" if recording.first_nan() else "finite"
+    result.tags = tags_of(result, prepared.program.numerics, xla_steps)
     result.story = story(config, result)
     logging.getLogger(__name__).info(result.story)
     deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
@@ -130,6 +160,14 @@ def run(
         result.curves, start, deaths, schema.condition(config), result.folder / "norms.png"
     )
     write(result.folder / "metrics.json", result.metrics)
+
+
+def _evaluated(prepared: Prepared, singular: np.ndarray) -> dict[str, float]:
+    """`evaluate` on the split that the config names."""
+    corpus = prepared.data.corpus
+    on_test = prepared.config.training.evaluate_on == schema.Split.test
+    positions = corpus.test if on_test else corpus.validation
+    return evaluate(prepared.program.ranker, corpus, positions, singular)
 
 
 def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str, str]]:

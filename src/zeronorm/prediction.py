@@ -186,77 +186,123 @@ def predict(
     reaches: of the optimizer.
     trained: names of the weights that are.
     """
-    elementwise = Reaches.elementwise()
-    learns = "titles" in trained  # else no row changes
-    # moved: small rows that an update took off their edge
-    dead, moved = rows.lost.copy(), np.zeros_like(rows.lost)
-    pending, pending_encoder = np.zeros_like(dead), False  # lost when the gradients are applied
-    titles, encoder = 0 if learns and dead.any() else None, None
-    uncertain = ZEROED if learns and reaches.zeroes else ""
-    watched = fates.edge | (fates.text >= Kind.inf) | (fates.text_idle >= Kind.inf)
-    if learns:
-        watched = watched | fates.deadly | (fates.title == Kind.large)
-    wild = rows.wild.any()
+    course = _Course(fates, look, reaches, rows, "titles" in trained, margin)
     for batch in batches:
-        step, ids = batch.step, np.concatenate([batch.positive, batch.negatives], axis=1)
-        overflows = wild and rows.wild[batch.text].any()
-        concerns = overflows or (watched & ~moved)[ids].any() or dead[ids].any()
-        if step == 0 or encoder is not None or pending_encoder or concerns:
-            idle = None if rows.masked is None else masked_pairs(batch, rows.masked)
-            at_edge = fates.edge[ids] & ~moved[ids]
-            if step == 0 or overflows or at_edge.any():
-                seen = look(batch)
-                title, text = seen.title, seen.text
-                if overflows and rows.dropped and (text >= Kind.inf).any():
-                    uncertain = uncertain or DROPPED.format(step)
-            else:
-                title, text = _pairs(fates, ids, idle)
-                title, text = (np.where(moved[ids], Kind.finite, kind) for kind in (title, text))
-            if encoder is None and step > 0:
-                uncertain = uncertain or _doubt(fates, ids, idle, at_edge, margin, step)
-            if learns:
-                moved[ids[at_edge & (title < Kind.inf)]] = True
-                moved &= fates.norm < 1
+        course.take(batch)
+        if course.is_over():
+            break
+    lost_at_once = rows.lost_words and "words" in trained
+    words = 0 if lost_at_once else course.encoder if "words" in trained else None
+    return Prediction(course.titles, course.encoder, words, course.uncertain)
+
+
+class _Course:
+    """What is lost on the way through the batches.
+
+    learns: whether the titles are trained; else no row changes.
+    dead: bool [titles], the rows that are lost.
+    moved: bool [titles], the small rows that an update took off their edge.
+    pending, pending_encoder: what is lost when the gradients are applied.
+    titles, encoder, uncertain: as `Prediction` has them.
+    """
+
+    def __init__(
+        self,
+        fates: Fates,
+        look: Callable[[Batch], Look],
+        reaches: Reaches,
+        rows: Rows,
+        learns: bool,
+        margin: float,
+    ):
+        self.fates, self.look, self.reaches, self.rows = fates, look, reaches, rows
+        self.learns, self.margin = learns, margin
+        self.dead, self.moved = rows.lost.copy(), np.zeros_like(rows.lost)
+        self.pending, self.pending_encoder = np.zeros_like(self.dead), False
+        self.titles: int | None = 0 if learns and self.dead.any() else None
+        self.encoder: int | None = None
+        self.uncertain = ZEROED if learns and reaches.zeroes else ""
+        self.watched = fates.edge | (fates.text >= Kind.inf) | (fates.text_idle >= Kind.inf)
+        if learns:
+            self.watched = self.watched | fates.deadly | (fates.title == Kind.large)
+
+    def take(self, batch: Batch) -> None:
+        """One step."""
+        ids = np.concatenate([batch.positive, batch.negatives], axis=1)
+        overflows = bool(self.rows.wild[batch.text].any())
+        concerns = overflows or (self.watched & ~self.moved)[ids].any() or self.dead[ids].any()
+        if batch.step == 0 or self.encoder is not None or self.pending_encoder or concerns:
+            title, text = self._gradients(batch, ids, overflows)
+            self._lose(batch.step, ids, title, text)
+        if (batch.step + 1) % self.reaches.period == 0:
+            self._apply(batch.step)
+
+    def is_over(self) -> bool:
+        """Whether nothing more can come that the prediction tells."""
+        if self.encoder is not None:
+            return self.titles is not None or not self.learns
+        waiting = self.pending.any() or self.pending_encoder
+        return not (self.rows.wild.any() or self.watched.any() or self.dead.any() or waiting)
+
+    def _gradients(
+        self, batch: Batch, ids: np.ndarray, overflows: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The kinds of the gradients of a step at the title and at the text of each pair."""
+        step, fates = batch.step, self.fates
+        idle = None if self.rows.masked is None else masked_pairs(batch, self.rows.masked)
+        at_edge = fates.edge[ids] & ~self.moved[ids]
+        if step == 0 or overflows or at_edge.any():
+            seen = self.look(batch)
+            title, text = seen.title, seen.text
+            if overflows and self.rows.dropped and (text >= Kind.inf).any():
+                self._doubt(DROPPED.format(step))
+        else:
+            moved = self.moved[ids]
+            title, text = (np.where(moved, Kind.finite, of) for of in _pairs(fates, ids, idle))
+        if self.encoder is None and step > 0:
+            self._doubt(_doubt(fates, ids, idle, at_edge, self.margin, step))
+        if self.learns:
+            self.moved[ids[at_edge & (title < Kind.inf)]] = True
+            self.moved &= fates.norm < 1
+        if self.encoder is not None or self.dead[ids].any():
             # the similarity is NaN, and its gradient reaches z
-            if encoder is not None or dead[ids].any():
-                text = np.full_like(text, Kind.nan)
-                title = np.full_like(title, Kind.nan) if encoder is not None else title
-            for kind, reach in (
-                (Kind.nan, reaches.nan),
-                (Kind.inf, reaches.inf),
-                (Kind.large, reaches.large),
-            ):
-                hit = title == kind
-                if not learns or not hit.any():
-                    continue
-                if kind == Kind.inf and reach != reaches.nan:
-                    uncertain = uncertain or HELD.format(step)
-                if kind == Kind.large and reach != elementwise.large:
-                    uncertain = uncertain or SQUARE.format(step)
-                pending[ids[hit]] |= reach.row
-                pending[ids] |= reach.touched
-                pending |= reach.table
-                pending_encoder |= reach.others
-            if (text >= Kind.inf).any():
-                pending_encoder |= reaches.encoder.row
-                pending[ids] |= learns and reaches.encoder.touched
-                pending |= learns and reaches.encoder.table
-        if (step + 1) % reaches.period == 0:
-            dead |= pending
-            if titles is None and pending.any():
-                titles = step
-            if encoder is None and pending_encoder:
-                encoder = step
-            pending[:], pending_encoder = False, False
-        if encoder is not None and (titles is not None or not learns):
-            break
-        quiet = not (wild or watched.any() or dead.any() or pending.any() or pending_encoder)
-        if encoder is None and quiet:  # nothing will come
-            break
-    words = encoder if "words" in trained else None
-    return Prediction(
-        titles, encoder, 0 if rows.lost_words and "words" in trained else words, uncertain
-    )
+            text = np.full_like(text, Kind.nan)
+            title = np.full_like(title, Kind.nan) if self.encoder is not None else title
+        return title, text
+
+    def _lose(self, step: int, ids: np.ndarray, title: np.ndarray, text: np.ndarray) -> None:
+        """Adds what these gradients lose to what is pending, as far as the optimizer lets them."""
+        reaches, usual = self.reaches, Reaches.elementwise().large
+        kinds = ((Kind.nan, reaches.nan), (Kind.inf, reaches.inf), (Kind.large, reaches.large))
+        for kind, reach in kinds:
+            hit = title == kind
+            if not self.learns or not hit.any():
+                continue
+            if kind == Kind.inf and reach != reaches.nan:
+                self._doubt(HELD.format(step))
+            if kind == Kind.large and reach != usual:
+                self._doubt(SQUARE.format(step))
+            self.pending[ids[hit]] |= reach.row
+            self.pending[ids] |= reach.touched
+            self.pending |= reach.table
+            self.pending_encoder |= reach.others
+        if (text >= Kind.inf).any():
+            self.pending_encoder |= reaches.encoder.row
+            self.pending[ids] |= self.learns and reaches.encoder.touched
+            self.pending |= self.learns and reaches.encoder.table
+
+    def _apply(self, step: int) -> None:
+        """The optimizer's update, of the gradients of one step or of several."""
+        self.dead |= self.pending
+        if self.titles is None and self.pending.any():
+            self.titles = step
+        if self.encoder is None and self.pending_encoder:
+            self.encoder = step
+        self.pending[:], self.pending_encoder = False, False
+
+    def _doubt(self, why: str) -> None:
+        """Keeps the first reason."""
+        self.uncertain = self.uncertain or why
 
 
 def _pairs(fates: Fates, ids: np.ndarray, idle: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -115,8 +115,8 @@ class Blame:
         value = self.values.arrays[bad[0]] if bad else np.zeros(())
         where, kind = np.argwhere(~np.isfinite(value)), "nan" if np.isnan(value).any() else "inf"
         birth = self._birth(operation)
-        if birth == "divergence" and self.source(operation) is not operation:
-            operation = self.source(operation)
+        if birth == "divergence" and _source(self.values, operation) is not operation:
+            operation = _source(self.values, operation)
             value = self.values.arrays[operation.outputs[0].name]
             where, kind, birth = np.argwhere(np.abs(value) > LARGE), "large", self._birth(operation)
         elements = tuple(tuple(int(i) for i in index) for index in where[:ELEMENTS])
@@ -216,7 +216,7 @@ class Blame:
             return "weights"
         if name in self.step.optimizer:
             return "optimizer"
-        if operation.type in GROWING and self._large(operation):
+        if operation.type in GROWING and _large_inputs(self.values, operation):
             return "divergence"
         if name in self.step.gradient:
             return "gradient"
@@ -225,35 +225,6 @@ class Blame:
             o.name in self.step.gradient for o in graph.above(operation)
         )
         return "gradient" if after and not seen else "forward"
-
-    def _large(self, operation: tf.Operation) -> list[str]:
-        """The inputs of an operation that hold a finite value above LARGE."""
-        finite = (
-            tensor for tensor in self.values.inputs[operation.name] if tensor not in self.values.bad
-        )
-        return [
-            t
-            for t in finite
-            if self.values.arrays[t].size and float(np.abs(self.values.arrays[t]).max()) > LARGE
-        ]
-
-    def source(self, operation: tf.Operation) -> tf.Operation:
-        """Of an operation that overflowed: where its large inputs came from, if that is the batch
-        or an operation that made them of small ones at a singular point; else itself, which has
-        grown."""
-        waiting, seen = [operation], set()
-        for each in waiting:
-            large = self._large(each)
-            made = each.inputs and not large and (each.type == "Exp" or each.type not in GROWING)
-            # a body's inputs are no batch
-            batch = each.name in self.step.inputs and self.step.losses
-            if batch or (made and not any(t.dtype == tf.resource for t in each.inputs)):
-                return each
-            for tensor in large:
-                if tensor not in seen:
-                    seen.add(tensor)
-                    waiting.append(self.step.graph.get_tensor_by_name(tensor).op)
-        return operation
 
     def examples(self, one: Guilty, moved: Mapping[str, np.ndarray]) -> tuple[int, ...]:
         """Its examples, by the axis along which its non-finite elements move on as the examples do.
@@ -283,6 +254,33 @@ class Blame:
             if tuple(sorted((example + 1) % batch for example in was)) == now:
                 return was
         return ()
+
+
+def _large_inputs(values: Values, operation: tf.Operation) -> list[str]:
+    """The inputs of an operation that hold a finite value above LARGE."""
+    finite = (tensor for tensor in values.inputs[operation.name] if tensor not in values.bad)
+    return [
+        t for t in finite if values.arrays[t].size and float(np.abs(values.arrays[t]).max()) > LARGE
+    ]
+
+
+def _source(values: Values, operation: tf.Operation) -> tf.Operation:
+    """Of an operation that overflowed: where its large inputs came from, if that is the batch
+    or an operation that made them of small ones at a singular point; else itself, which has
+    grown."""
+    waiting, seen = [operation], set()
+    for each in waiting:
+        large = _large_inputs(values, each)
+        made = each.inputs and not large and (each.type == "Exp" or each.type not in GROWING)
+        # a body's inputs are no batch
+        batch = each.name in values.step.inputs and values.step.losses
+        if batch or (made and not any(t.dtype == tf.resource for t in each.inputs)):
+            return each
+        for tensor in large:
+            if tensor not in seen:
+                seen.add(tensor)
+                waiting.append(values.step.graph.get_tensor_by_name(tensor).op)
+    return operation
 
 
 def _must_compile(operation: tf.Operation) -> bool:

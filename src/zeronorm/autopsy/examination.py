@@ -50,38 +50,17 @@ def report(
         doing.add_place(subject.place)
         more |= {"left_out": tuple(doing.left_out), "refused": refused}
         return Report(step, "", False, (), None, None, trained, {}, **more)
-    traced = traced or doing(
-        "the step as a graph (none of it may read values in Python, as .numpy() does)",
-        trace.trace,
-        subject.step,
-        subject.data,
-        subject.optimizers,
-        examined,
-    )
-    found = traced and doing(
-        "the values of its operations", findings.find, subject, traced, examined
-    )
-    if not found and traced and examined and outcomes[False]:  # XLA's process may have died of it
-        found = doing("the values under the kernels", _under_kernels, subject)
-    found = found or Findings((), (), {}, True)
-    closed = not found.guilty or any(one.op_type in graph.BODIES for one in found.guilty)
-    if traced and examined and outcomes[False] and closed:
-        found = doing("the inside of a loop", _from_kernels, subject, found) or found
-    guilty = tuple(known_as(one, traced) for one in found.guilty)
-    guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
-    found = replace(found, guilty=guilty)
+    traced, found = _found(subject, traced, bool(outcomes[False]), doing)
+    if traced:
+        guilty = tuple(known_as(one, traced) for one in found.guilty)
+        guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
+        found = replace(found, guilty=guilty)
     own_loss = losses.get(FIELDS[examined])
     if (loss_is_finite or own_loss == "") and not found.loss_is_finite:
         hidden = "a fused kernel: the loss that was trained on is finite"
         found = replace(found, loss_is_finite=True, swallowed=(*found.swallowed, hidden))
-    unknown = set(subject.names).difference(subject.weights)
-    if unknown:
-        tables = [name for name, variable in subject.weights.items() if variable.shape.rank == 2]
-        doing.left_out.append(
-            f"names of {', '.join(sorted(unknown))}: no such weight; there are"
-            f" {', '.join(tables[:8])}"
-        )
-    if outcomes[examined] and not guilty and not doing.left_out:
+    _note_unknown_names(subject, doing)
+    if outcomes[examined] and not found.guilty and not doing.left_out:
         doing.left_out.append(
             "the operation: the way back from the weights ends in what cannot be looked into"
         )
@@ -105,6 +84,41 @@ def report(
         losses=losses,
         **more,
     )
+
+
+def _found(
+    subject: Subject, traced: graph.Step | None, fails_in_kernels: bool, doing: "_Attempts"
+) -> tuple[graph.Step | None, Findings]:
+    """The traced step, None where it cannot be traced, and what one run of it shows."""
+    examined = subject.jit_compile
+    traced = traced or doing(
+        "the step as a graph (none of it may read values in Python, as .numpy() does)",
+        trace.trace,
+        subject.step,
+        subject.data,
+        subject.optimizers,
+        examined,
+    )
+    found = traced and doing(
+        "the values of its operations", findings.find, subject, traced, examined
+    )
+    if not found and traced and examined and fails_in_kernels:  # XLA's process may have died of it
+        found = doing("the values under the kernels", _under_kernels, subject)
+    found = found or Findings((), (), {}, True)
+    closed = not found.guilty or any(one.op_type in graph.BODIES for one in found.guilty)
+    if traced and examined and fails_in_kernels and closed:
+        found = doing("the inside of a loop", _from_kernels, subject, found) or found
+    return traced, found
+
+
+def _note_unknown_names(subject: Subject, doing: "_Attempts") -> None:
+    unknown = set(subject.names).difference(subject.weights)
+    if unknown:
+        tables = [name for name, variable in subject.weights.items() if variable.shape.rank == 2]
+        doing.left_out.append(
+            f"names of {', '.join(sorted(unknown))}: no such weight; there are"
+            f" {', '.join(tables[:8])}"
+        )
 
 
 def _weights_first(lost: Mapping[str, int], optimizers) -> dict[str, int]:
