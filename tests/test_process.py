@@ -18,7 +18,7 @@ import cases
 import data_sized
 import zeronorm
 from zeronorm import Autopsy, autopsy
-from zeronorm.autopsy import arrays, examiner, sandbox
+from zeronorm.autopsy import arrays, examiner, thresholds
 from zeronorm.autopsy import child as children
 
 [DYING] = [case for case in cases.BUGS if case.name == "rmse_of_an_exact_prediction"]
@@ -145,7 +145,7 @@ def test_the_time_limit_is_said_and_costs_nothing():
 
 
 def test_the_memory_limit_is_said_and_costs_nothing(monkeypatch):
-    monkeypatch.setattr(sandbox, "LIVES", 1)
+    monkeypatch.setattr(thresholds, "LIVES", 1)
     report = fitted(memory=1)
     assert [
         reason

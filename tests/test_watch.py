@@ -16,7 +16,7 @@ import tensorflow as tf
 import cases
 import zeronorm
 from zeronorm import Autopsy
-from zeronorm.autopsy import examination, findings
+from zeronorm.autopsy import examination, examiner, findings, thresholds
 from zeronorm.autopsy.subject import Trial
 
 
@@ -504,3 +504,37 @@ def test_a_capsule_leaves_the_models_compiler_as_it_was(tmp_path):
     )
     model.jit_compile = True
     assert not zeronorm.replay(model, tmp_path / "a.npz").jit_compile and model.jit_compile is True
+
+
+MOVED = {  # a threshold of the autopsy: a value far from its own
+    "HOLD_EVERY": 1,
+    "KEPT_BATCHES": 1.0,
+    "LARGE_VARIABLE": 1,
+    "LOOK_EVERY": 1,
+    "NUMBERS": 0,
+    "AT_ONCE": 1.0,
+    "ELEMENTS": 1,
+    "ROWS": 1,
+    "ITERATIONS": 1,
+    "ROOT_WITHIN": 0,
+    "POLL": 0.5,
+    "IDLE_BYTES": 0.0,
+    "SHOWN": 1,
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_no_threshold_decides_who_is_named(monkeypatch, name):
+    monkeypatch.setattr(thresholds, name, MOVED[name])
+    model, arguments = DYING.make()
+    watch = Autopsy(verbose=0)
+    model.fit(**arguments, batch_size=8, verbose=0, shuffle=False, callbacks=[watch])
+    first = watch.report.guilty[0]
+    assert (watch.report.step, watch.report.birth) == (DYING.step, DYING.birth)
+    assert first.forward_op_type == DYING.op and "# guilty" in first.text
+    assert first.examples == DYING.examples
+
+
+def test_one_magnitude_is_large_on_both_sides():
+    """The examiner imports nothing of this project, so it has its own."""
+    assert examiner.LARGE == thresholds.LARGE_VALUE

@@ -28,7 +28,7 @@ from zeronorm import (
     trust,
     vectors,
 )
-from zeronorm.autopsy import examination, graph, trace
+from zeronorm.autopsy import examination, graph, thresholds, trace
 from zeronorm.autopsy import report as reports
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.capsule import Capsule, CapsuleError
@@ -72,11 +72,11 @@ class RunReport(reports.Report):
 
     def about(self, number: int) -> Iterator[str]:
         places = self.places[number]
-        for place in places[: reports.SHOWN]:
+        for place in places[: thresholds.SHOWN]:
             row = "a zero row" if place["zero_row"] else f"a row of norm {place['norm']:.3g}"
             yield f"  example {place['example']}, {place['role']}: title '{place['title']}', {row}"
-        if len(places) > reports.SHOWN:
-            yield f"  and {len(places) - reports.SHOWN} more"
+        if len(places) > thresholds.SHOWN:
+            yield f"  and {len(places) - thresholds.SHOWN} more"
 
     def endings(self) -> Iterator[str]:
         if self.treated:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import tensorflow as tf
 
-from zeronorm.autopsy import examiner, graph, origins, rows
+from zeronorm.autopsy import graph, origins, rows, thresholds
 from zeronorm.autopsy.subject import Ended, Snapshot
 from zeronorm.autopsy.values import Values
 
@@ -33,12 +33,8 @@ GROWING = (
     "L2Loss",
     "Exp",
 )
-LARGE = examiner.LARGE  # an input of this size to one of GROWING: no singular point but an overflow
 # inputs at which it is singular
 SINGULAR = {"RealDiv": (1,), "Div": (1,), "Xdivy": (1,), "Xlogy": (1,), "Pow": (0,)}
-ELEMENTS = 16  # of a guilty operation that are traced to their rows
-ROWS = 32  # of one weight that are named; what was computed from more is no row's fault
-ITERATIONS = 10_000  # of a loop that are followed at most
 
 
 @dataclass(frozen=True)
@@ -118,8 +114,12 @@ class Blame:
         if birth == "divergence" and _source(self.values, operation) is not operation:
             operation = _source(self.values, operation)
             value = self.values.arrays[operation.outputs[0].name]
-            where, kind, birth = np.argwhere(np.abs(value) > LARGE), "large", self._birth(operation)
-        elements = tuple(tuple(int(i) for i in index) for index in where[:ELEMENTS])
+            where, kind, birth = (
+                np.argwhere(np.abs(value) > thresholds.LARGE_VALUE),
+                "large",
+                self._birth(operation),
+            )
+        elements = tuple(tuple(int(i) for i in index) for index in where[: thresholds.ELEMENTS])
         line = self.step.line(operation.name)
         name, weight = operation.name, None
         # not a body's
@@ -180,7 +180,9 @@ class Blame:
             return self.subject.run(function, arguments, compiled, kept, undo=False)[0]
 
         try:
-            for body, arguments in graph.runs(self.step, operation, given, ITERATIONS, run):
+            for body, arguments in graph.runs(
+                self.step, operation, given, thresholds.ITERATIONS, run
+            ):
                 names = graph.values_of(body.graph, jit_compile)
                 found = run(
                     graph.runner(body, names, jit_compile),
@@ -257,10 +259,12 @@ class Blame:
 
 
 def _large_inputs(values: Values, operation: tf.Operation) -> list[str]:
-    """The inputs of an operation that hold a finite value above LARGE."""
+    """The inputs of an operation that hold a finite value above thresholds.LARGE_VALUE."""
     finite = (tensor for tensor in values.inputs[operation.name] if tensor not in values.bad)
     return [
-        t for t in finite if values.arrays[t].size and float(np.abs(values.arrays[t]).max()) > LARGE
+        t
+        for t in finite
+        if values.arrays[t].size and float(np.abs(values.arrays[t]).max()) > thresholds.LARGE_VALUE
     ]
 
 
@@ -354,10 +358,10 @@ def _rows_of(
             )
             for element in elements if tensor.shape.rank is not None else ():
                 index = _broadcast(element, shape, tuple(tensor.shape))
-                if index is not None and len(ids) <= ROWS:
+                if index is not None and len(ids) <= thresholds.ROWS:
                     with suppress(Ended):  # what was found is kept
-                        ids.update(taint.rows(index, ROWS).tolist())
-        if 0 < len(ids) <= ROWS:
+                        ids.update(taint.rows(index, thresholds.ROWS).tolist())
+        if 0 < len(ids) <= thresholds.ROWS:
             weight = values.weight_of[lookup.placeholder]
             found[weight] = sorted(ids.union(found.get(weight, ())))
     return found

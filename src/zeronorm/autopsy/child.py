@@ -15,12 +15,9 @@ from functools import lru_cache
 import tensorflow as tf
 from tensorflow.python.framework import config
 
-from zeronorm.autopsy import examiner
+from zeronorm.autopsy import examiner, thresholds
 from zeronorm.autopsy import memory as memory_of
 from zeronorm.autopsy.subject import Died, Ended
-
-POLL = 0.02  # seconds between two looks at the time and the memory
-IDLE_BYTES = 5e8  # a process that has grown by more is not kept for the next examination
 
 
 class Child:
@@ -55,7 +52,7 @@ class Child:
         thread.start()
         waiting = True
         while waiting:
-            thread.join(POLL)
+            thread.join(thresholds.POLL)
             waiting = thread.is_alive()
             reached = limits(self.grown())
             if reached:
@@ -122,7 +119,7 @@ def taken() -> Child:
 
 
 def keep(child: Child) -> None:
-    if child.base is None or child.grown() > IDLE_BYTES or spare():
+    if child.base is None or child.grown() > thresholds.IDLE_BYTES or spare():
         child.end()
         return
     with suppress(Ended):

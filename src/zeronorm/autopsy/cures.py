@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm.autopsy import graph, trace
+from zeronorm.autopsy import graph, thresholds, trace
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.findings import Findings
 from zeronorm.autopsy.graph import Step
@@ -176,14 +176,17 @@ def _rules(subject: Subject, step: Step, guilty: Sequence[Guilty]) -> Iterator[C
 
 # {kind: which input is the denominator}
 QUOTIENTS = {"RealDiv": 1, "Div": 1, "DivNoNan": 1, "Reciprocal": 0}
-NEAR = 12  # operations between a quotient and the root that its denominator comes from, at most
 
 
 def _root_below(step: Step, operation: str) -> list[tf.Operation]:
     """The square roots that a quotient's denominator comes from, where they are near."""
     quotient = step.graph.get_operation_by_name(operation)
     below = quotient.inputs[QUOTIENTS[quotient.type]].op
-    return [each for each in [below, *graph.above(below)[:NEAR]] if each.type in ("Sqrt", "Rsqrt")]
+    return [
+        each
+        for each in [below, *graph.above(below)[: thresholds.ROOT_WITHIN]]
+        if each.type in ("Sqrt", "Rsqrt")
+    ]
 
 
 def _written(rule: Rule, step: Step, operations: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from tensorflow.python.eager import context
 
 LENGTH = struct.Struct(">Q")  # before each message
 COMPACT = 1e6  # bytes above which a value is not handed over as it is
-LARGE = 1e10  # of a finite value in which this is exceeded it is told where
+LARGE = 1e10  # thresholds.LARGE_VALUE: of a finite value that exceeds it it is told where
 REST = 30  # seconds after an examination in which another may begin before the process ends
 ASKS = 0.5  # seconds between two looks whether the process that started this one is still there
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from zeronorm.autopsy import arrays, graph, origins
+from zeronorm.autopsy import arrays, graph, origins, thresholds
 from zeronorm.autopsy.blame import Blame, Guilty
 from zeronorm.autopsy.graph import Step
-from zeronorm.autopsy.subject import AT_ONCE, Ended, Subject, lost_since, nonfinite
+from zeronorm.autopsy.subject import Ended, Subject, lost_since, nonfinite
 from zeronorm.autopsy.values import Values
 
 
@@ -106,7 +106,7 @@ def _moved(
 def _portions(subject: Subject, traced: Step, jit_compile: bool) -> Iterator[list[str]]:
     """What tells what happened in the step, as much of it as one run returns."""
     names = graph.values_of(traced.graph, jit_compile)
-    return graph.portions(traced.graph, names, min(AT_ONCE, subject.place.at_once))
+    return graph.portions(traced.graph, names, min(thresholds.AT_ONCE, subject.place.at_once))
 
 
 def _one_per_operation(guilty: Iterable[Guilty]) -> tuple[Guilty, ...]:

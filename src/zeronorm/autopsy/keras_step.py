@@ -10,13 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm.autopsy import capsule as capsules
-from zeronorm.autopsy import graph
+from zeronorm.autopsy import graph, thresholds
 from zeronorm.autopsy.subject import Subject, lost_since, nonfinite
 
-# elements of a variable that is looked at in every LARGE_EVERY-th step only, or when the loss is
-# lost
-LARGE = 250_000
-LARGE_EVERY = 10
 UNREPEATABLE = (
     "Random",
     "TruncatedNormal",
@@ -25,7 +21,6 @@ UNREPEATABLE = (
     "PyFunc",
     "EagerPyFunc",
 )
-NUMBERS = 64  # variables of one element that are noted before each step
 
 
 def subject_of(model: keras.Model, batch, names: dict[str, list[str]] | None = None) -> Subject:
@@ -117,8 +112,10 @@ class Steps:
             for v in self.weights().values()
             if v.shape.num_elements() == 1 and id(v) not in trained
         ]
-        self._numbers = numbers[:NUMBERS]
-        self._any_large = any(v.shape.num_elements() >= LARGE for v in self.weights().values())
+        self._numbers = numbers[: thresholds.NUMBERS]
+        self._any_large = any(
+            v.shape.num_elements() >= thresholds.LARGE_VARIABLE for v in self.weights().values()
+        )
 
     def weights(self) -> dict[str, tf.Variable]:
         """{name: variable} of those whose values are judged."""
@@ -170,7 +167,7 @@ class Steps:
         sums = [
             tf.nn.l2_loss(tf.cast(variable, tf.float32))
             for variable in self.weights().values()
-            if thorough or variable.shape.num_elements() < LARGE
+            if thorough or variable.shape.num_elements() < thresholds.LARGE_VARIABLE
         ]
         weights = tf.reduce_all(tf.math.is_finite(tf.stack(sums))) if sums else tf.constant(True)
         loss = logs.get("loss") if isinstance(logs, dict) else None

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
+from zeronorm.autopsy import thresholds
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.cures import Cure
 
@@ -133,7 +134,6 @@ BORN = {
     "divergence": "of divergence: no operation is singular, the numbers have become too large",
     "": "where this report could not follow",
 }
-SHOWN = 5  # examples and rows that the text lists
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -147,11 +147,11 @@ def _lines(report: Report) -> Iterator[str]:
     for number, guilty in enumerate(report.guilty):
         what = (guilty.op_type, guilty.forward_op_type, guilty.file, guilty.line)
         shown.setdefault(what if guilty.file else number, number)
-    for number in list(shown.values())[:SHOWN]:
+    for number in list(shown.values())[: thresholds.SHOWN]:
         yield ""
         yield from _guilty_lines(report.guilty[number])
         yield from report.about(number)
-    more = len(report.guilty) - min(len(shown), SHOWN)
+    more = len(report.guilty) - min(len(shown), thresholds.SHOWN)
     if more:
         yield f"and {more} more operation{'s' if more > 1 else ''}"
     yield ""
@@ -160,7 +160,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _wrapped(f"{name}: {_verdict(report, name, fails)}{as_trained}")
     if report.swallowed:
         yield from _wrapped(
-            f"A NaN was swallowed on the way by {', '.join(report.swallowed[:SHOWN])}."
+            f"A NaN was swallowed on the way by {', '.join(report.swallowed[: thresholds.SHOWN])}."
         )
     if report.cures:
         yield ""
@@ -185,8 +185,14 @@ def _lines(report: Report) -> Iterator[str]:
 def _opening(report: Report) -> str:
     """What became of the step, as it was trained and, where that is finite or refused, under the
     other compiler."""
-    weights = ", ".join(f"{name} ({count})" for name, count in list(report.lost.items())[:SHOWN])
-    weights += f" and {len(report.lost) - SHOWN} more" if len(report.lost) > SHOWN else ""
+    weights = ", ".join(
+        f"{name} ({count})" for name, count in list(report.lost.items())[: thresholds.SHOWN]
+    )
+    weights += (
+        f" and {len(report.lost) - thresholds.SHOWN} more"
+        if len(report.lost) > thresholds.SHOWN
+        else ""
+    )
     trained, other = report.jit_compile, not report.jit_compile
     fails = {False: report.kernels, True: report.xla}
     loss, step = report.losses.get(FIELDS[trained]), f"Step {report.step}"
@@ -275,8 +281,10 @@ def _near(file: str) -> str:
 
 
 def _some(items) -> str:
-    more = len(items) - SHOWN
-    return ", ".join(map(str, items[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+    more = len(items) - thresholds.SHOWN
+    return ", ".join(map(str, items[: thresholds.SHOWN])) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _plain(value):

@@ -16,13 +16,10 @@ import tensorflow as tf
 from tensorflow.python.eager import cancellation
 
 from zeronorm.autopsy import memory as memory_of
+from zeronorm.autopsy import thresholds
 from zeronorm.autopsy.child import Child, keep, taken
 from zeronorm.autopsy.handover import Ledger, spec, value
 from zeronorm.autopsy.subject import Ended, Here, Stays
-
-SECONDS = 300.0  # an examination takes at most, unless told otherwise
-SHARE = 0.5  # of the memory that is free, which it takes at most, unless told otherwise
-LIVES = 4  # processes that one examination may cost
 
 
 class Sandbox:
@@ -39,12 +36,12 @@ class Sandbox:
 
     def __init__(self, seconds: float, memory: float | None, jit_compile: bool):
         check_limits(seconds, memory)
-        self.seconds, self.memory = seconds, memory or SHARE * memory_of.free()
+        self.seconds, self.memory = seconds, memory or thresholds.SHARE * memory_of.free()
         self.jit_compile, self.left_out = jit_compile, _on_the_cpu()
         self.at_once = self.memory / 8
         self._end = time.monotonic() + seconds
         self._child: Child | None = None
-        self._lives = LIVES
+        self._lives = thresholds.LIVES
         self.deaths: list[str] = []
         self._ledger = Ledger()
 
@@ -142,8 +139,8 @@ class Sandbox:
         if self._child is None:
             if not self._lives:
                 raise Ended(
-                    f"{LIVES} processes that computed for this report have died, and no more are"
-                    " started"
+                    f"{thresholds.LIVES} processes that computed for this report have died, and no"
+                    " more are started"
                 )
             self._ledger = Ledger()
             try:

@@ -8,9 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm.autopsy import arrays, examiner, graph, refusal, rows, trace
-
-AT_ONCE = 1e9  # bytes of values that one run of the step returns
+from zeronorm.autopsy import arrays, examiner, graph, refusal, rows, thresholds, trace
 
 
 class Ended(Exception):
@@ -32,7 +30,7 @@ class Here:
     left_out: Sequence[str] = ()  # what a report has to say of it
     deaths: Sequence[str] = ()  # of processes: how
     # bytes of values that one run returns at most, as far as their sizes are known
-    at_once = AT_ONCE
+    at_once = thresholds.AT_ONCE
 
     def run(
         self,

@@ -20,9 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm.autopsy import capsule as capsules
-from zeronorm.autopsy import examination, fit, graph, sandbox
+from zeronorm.autopsy import examination, fit, graph, sandbox, thresholds
 from zeronorm.autopsy.keras_step import (
-    LARGE_EVERY,
     Steps,
     Taken,
     bytes_of,
@@ -34,8 +33,6 @@ from zeronorm.autopsy.keras_step import (
 from zeronorm.autopsy.report import Report
 from zeronorm.autopsy.subject import Snapshot, lost_since, nonfinite
 
-EVERY = 50  # steps between two times that the variables are held
-MEMORY = 256e6  # bytes of batches that are kept at most
 INSTEAD = (
     "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the"
     " loop's own step, or zeronorm.examine(model, x, y) before a step; both take a compiled model"
@@ -86,7 +83,7 @@ class Autopsy(keras.callbacks.Callback):
         names: dict[str, list[str]] | None = None,
         capsule: str | Path | None = None,
         verbose: int = 1,
-        seconds: float = sandbox.SECONDS,
+        seconds: float = thresholds.SECONDS,
         memory: float | None = None,
     ):
         super().__init__()
@@ -138,7 +135,7 @@ class Autopsy(keras.callbacks.Callback):
         self._fresh = self._begun = True
         self._step, self._seen, self._batches, self._held, self._lost = 0, 0, deque(), None, None
         # (step, loss), not read before it is needed
-        self._past: deque[tuple[int, tf.Tensor | None]] = deque(maxlen=EVERY)
+        self._past: deque[tuple[int, tf.Tensor | None]] = deque(maxlen=thresholds.HOLD_EVERY)
         self._in_order, self._called, self._warned = fit.is_in_order(), False, False
         self._take_hold()
 
@@ -253,11 +250,16 @@ class Autopsy(keras.callbacks.Callback):
         steps, before = self._steps, self._lost
         assert steps is not None and before is not None  # `_several` has seen to it
         if self._held is None or len(self._batches) >= self._room:
-            self._held, self._room = Snapshot(steps.variables), EVERY
+            self._held, self._room = Snapshot(steps.variables), thresholds.HOLD_EVERY
             self._batches.clear()
-        logs, flags, numbers, batch = steps.take(iterator, thorough=self._step % LARGE_EVERY == 0)
+        logs, flags, numbers, batch = steps.take(
+            iterator, thorough=self._step % thresholds.LOOK_EVERY == 0
+        )
         if not self._batches:
-            self._room = max(1, min(EVERY, int(MEMORY / max(bytes_of(batch), 1))))
+            self._room = max(
+                1,
+                min(thresholds.HOLD_EVERY, int(thresholds.KEPT_BATCHES / max(bytes_of(batch), 1))),
+            )
         self._batches.append(Taken(self._step, self._seen, numbers, batch))
         self._past.append((self._step, logs.get("loss") if isinstance(logs, dict) else None))
         self._step += 1
@@ -361,7 +363,7 @@ def examine(
     y=None,
     sample_weight=None,
     names=None,
-    seconds: float = sandbox.SECONDS,
+    seconds: float = thresholds.SECONDS,
     memory: float | None = None,
 ) -> Report:
     """The report of one training step, taken from the model as it is, which is left as it is: also
@@ -399,7 +401,7 @@ def replay(
     model: keras.Model,
     path: str | Path,
     names: dict[str, list[str]] | None = None,
-    seconds: float = sandbox.SECONDS,
+    seconds: float = thresholds.SECONDS,
     memory: float | None = None,
 ) -> Report:
     """The report of the step in a capsule, which `Autopsy(capsule=path)` wrote, on this machine.
