@@ -105,7 +105,7 @@ def test_the_readme_lists_every_file():
     """Each package's beneath its name; a line may name several, but not in a package."""
     section = (ROOT / "README.md").read_text().split("\n## Reading the code\n")[1]
     tree = section.split("```text\n")[1].split("```")[0].splitlines()
-    assert len(tree) <= 60 and max(map(len, tree)) <= 100
+    assert len(tree) <= 70 and max(map(len, tree)) <= 100
     listed: dict[str, list[str]] = {}
     folder = ""
     for line in tree:
