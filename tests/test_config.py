@@ -151,6 +151,9 @@ REFUSED = {
     "init.scale=0.1": (
         "init=pretrained starts from the vectors, so init.scale=0.1 would have no effect"
     ),
+    "init=repaired init.repair=foo": (
+        "init.repair=foo is unknown: use one of noise, mean, title_words."
+    ),
     "init=repaired vectors.zero_share=0.5": (
         "vectors.zero_share=0.5 plants zero rows that init.repair=noise would fill"
     ),
@@ -238,3 +241,9 @@ def test_no_yaml_names_what_the_schema_does_not_know():
     known = set(schema.Config.__dataclass_fields__) | {"defaults", "hydra"}
     for name in STUDIES:
         assert set(yaml.safe_load(Path(CONF, "study", f"{name}.yaml").read_text())) <= known
+
+
+def test_the_repairs_are_those_of_the_vectors():
+    from zeronorm import vectors
+
+    assert set(schema.REPAIRS) == set(vectors.REPAIRS)

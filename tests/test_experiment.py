@@ -43,6 +43,7 @@ def test_the_story_says_what_happened(died):
     assert "the encoder's kernels in step 1 (step 1 was predicted)" in died.story
     assert died.story.count(". ") == 2  # three sentences
     assert "XLA computed 8 of 8 steps" in died.story
+    assert died.recording.names["words"][0] == "(padding)"
 
 
 def test_files_of_a_run(died):

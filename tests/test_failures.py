@@ -215,6 +215,32 @@ def test_a_run_by_itself_says_why_and_where(folder):
 
 
 @pytest.mark.slow
+def test_a_run_by_itself_whose_code_ends_the_process_does_not_end_with_0(folder):
+    of = ("name=mine", "function=mine.os_exit_in_check", "epsilon=null", "bounds=null")
+    code, _, err = train(folder, *(f"similarity.{key}" for key in of))
+    assert code == 1 and err.count("\n") == 1
+    assert "its check ended the worker process twice, by exit status 0;" in err
+
+
+def test_a_signal_has_nothing_left_to_end_in_what_is_being_closed():
+    handled = Interrupts()
+    before = signal.getsignal(signal.SIGINT)
+    handled.install()
+    try:
+        with handled.held_until_done():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert handled.came == signal.SIGINT and handled.pending is None
+        # a second one does not wait
+        with pytest.raises(KeyboardInterrupt), handled.held_until_done():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.slow
 def test_hydras_own_launcher_and_a_job_made_again_without_its_environment(folder):
     """In this process; then one job again, which knows its parent by the sweep's folder alone."""
     save = "+hydra.callbacks.save._target_=hydra.experimental.callbacks.PickleJobInfoCallback"

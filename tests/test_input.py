@@ -44,6 +44,11 @@ def zeronorm(home: Path, *arguments: str) -> subprocess.CompletedProcess:
             "train vectors.source.window=0",
             "vectors.source.window=0 must be a whole number of at least 1.",
         ),
+        ("train seed", "seed is no override: write seed=VALUE."),
+        (
+            "train hydra.launcher.workers=0",
+            "hydra.launcher.workers=0 must be a whole number of at least 1, or null.",
+        ),
         ("train +foo.bar=1", "foo is no option: the options there are"),
         (
             "study claims tracking=elsewhere",

@@ -70,6 +70,14 @@ def test_normalised_leaves_zero_rows_zero():
     assert vectors.normalised(rows).dtype == np.float32
 
 
+@pytest.mark.parametrize("norm", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+def test_a_row_of_any_norm_is_normalised_without_a_word(norm):
+    """Its square may leave float32's range; a warning would be an error here."""
+    rows = (np.array([[0.6, 0.8], [0, 0]]) * norm).astype(np.float32)
+    np.testing.assert_allclose(vectors.normalised(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(vectors.rescaled(rows, 2.0)[0], [1.2, 1.6], rtol=1e-6)
+
+
 def test_rescaled_reaches_the_mean_norm_of_the_rows_that_are_not_zero():
     rows = np.array([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]])
     norms = np.linalg.norm(vectors.rescaled(rows, 0.3), axis=1)
