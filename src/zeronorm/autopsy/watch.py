@@ -9,29 +9,24 @@ again.
 
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from zeronorm.autopsy import capsule as capsules
 from zeronorm.autopsy import examination, fit, graph, sandbox, thresholds
+from zeronorm.autopsy.flight import Flight, Reached
 from zeronorm.autopsy.keras_step import (
     Steps,
-    Taken,
-    bytes_of,
     capsule_of,
     kept_of,
-    size_of,
     subject_of,
 )
 from zeronorm.autopsy.report import Report
-from zeronorm.autopsy.subject import Snapshot, lost_since, nonfinite
 
 INSTEAD = (
     "call model.fit(x, y, batch_size=len(x), callbacks=[watch]) on each batch in place of the"
@@ -72,10 +67,10 @@ class Autopsy(keras.callbacks.Callback):
 
     # of the training that is watched
     _fresh: bool
-    _batches: deque[Taken]
-    _held: Snapshot | None
-    _room: int
-    _lost: dict[str, int] | None
+    _begun: bool
+    _called: bool
+    _in_order: bool
+    _train: Callable
 
     def __init__(
         self,
@@ -106,6 +101,7 @@ class Autopsy(keras.callbacks.Callback):
         self.limits = (seconds, memory)
         self.report: Report | None = None
         self._steps: Steps | None = None
+        self._flight = Flight()
         self._over: bool | None = None  # whether all is seen that is watched for; None: in no fit
         self._warned = False
 
@@ -133,15 +129,13 @@ class Autopsy(keras.callbacks.Callback):
             other._release()  # of a fit that was interrupted
         self.report, self._over = None, False
         self._fresh = self._begun = True
-        self._step, self._seen, self._batches, self._held, self._lost = 0, 0, deque(), None, None
-        # (step, loss), not read before it is needed
-        self._past: deque[tuple[int, tf.Tensor | None]] = deque(maxlen=thresholds.HOLD_EVERY)
+        self._flight = Flight()
         self._in_order, self._called, self._warned = fit.is_in_order(), False, False
         self._take_hold()
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
         self._check_begun()
-        self._held, self._seen = None, 0
+        self._flight.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None) -> None:
         self._check_begun()
@@ -155,7 +149,7 @@ class Autopsy(keras.callbacks.Callback):
             self._warn(UNWATCHED)
 
     def on_train_end(self, logs=None) -> None:
-        if self._over is None or not (self._over or self._step or fit.keras_arguments()):
+        if self._over is None or not (self._over or self._flight.step or fit.keras_arguments()):
             self._warn(UNWATCHED)
         self._release()
         self._over = None
@@ -184,13 +178,13 @@ class Autopsy(keras.callbacks.Callback):
         now = self.model.train_function
         if now is not None and getattr(now, "__self__", None) is not self:
             self._train, self.model.train_function = now, self._watched
-            self._held = None  # the variables may be others
+            self._flight.forget()
 
     def _let_go(self) -> None:
         """Leaves the model as it was before it was watched."""
         if getattr(self.model.train_function, "__self__", None) is self:
             self.model.train_function = self._train
-        self._held, self._batches = None, deque()
+        self._flight.forget()
 
     def _release(self) -> None:
         """Lets go of the model for the rest of the training."""
@@ -217,26 +211,22 @@ class Autopsy(keras.callbacks.Callback):
             raise
 
     def _several(self, iterator):
-        if self._lost is None or self._steps is None or self._steps.train is not self._train:
-            try:
-                if self._steps is None or self._steps.train is not self._train:
-                    with graph.quiet():
-                        self._steps = Steps(self.model, self._train, iterator)
-            except Exception as error:
-                self._release()
-                logs = self._train(iterator)  # where the model itself is at fault it says so
-                warnings.warn(
-                    f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).",
-                    stacklevel=2,
-                )
-                return logs
-            if self._lost is None:  # before the training; what is lost from the start is no news
-                self._lost = nonfinite(self._steps.weights())
+        try:
+            with graph.quiet():
+                self._steps = self._flight.watch(self.model, self._train, iterator, self._steps)
+        except Exception as error:
+            self._release()
+            logs = self._train(iterator)  # where the model itself is at fault it says so
+            warnings.warn(
+                f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).",
+                stacklevel=2,
+            )
+            return logs
         logs = None
         for _ in range(self.model.steps_per_execution):
             try:
                 # each fit has a trace of its own
-                with graph.quiet() if self._step < 2 else nullcontext():
+                with graph.quiet() if self._flight.step < 2 else nullcontext():
                     logs = self._one(iterator)
             except (StopIteration, tf.errors.OutOfRangeError):
                 if logs is None:
@@ -247,84 +237,51 @@ class Autopsy(keras.callbacks.Callback):
         return logs
 
     def _one(self, iterator):
-        steps, before = self._steps, self._lost
-        assert steps is not None and before is not None  # `_several` has seen to it
-        if self._held is None or len(self._batches) >= self._room:
-            self._held, self._room = Snapshot(steps.variables), thresholds.HOLD_EVERY
-            self._batches.clear()
-        logs, flags, numbers, batch = steps.take(
-            iterator, thorough=self._step % thresholds.LOOK_EVERY == 0
-        )
-        if not self._batches:
-            self._room = max(
-                1,
-                min(thresholds.HOLD_EVERY, int(thresholds.KEPT_BATCHES / max(bytes_of(batch), 1))),
-            )
-        self._batches.append(Taken(self._step, self._seen, numbers, batch))
-        self._past.append((self._step, logs.get("loss") if isinstance(logs, dict) else None))
-        self._step += 1
-        self._seen += size_of(batch)
-        weights_finite, loss_finite = flags.numpy()
+        logs, weights_finite, loss_finite = self._flight.take(iterator)
         if not (weights_finite and (loss_finite or self.report)):
-            newly = lost_since(nonfinite(steps.weights()), before)
-            if newly or not (loss_finite or self.report):
-                self._fire(not newly)
+            lost = self._flight.lost()
+            if lost or not (loss_finite or self.report):
+                self._fire(lost)
         return logs
 
-    def _fire(self, weights_finite: bool) -> None:
+    def _fire(self, lost: dict[str, int]) -> None:
         """Something became non-finite in the steps since the variables were held: reach the first
-        of them again, and examine it."""
-        steps, at_first, held = self._steps, self._lost, self._held
-        assert steps is not None and at_first is not None and held is not None  # a step was taken
-        after = Snapshot(steps.variables)
-        lost = lost_since(nonfinite(steps.weights()), at_first)
-        held.restore()
-        before, norms = held, {}
+        of them again, and examine it.
+
+        lost: {weight: elements}; empty where it is the loss alone.
+        """
+        flight = self._flight
+        ends = flight.rewind()
         try:
             with graph.quiet():
-                for taken in self._batches:
-                    before = Snapshot(steps.variables)
-                    norms[taken.step] = steps.norms()
-                    fails, loss_is_finite = steps.fails(taken, at_first, loss_only=weights_finite)
-                    if fails:
-                        again = lost_since(nonfinite(steps.weights()), at_first)
-                        before.restore()
-                        self._examine(taken, norms, again, loss_is_finite)
-                        break
+                reached = flight.reach(ends, loss_only=not lost)
+                if reached is not None:
+                    self._examine(reached)
                 else:
-                    before = Snapshot(steps.variables)
-                    jit_compile, repeatable = bool(self.model.jit_compile), steps.repeatable()
-                    self._found(
-                        examination.unreached(self._step - 1, jit_compile, lost, repeatable)
-                    )
+                    jit_compile, repeatable = bool(self.model.jit_compile), flight.repeatable()
+                    last = flight.step - 1
+                    self._found(examination.unreached(last, jit_compile, lost, repeatable))
         finally:
-            if weights_finite or self.then == "go_on":
-                after.restore()
+            if not lost or self.then == "go_on":
+                ends.after.restore()
             else:
-                before.restore()
+                ends.before.restore()
                 self.model.stop_training = True
-            if not weights_finite:
+            if lost:
                 self._release()
 
-    def _examine(
-        self, taken: Taken, norms: dict, lost: dict[str, int], loss_is_finite: bool
-    ) -> None:
-        """The report of a step, from the state before it.
-
-        norms: of the weights before the steps up to it.
-        lost: the weights that it lost.
-        loss_is_finite: whether its loss was.
-        """
-        losses = {step: None if loss is None else float(np.mean(loss)) for step, loss in self._past}
-        history = tuple(
-            {"step": step, "loss": losses.get(step), **found} for step, found in norms.items()
-        )
+    def _examine(self, reached: Reached) -> None:
+        """The report of a step, from the state before it."""
+        taken, lost = reached.taken, reached.lost
         with sandbox.Sandbox(*self.limits, bool(self.model.jit_compile)) as place:
             subject = subject_of(self.model, taken.batch, self.names)
             problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
             subject = replace(subject, place=place)
             found = examination.report(
-                subject, taken.step, loss_is_finite=loss_is_finite, history=history
+                subject,
+                taken.step,
+                loss_is_finite=reached.loss_is_finite,
+                history=reached.history,
             )
         if lost and not found.harmful:
             computed = (
