@@ -1,6 +1,7 @@
 """The verdict on a repeated study: every kind of difference, and what is no difference."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -152,3 +153,29 @@ def test_a_part_of_a_study_is_compared_by_config(monkeypatch):
         committed.ReportError, match="None of the 16 runs that finished is one of the report's"
     ):
         write.compare("quick_ablation", runs, pd.DataFrame(), narrowed=True)
+
+
+def test_another_processor_has_a_tolerance_of_its_own(tmp_path, monkeypatch):
+    """Word2vec learns other vectors there; the report's own processor is held to less."""
+    shutil.copytree(committed.experiments_dir() / "quick_ablation", tmp_path / "quick_ablation")
+    (tmp_path / "README.md").write_text("")
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (tmp_path / "quick_ablation").rename(folder / "quick_ablation")
+    monkeypatch.setattr(committed, "experiments_dir", lambda: folder)
+    own = committed.provenance("quick_ablation")["hardware"]
+    assert not write.is_elsewhere(
+        "quick_ablation", {"hardware": own.replace("2 cores", "64 cores")}
+    )
+    other = {"hardware": "2 cores, another, no GPU", "date": "2026-11-27"}
+    assert write.is_elsewhere("quick_ablation", other)
+    runs = committed.committed_runs("quick_ablation")
+    changed = runs.assign(mrr=runs["mrr"] + 0.04)
+    monkeypatch.setattr(committed, "as_read", lambda children, name: changed)
+    compared = partial(write.compare, "quick_ablation", runs, pd.DataFrame(), False)
+    assert (compared(True)["verdict"] == FAIL).any()
+    before = committed.largest_differences("quick_ablation", False)
+    write.write_noise("quick_ablation", compared(True), ["reproduce"], other)
+    assert committed.largest_differences("quick_ablation", False) == before
+    assert not (compared(True)["verdict"] == FAIL).any()
+    assert (compared(False)["verdict"] == FAIL).any()

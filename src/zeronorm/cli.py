@@ -177,7 +177,8 @@ def reproduce(
         )
     with _one_sentence():
         found = tracking.children(closed.client, closed.run)
-        cells = write.compare(name, reported, found, narrowed=bool(overrides))
+        elsewhere = write.is_elsewhere(name, closed.run.data.tags)
+        cells = write.compare(name, reported, found, bool(overrides), elsewhere)
         reproduction.print_comparison(cells, edited, console)
         differs = write.elsewhere(name, closed.run.data.tags)
         if differs:

@@ -6,7 +6,7 @@ in a block can differ from the data.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -109,24 +109,30 @@ def _noise(name: str) -> str:
             "Not measured for this study: `zeronorm reproduce` then accepts no difference that a"
             " table would show."
         )
-    columns = [f"{metric}_mean" for metric in tables.METRICS]
-    labels = {
-        "mrr": "MRR",
-        "hits_at_1": "hits@1",
-        "hits_at_10": "hits@10",
-        "mean_rank": "mean rank",
-    }
-    ways = [
-        f"`{m['command']}` ({m['date']}, commit {m['commit']}, {m['hardware']})"
-        for m in found["measurements"]
-    ]
-    largest = ", ".join(
-        f"{labels[m]} {found['columns'].get(c, 0):.3g}"
-        for m, c in zip(labels, columns, strict=True)
+    text = (
+        "Largest difference of a condition between two runs of the same configs:"
+        f" {_largest(found)}. `zeronorm reproduce` tolerates twice that. Measured by {_ways(found)}."
     )
-    return (
-        f"Largest difference of a condition between two runs of the same configs: {largest}."
-        f" `zeronorm reproduce` tolerates twice that. Measured by {'; '.join(ways)}."
+    if "elsewhere" in found:
+        text += (
+            " On another processor than the report's, where word2vec learns other vectors, it is"
+            f" {_largest(found['elsewhere'])}, measured by {_ways(found['elsewhere'])}; there"
+            " twice that is tolerated."
+        )
+    return text
+
+
+def _largest(found: Mapping) -> str:
+    """The largest differences of the quality columns."""
+    columns = {METRIC_LABELS[metric]: f"{metric}_mean" for metric in tables.METRICS}
+    values = (f"{label} {found['columns'].get(name, 0):.3g}" for label, name in columns.items())
+    return ", ".join(values)
+
+
+def _ways(found: Mapping) -> str:
+    return "; ".join(
+        f"`{one['command']}` ({one['date']}, commit {one['commit']}, {one['hardware']})"
+        for one in found["measurements"]
     )
 
 

@@ -119,9 +119,26 @@ def committed_runs(name: str) -> pd.DataFrame:
 
 def noise(name: str) -> dict:
     """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one
-    config}, and how it was measured; empty where it was not."""
+    config}, and how it was measured; the same under `elsewhere`, of runs on another processor than
+    the report's; empty where it was not measured."""
     path = experiments_dir() / name / "noise.json"
     return _json(path, dict, "columns", "measurements") if path.exists() else {}
+
+
+def largest_differences(name: str, elsewhere: bool) -> dict[str, float]:
+    """{column: largest difference measured between two runs of one config}.
+
+    elsewhere: whether also between the report's processor and another.
+    """
+    found = noise(name)
+    parts = [found, found.get("elsewhere", {})] if elsewhere else [found]
+    return largest(*(part.get("columns", {}) for part in parts))
+
+
+def largest(*columns: Mapping[str, float]) -> dict[str, float]:
+    """{column: the largest of its values}."""
+    names = dict.fromkeys(name for some in columns for name in some)
+    return {name: max(some.get(name, 0) for some in columns) for name in names}
 
 
 def reproductions(name: str) -> list[dict]:

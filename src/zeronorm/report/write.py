@@ -158,12 +158,17 @@ def _baseline(children: pd.DataFrame) -> dict:
 
 
 def compare(
-    name: str, reported: pd.DataFrame, children: pd.DataFrame, narrowed: bool
+    name: str,
+    reported: pd.DataFrame,
+    children: pd.DataFrame,
+    narrowed: bool,
+    elsewhere: bool = False,
 ) -> pd.DataFrame:
     """The cells of a new sweep against the report; see `reproduction.compare`.
 
     reported: experiments/<name>/runs.csv.
     narrowed: whether only a part of the study was asked for; else every reported run is expected.
+    elsewhere: whether it ran on another processor than the report's.
     Raises ReportError if none of the runs that finished is part of the report.
     """
     found = committed.as_read(children, name)
@@ -184,8 +189,18 @@ def compare(
     return reproduction.compare(
         pooled(reported),
         pooled(found[[*factors, *found.columns.difference(factors, False)]]),
-        noise(name).get("columns", {}),
+        committed.largest_differences(name, elsewhere),
     )
+
+
+def is_elsewhere(name: str, tags: Mapping[str, str]) -> bool:
+    """Whether a sweep ran on another processor than the report's, where word2vec learns other
+    vectors. tags: of the sweep."""
+
+    def processor(hardware: str) -> str:
+        return hardware.partition(", ")[2]  # without the number of cores
+
+    return processor(committed.provenance(name)["hardware"]) != processor(tags["hardware"])
 
 
 def elsewhere(name: str, tags: Mapping[str, str]) -> str:
@@ -209,16 +224,13 @@ def elsewhere(name: str, tags: Mapping[str, str]) -> str:
 
 def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
     """experiments/<name>/noise.json from a comparison with another run of the same configs; what
-    was measured before stays where it is larger."""
-    before, found = noise(name), reproduction.noise_of(cells)
-    known = before.get("columns", {})
-    largest = {
-        column: max(found.get(column, 0), known.get(column, 0)) for column in [*known, *found]
-    }
-    content = {
-        "columns": largest,
-        "measurements": [*before.get("measurements", []), _entry(command, tags)],
-    }
+    was measured before stays where it is larger. What another processor does is kept apart."""
+    content = noise(name) or {"columns": {}, "measurements": []}
+    part = content
+    if is_elsewhere(name, tags):
+        part = content.setdefault("elsewhere", {"columns": {}, "measurements": []})
+    part["columns"] = committed.largest(part["columns"], reproduction.noise_of(cells))
+    part["measurements"] = [*part["measurements"], _entry(command, tags)]
     put(committed.experiments_dir() / name / "noise.json", json.dumps(content, indent=1) + "\n")
     refresh_readmes()
 
