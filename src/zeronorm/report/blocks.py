@@ -111,7 +111,8 @@ def _noise(name: str) -> str:
         )
     text = (
         "Largest difference of a condition between two runs of the same configs:"
-        f" {_largest(found)}. `zeronorm reproduce` tolerates twice that. Measured by {_ways(found)}."
+        f" {_largest(found)}. `zeronorm reproduce` tolerates twice that. Measured by"
+        f" {_ways(found)}."
     )
     if "elsewhere" in found:
         text += (
