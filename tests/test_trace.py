@@ -232,7 +232,7 @@ def test_the_interfaces_of_tensorflow_that_are_not_public_are_as_expected():
     compiled = tf.function(lambda x: x, jit_compile=True)
     graph = tf.function(lambda x: compiled(x)).get_concrete_function(tf.constant(1.0)).graph
     [call] = [operation for operation in graph.get_operations() if operation.type in graphs.BODIES]
-    assert call.get_attr("_XlaMustCompile")  # see harm._must_compile
+    assert call.get_attr("_XlaMustCompile")  # see blame._must_compile
 
 
 def test_the_interfaces_of_keras_that_are_not_documented_are_as_expected():

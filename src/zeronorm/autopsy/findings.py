@@ -37,8 +37,8 @@ class Findings:
 
 
 def find(subject: Subject, traced: Step, jit_compile: bool) -> Findings:
-    """Runs the step with every value returned, and follows the harm back to where it was born. The
-    state is as before afterwards.
+    """Runs the step with every value returned, and follows what is not finite back to where it was
+    made. The state is as before afterwards.
 
     traced: from the subject's step and batch.
     """

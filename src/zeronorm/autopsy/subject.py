@@ -85,7 +85,7 @@ class Subject:
     eager: whether the user's step is not compiled at all.
     inputs: how the report calls the tensors of the batch.
     compiled: what `Trial` has compiled of the step; subjects of one step may share it.
-    place: where it is run, `Here` or an `sandbox.Sandbox`.
+    place: where it is run, `Here` or a `sandbox.Sandbox`.
     """
 
     step: Callable

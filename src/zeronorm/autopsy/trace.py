@@ -127,7 +127,7 @@ class _Observer:
 
         TensorFlow has no public way to tell which operation a gradient's operations belong to; it
         asks one function for every operation it differentiates, and that one is replaced here
-        (tests/test_steptrace.py fails if it changes).
+        (tests/test_trace.py fails if it changes).
         """
         tape_gradient, rule = tf.GradientTape.gradient, backprop._gradient_function
         whole = tf.compat.v1.get_default_graph()

@@ -56,7 +56,7 @@ class Autopsy(keras.callbacks.Callback):
     The examination computes in a process of its own, on the CPU, so that nothing it tries can end
     the training.
 
-    `report` is None where nothing fired, else an `Report`; of a step that poisons a weight it
+    `report` is None where nothing fired, else a `Report`; of a step that poisons a weight it
     replaces that of one that did not. After a weight was poisoned nothing is watched any more.
 
     Raises ValueError where Keras does not run on TensorFlow; at the start of a training that is not
