@@ -213,7 +213,7 @@ def test_vectors_with_nan_are_refused_by_name(composed, tmp_path):
     config = composed("vectors=keyed_vectors", *source)
     with pytest.raises(
         preparation.ExperimentError,
-        match="non-finite values in 1 word rows, the first that of 'alien'",
+        match=r"not finite as they are read .* in 1 word row, the first that of 'alien'",
     ):
         checks.check(config)
 

@@ -179,10 +179,10 @@ def reproduce(
         found = tracking.children(closed.client, closed.run)
         elsewhere = write.is_elsewhere(name, closed.run.data.tags)
         cells = write.compare(name, reported, found, bool(overrides), elsewhere)
-        reproduction.print_comparison(cells, edited, console)
         differs = write.elsewhere(name, closed.run.data.tags)
         if differs:
             console.print(differs, markup=False)
+        reproduction.print_comparison(cells, edited, console)
         if noise:
             write.write_noise(name, cells, command, closed.run.data.tags)
         if log:

@@ -40,7 +40,10 @@ def state_of(folder: Path) -> str:
 
 class Display(threading.Thread):
     """How many runs are done, which is running, how long is left. On a terminal a bar; elsewhere a
-    line per run."""
+    line per run.
+
+    alone: whether it is a run by itself, of which more is said in its own words.
+    """
 
     def __init__(
         self,
@@ -48,8 +51,10 @@ class Display(threading.Thread):
         names: list[str],
         costs: list[float],
         clock: Callable[[], float] = time.monotonic,
+        alone: bool = False,
     ):
         super().__init__(daemon=True)
+        self.alone = alone
         self.folders, self.names, self.costs, self.clock = folders, names, costs, clock
         self.started, self.ended = clock(), threading.Event()
         self.seen: set[int] = set()
@@ -101,8 +106,7 @@ class Display(threading.Thread):
         for number, name, state, reason in ended:
             if number not in self.seen:
                 self.seen.add(number)
-                # of a run by itself more is said, by itself
-                if len(self.names) > 1 and (reason or not console.is_terminal):
+                if not self.alone and (reason or not console.is_terminal):
                     console.print(
                         f"{count}  {name}: {state}{reason and f', {reason}'}  {left}", markup=False
                     )

@@ -108,7 +108,8 @@ class Session:
             # the user's own code, which may end the process that tries it
             self.pool = workers.Workers(*workers.plan(1, 1, None))
         check.check([one], self.pool)
-        self._show(Display([Path(config.hydra.run.dir)], [schema.condition(one)], [1.0]))
+        folder, name = Path(config.hydra.run.dir), schema.condition(one)
+        self._show(Display([folder], [name], [1.0], alone=True))
 
     def begin_sweep(self, config: DictConfig) -> None:
         """Before the jobs of a sweep. config: with Hydra's own node."""
