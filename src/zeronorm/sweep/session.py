@@ -104,10 +104,12 @@ class Session:
             workers.plan(1, launcher.workers, launcher.threads)
         if self.only_missing:
             console.print("--only-missing belongs to a sweep: this single run is made in any case.")
-        if contents.named(schema.plain(one)):
-            # the user's own code, which may end the process that tries it
+        if _calls_own_code(one):  # which may end the process that tries it
             self.pool = workers.Workers(*workers.plan(1, 1, None))
         check.check([one], self.pool)
+        pool, self.pool = self.pool, None
+        if pool is not None:  # the run itself is made in this process
+            pool.close(at_once=True)
         folder, name = Path(config.hydra.run.dir), schema.condition(one)
         self._show(Display([folder], [name], [1.0], alone=True))
 
@@ -202,6 +204,14 @@ class Session:
         if status == "KILLED":
             console.print("Interrupted.")
         return status
+
+
+def _calls_own_code(config: DictConfig) -> bool:
+    """Whether a run calls functions or classes that are not shipped."""
+    plain = schema.plain(config)
+    nodes = [plain["similarity"]["function"], plain["optimizer"]["keras"]]
+    nodes += [plain["corpus"]["reader"], plain["vectors"]["source"]]
+    return any(contents.functions("", node) for node in nodes)
 
 
 def _is_ours(launcher: DictConfig) -> bool:
