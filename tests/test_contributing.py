@@ -135,3 +135,16 @@ def test_the_autopsys_readme_lists_every_module_and_what_it_imports():
             elif isinstance(node, ast.Import):
                 assert not any(one.name.split(".")[0] == "zeronorm" for one in node.names)
         assert set(re.findall(r"\w+", said)) - {"nothing"} == imported, name
+
+
+def test_no_class_and_no_function_is_too_long_to_read_at_once():
+    """200 lines and 60, docstrings included."""
+    limits = {ast.ClassDef: 200, ast.FunctionDef: 60}
+    too_long = [
+        f"{file.relative_to(ROOT)}: {node.name}"
+        for folder in ("src", "experiments")
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if type(node) in limits and node.end_lineno - node.lineno + 1 > limits[type(node)]
+    ]
+    assert too_long == []

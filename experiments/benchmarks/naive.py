@@ -69,6 +69,16 @@ class Clock:
         self.last = now
 
 
+def evaluated(ranker, corpus) -> dict[str, float]:
+    """The ranking metrics of the held-out texts."""
+    z = ranker.encoder.predict(corpus.text[corpus.test], verbose=0)
+    rows = np.asarray(ranker.weights["titles"])
+    lengths = np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1)
+    scores = z @ rows.T / np.maximum(lengths, 1e-7)
+    target = corpus.title[corpus.test]
+    return ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))
+
+
 def main(output: Path, store: Path, overrides: list[str]) -> None:
     clock = Clock()
     clock.mark("imports")
@@ -112,15 +122,7 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
             callbacks=[watch],
         )
         clock.mark("steps")
-        z = ranker.encoder.predict(data.corpus.text[data.corpus.test], verbose=0)
-        rows = np.asarray(ranker.weights["titles"])
-        scores = (
-            z
-            @ rows.T
-            / np.maximum(np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1), 1e-7)
-        )
-        target = data.corpus.title[data.corpus.test]
-        quality = ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))
+        quality = evaluated(ranker, data.corpus)
         clock.mark("evaluation")
         mlflow.log_metrics(quality)
         clock.mark("logging")

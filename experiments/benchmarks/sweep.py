@@ -53,6 +53,16 @@ def main(small: bool, to: Path) -> None:
             run for sample in samples[1:] for run in naive_runs(Path(folder), kinds, sample, alike)
         ]
         runs = pd.read_csv(next(home.glob("outputs/*/runs.csv")), keep_default_na=False, dtype=str)
+    report(naive, ours, runs, to)
+
+
+def report(naive: list[dict], ours: float, runs: pd.DataFrame, to: Path) -> None:
+    """Writes the table.
+
+    naive: the naive runs, as `naive_runs` gives them.
+    ours: wall seconds of the sweep.
+    runs: of the sweep, its runs.csv.
+    """
     runs_of = pd.DataFrame([run | run["seconds"] for run in naive]).groupby(
         ["trainable", "numerics"], sort=False
     )

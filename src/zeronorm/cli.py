@@ -281,19 +281,12 @@ def autopsy(
     import tempfile
     from pathlib import Path
 
-    from zeronorm import config as schema
-    from zeronorm import tracking, trust
+    from zeronorm import tracking
     from zeronorm.sweep.display import console
 
     is_run = _names_a_run(target, overrides, step, capsule, factory)
     if is_run:
-        config, client = _connected(*overrides)
-        try:
-            text, tags = tracking.config_of(client, target)
-            recorded = trust.config(text, f"The config.yaml of run {target}", trusted)
-        except (tracking.TrackingError, schema.ConfigError) as error:
-            raise click.ClickException(str(error)) from error
-        recorded.home = config.home
+        client, recorded, tags = _recorded(target, overrides, trusted)
         another = step is not None and str(step) != tags.get("autopsy.step", str(step))
         died = tags.get("nan.first_step", "")
         step = int(died) if step is None and died.isdecimal() else step
@@ -347,6 +340,21 @@ def _names_a_run(
     if not is_run and overrides:
         raise click.ClickException(f"{overrides[0]} goes with the id of a run: {target} is a file.")
     return is_run
+
+
+def _recorded(run_id: str, overrides: tuple[str, ...], trusted: bool):
+    """(the store's client, the run's config with this machine's home, the run's tags)."""
+    from zeronorm import config as schema
+    from zeronorm import tracking, trust
+
+    config, client = _connected(*overrides)
+    try:
+        text, tags = tracking.config_of(client, run_id)
+        recorded = trust.config(text, f"The config.yaml of run {run_id}", trusted)
+    except (tracking.TrackingError, schema.ConfigError) as error:
+        raise click.ClickException(str(error)) from error
+    recorded.home = config.home
+    return client, recorded, tags
 
 
 @contextmanager

@@ -60,10 +60,11 @@ def max_over_time(x, kernel, bias, trainable_input: bool = True):
     plain formula's gradient is taken instead.
     """
 
+    width, d, filters = kernel.shape
+    windows = x.shape[1] - width + 1
+
     @tf.custom_gradient
     def pooled(x, kernel, bias):
-        width, d, filters = kernel.shape
-        windows = x.shape[1] - width + 1
         patches = tf.concat([x[:, offset : offset + windows] for offset in range(width)], axis=2)
         patches = tf.reshape(patches, [-1, width * d])  # [batch * windows, width * d]
         matrix = tf.reshape(kernel, [width * d, filters])
@@ -71,49 +72,18 @@ def max_over_time(x, kernel, bias, trainable_input: bool = True):
         largest = tf.reduce_max(response, axis=1)  # [batch, filters]
         y = tf.tanh(largest + bias)
 
-        def sparse(dy):
-            index = tf.where(tf.equal(response, largest[:, tf.newaxis]))  # int64 [winners, 3]
-            example, window, column = tf.unstack(index, axis=1)
-            cell = example * filters + column
-            ties = tf.math.unsorted_segment_sum(tf.ones_like(cell, tf.float32), cell, tf.size(dy))
-            slope = tf.reshape(dy * (1 - y * y), [-1]) / ties
-            winners = tf.raw_ops.SparseTensorToCSRSparseMatrix(  # [batch * windows, filters]
-                indices=tf.stack([example * windows + window, column], axis=1),
-                values=tf.gather(slope, cell),
-                dense_shape=tf.stack([tf.shape(patches, tf.int64)[0], filters]),
-            )
-            transposed = tf.raw_ops.SparseMatrixTranspose(input=winners, type=tf.float32)
-            d_matrix = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=patches, transpose_output=True)
-            d_bias = tf.reduce_sum(dy * (1 - y * y), axis=0)
-            if not trainable_input:
-                return d_matrix, d_bias
-            return (
-                d_matrix,
-                d_bias,
-                tf.raw_ops.SparseMatrixMatMul(a=winners, b=matrix, transpose_b=True),
-            )
-
-        def plain(dy):
-            active = tf.tanh(response + bias)
-            won = tf.cast(
-                tf.equal(active, tf.reduce_max(active, axis=1, keepdims=True)), tf.float32
-            )
-            share = won / tf.reduce_sum(won, axis=1, keepdims=True) * dy[:, tf.newaxis]
-            slope = tf.reshape(share * (1 - active * active), [-1, filters])
-            d_matrix = tf.matmul(patches, slope, transpose_a=True)
-            d_bias = tf.reduce_sum(slope, axis=0)
-            if not trainable_input:
-                return d_matrix, d_bias
-            return d_matrix, d_bias, tf.matmul(slope, matrix, transpose_b=True)
-
         def gradient(dy):
-            # While this is finite no sum of the products above overflows (Cauchy-Schwarz), and none
+            # While this is finite no sum of the products below overflows (Cauchy-Schwarz), and none
             # holds a NaN.
             bound = (
                 tf.nn.l2_loss(x) * tf.nn.l2_loss(kernel) + tf.nn.l2_loss(bias) + tf.nn.l2_loss(dy)
             )
             d_matrix, d_bias, *d_patches = tf.cond(
-                tf.math.is_finite(bound), lambda: sparse(dy), lambda: plain(dy)
+                tf.math.is_finite(bound),
+                lambda: _sparse_gradient(
+                    dy, y, response, largest, patches, matrix, trainable_input
+                ),
+                lambda: _plain_gradient(dy, response, bias, patches, matrix, trainable_input),
             )
             d_kernel = tf.reshape(d_matrix, kernel.shape)
             if not trainable_input:
@@ -128,3 +98,49 @@ def max_over_time(x, kernel, bias, trainable_input: bool = True):
         return y, gradient
 
     return pooled(x, kernel, bias)
+
+
+def _sparse_gradient(dy, y, response, largest, patches, matrix, trainable_input: bool):
+    """The gradient by the windows that won alone, where all values are finite.
+
+    dy, y, largest: float32 [batch, filters], the incoming gradient, the output, and the largest of
+        the response.
+    response: float32 [batch, windows, filters], kernel . window.
+    patches: float32 [batch * windows, width * d].
+    matrix: float32 [width * d, filters], the kernel.
+    Returns the gradients of matrix and bias, and of patches where the input is trained.
+    """
+    windows, filters = response.shape[1:]
+    index = tf.where(tf.equal(response, largest[:, tf.newaxis]))  # int64 [winners, 3]
+    example, window, column = tf.unstack(index, axis=1)
+    cell = example * filters + column
+    ties = tf.math.unsorted_segment_sum(tf.ones_like(cell, tf.float32), cell, tf.size(dy))
+    slope = tf.reshape(dy * (1 - y * y), [-1]) / ties
+    winners = tf.raw_ops.SparseTensorToCSRSparseMatrix(  # [batch * windows, filters]
+        indices=tf.stack([example * windows + window, column], axis=1),
+        values=tf.gather(slope, cell),
+        dense_shape=tf.stack([tf.shape(patches, tf.int64)[0], filters]),
+    )
+    transposed = tf.raw_ops.SparseMatrixTranspose(input=winners, type=tf.float32)
+    d_matrix = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=patches, transpose_output=True)
+    d_bias = tf.reduce_sum(dy * (1 - y * y), axis=0)
+    if not trainable_input:
+        return d_matrix, d_bias
+    d_patches = tf.raw_ops.SparseMatrixMatMul(a=winners, b=matrix, transpose_b=True)
+    return d_matrix, d_bias, d_patches
+
+
+def _plain_gradient(dy, response, bias, patches, matrix, trainable_input: bool):
+    """The gradient of the plain formula: a NaN meets every zero, as in TensorFlow's own.
+
+    As `_sparse_gradient` takes and returns them; bias: float32 [filters].
+    """
+    active = tf.tanh(response + bias)
+    won = tf.cast(tf.equal(active, tf.reduce_max(active, axis=1, keepdims=True)), tf.float32)
+    share = won / tf.reduce_sum(won, axis=1, keepdims=True) * dy[:, tf.newaxis]
+    slope = tf.reshape(share * (1 - active * active), [-1, matrix.shape[1]])
+    d_matrix = tf.matmul(patches, slope, transpose_a=True)
+    d_bias = tf.reduce_sum(slope, axis=0)
+    if not trainable_input:
+        return d_matrix, d_bias
+    return d_matrix, d_bias, tf.matmul(slope, matrix, transpose_b=True)

@@ -29,6 +29,30 @@ class Change:
     after: tf.Tensor
     ids: tf.Tensor | None = None
 
+    def growth(self):
+        """float64 []: by how much the sum of squares of the rows has grown; 0 of a whole weight,
+        whose own is measured."""
+        if self.ids is None:
+            return tf.constant(0.0, tf.float64)
+        after, before = (tf.cast(rows, tf.float64) for rows in (self.after, self.before))
+        return tf.reduce_sum(after * after - before * before)
+
+    def nonfinite(self):
+        """int32 [3], as `count_nonfinite`: of the whole weight, or what its rows have gained."""
+        count = count_nonfinite(self.after)
+        return count if self.ids is None else count - count_nonfinite(self.before)
+
+    def nonfinite_rows(self, named):
+        """int32 [named]: the ids of rows that are not finite after the update, -1 elsewhere.
+
+        named: int [named], the ids that the step names, some perhaps more than once.
+        """
+        if self.ids is None:
+            return nonfinite_rows(tf.gather(self.after, named), named)
+        dead = nonfinite_rows(self.after, self.ids)
+        dead = tf.pad(dead, [[0, named.shape[0] - tf.size(dead)]], constant_values=-1)
+        return tf.ensure_shape(dead, named.shape)
+
 
 class Watch:
     """Reads a weight before an update, at construction, and after it, by `change`.
@@ -101,16 +125,6 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     of_gradients = [summed(g) if name in slices else g for name, g in gradients.items()]
     of_changes = list(changes.values())
 
-    def growth(c: Change):
-        if c.ids is None:
-            return tf.constant(0.0, tf.float64)
-        after, before = (tf.cast(rows, tf.float64) for rows in (c.after, c.before))
-        return tf.reduce_sum(after * after - before * before)
-
-    def count_growth(c: Change):
-        count = count_nonfinite(c.after)
-        return count if c.ids is None else count - count_nonfinite(c.before)
-
     sums = [squares(tensor) for tensor in (*forward.values(), *of_gradients)]
     sums += [tf.reduce_sum(tf.math.squared_difference(c.after, c.before)) for c in of_changes]
     sums = tf.stack(sums + [squares(c.after) for c in of_changes])
@@ -121,22 +135,16 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
             partial(count_nonfinite, tensor) for tensor in (*forward.values(), *of_gradients)
         ]
         counters += [lambda c=c: count_nonfinite(c.after - c.before) for c in of_changes]
-        counters += [partial(count_growth, c) for c in of_changes]
+        counters += [c.nonfinite for c in of_changes]
         none = tf.zeros([3], tf.int32)
         counts = [
             tf.cond(ok, lambda: none, counter)
             for ok, counter in zip(tf.unstack(finite), counters, strict=True)
         ]
-        rows = {}
+        rows: dict[str, tf.Tensor] = {}
         for name, g in slices.items():
-            named, c = g.values.shape[0], changes[name]
-            ids, after = (
-                (g.indices, tf.gather(c.after, g.indices)) if c.ids is None else (c.ids, c.after)
-            )
-            dead = nonfinite_rows(after, ids)
-            dead = tf.pad(dead, [[0, named - tf.size(dead)]], constant_values=-1)
             rows[f"rows/gradient/{name}"] = nonfinite_rows(g.values, g.indices)
-            rows[f"rows/weight/{name}"] = tf.ensure_shape(dead, [named])
+            rows[f"rows/weight/{name}"] = changes[name].nonfinite_rows(g.indices)
         return {"nonfinite": tf.stack(counts), **rows}
 
     def nothing():
@@ -149,7 +157,7 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     return {
         "loss": tf.reduce_mean(forward["loss"]),
         "squares": sums,
-        "growth": tf.stack([growth(c) for c in of_changes]),
+        "growth": tf.stack([c.growth() for c in of_changes]),
         **tf.cond(tf.reduce_all(finite), nothing, details),
     }
 

@@ -166,16 +166,9 @@ def write(path: Path, content) -> None:
 def write_recording(result: Result) -> None:
     recording, touch, predicted = result.recording, result.touch, result.predicted
     assert recording and touch and predicted  # the training has begun
-    forecast = {"touch": asdict(touch), "predicted": asdict(predicted)}
-    # one a line
-    events = [json.dumps(asdict(event), ensure_ascii=False) for event in recording.events]
-    text = json.dumps({**forecast, "events": []}, ensure_ascii=False, indent=1)
-    text = (
-        text.replace('"events": []', '"events": [\n  ' + ",\n  ".join(events) + "\n ]")
-        if events
-        else text
-    )
-    (result.folder / "nan_events.json").write_text(text + "\n", encoding="utf-8")
+    events = [asdict(event) for event in recording.events]
+    found = {"touch": asdict(touch), "predicted": asdict(predicted), "events": events}
+    write(result.folder / "nan_events.json", found)
     deaths = [
         {"tensor": tensor, "row": row, "name": recording.names[tensor][row], "step": step}
         for tensor, rows in recording.deaths.items()

@@ -128,36 +128,39 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         one = step.get_concrete_function(*(tf.TensorSpec(shape, tf.int32) for shape in shapes))
         signature = [tf.TensorSpec((None, *shape), tf.int32) for shape in shapes]
         signature.append(tf.TensorSpec(one.structured_outputs["nonfinite"].shape[:1], tf.bool))
-        return tf.function(partial(repeated, one), signature, autograph=False)
-
-    def repeated(one, numbers, text, positive, negatives, stop_at):
-        inputs, count = (numbers, text, positive, negatives), tf.shape(numbers)[0]
-        arrays = {
-            name: tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
-            for name, spec in one.structured_outputs.items()
-        }
-
-        def body(position, stopped, arrays):
-            out = one(*(x[position] for x in inputs))
-            stopped = tf.reduce_any(stop_at & tf.reduce_any(out["nonfinite"] > 0, axis=1))
-            return (
-                position + 1,
-                stopped,
-                {name: array.write(position, out[name]) for name, array in arrays.items()},
-            )
-
-        taken, _, arrays = tf.while_loop(
-            lambda position, stopped, _: (position < count) & ~stopped,
-            body,
-            (0, tf.constant(False), arrays),
-        )
-        return taken, {name: array.stack() for name, array in arrays.items()}
+        return tf.function(partial(_repeated, one), signature, autograph=False)
 
     def steps(*inputs):
         return loop(*(tuple(x.shape[1:]) for x in inputs[:-1]))(*inputs)
 
     starts = [value if np.any(value) else None for value in map(np.array, optimizer.variables)]
     return Program(ranker, optimizer, numerics, take, steps, starts)
+
+
+def _repeated(one, numbers, text, positive, negatives, stop_at):
+    """One traced step after another, as `Program.steps` takes and returns them, up to the first
+    with a tensor to stop at."""
+    inputs, count = (numbers, text, positive, negatives), tf.shape(numbers)[0]
+    arrays = {
+        name: tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
+        for name, spec in one.structured_outputs.items()
+    }
+
+    def body(position, stopped, arrays):
+        out = one(*(x[position] for x in inputs))
+        stopped = tf.reduce_any(stop_at & tf.reduce_any(out["nonfinite"] > 0, axis=1))
+        return (
+            position + 1,
+            stopped,
+            {name: array.write(position, out[name]) for name, array in arrays.items()},
+        )
+
+    taken, _, arrays = tf.while_loop(
+        lambda position, stopped, _: (position < count) & ~stopped,
+        body,
+        (0, tf.constant(False), arrays),
+    )
+    return taken, {name: array.stack() for name, array in arrays.items()}
 
 
 def chunks(batches: Iterable[Batch]) -> Iterator[list[Batch]]:

@@ -35,39 +35,30 @@ def report(
         the traced step shows.
     more: of Report's, what only the caller knows.
     """
-    doing = _Attempts()
-    trials = {jit: Trial(subject, jit) for jit in (False, True)}
-    if outcomes is None:
-        outcomes = {jit: doing(NAMES[jit], trial) for jit, trial in trials.items()}
+    doing, trials = _Attempts(), {jit: Trial(subject, jit) for jit in (False, True)}
+    outcomes = outcomes or {jit: doing(NAMES[jit], trial) for jit, trial in trials.items()}
     fails = {jit: None if outcome is None else bool(outcome) for jit, outcome in outcomes.items()}
-    refusing = {jit: trial.refused for jit, trial in trials.items() if fails[jit] is None}
-    refused = {FIELDS[jit]: why for jit, why in refusing.items() if why}
+    refusing = [jit for jit, outcome in fails.items() if outcome is None and trials[jit].refused]
+    refused = {FIELDS[jit]: trials[jit].refused for jit in refusing}
     losses = {FIELDS[jit]: trial.loss for jit, trial in trials.items() if trial.loss is not None}
     trained = subject.jit_compile
     examined = is_examined_under_xla(trained, fails, losses)
     subject = replace(subject, jit_compile=examined)
+    more |= {"refused": refused, "losses": losses}
     if FIELDS[examined] in refused:  # by both: there is nothing to look into
-        doing.add_place(subject.place)
-        more |= {"left_out": tuple(doing.left_out), "refused": refused}
+        more["left_out"] = doing.all_left_out(subject.place)
         return Report(step, "", False, (), None, None, trained, {}, **more)
     traced, found = _found(subject, traced, bool(outcomes[False]), doing)
     if traced:
         guilty = tuple(known_as(one, traced) for one in found.guilty)
-        guilty = doing("the examples", _with_examples, subject, guilty, trials[examined]) or guilty
-        found = replace(found, guilty=guilty)
+        found = _told(subject, found, guilty, trials[examined], doing)
     own_loss = losses.get(FIELDS[examined])
-    if (loss_is_finite or own_loss == "") and not found.loss_is_finite:
-        hidden = "a fused kernel: the loss that was trained on is finite"
-        found = replace(found, loss_is_finite=True, swallowed=(*found.swallowed, hidden))
-    _note_unknown_names(subject, doing)
-    if outcomes[examined] and not found.guilty and not doing.left_out:
-        doing.left_out.append(
-            "the operation: the way back from the weights ends in what cannot be looked into"
-        )
+    if loss_is_finite or own_loss == "":
+        found = _with_finite_loss(found)
+    _note_gaps(subject, found, bool(outcomes[examined]), doing)
     cures = ()
     if found.guilty and (outcomes[examined] or own_loss):
         cures = doing("the cures", remedies.tried, subject, traced, found, trials[examined]) or ()
-    doing.add_place(subject.place)
     return Report(
         step=step,
         birth=found.guilty[0].birth if found.guilty else "",
@@ -79,9 +70,7 @@ def report(
         lost=_weights_first(outcomes[examined] or {}, subject.optimizers),
         swallowed=found.swallowed,
         cures=cures,
-        left_out=tuple(doing.left_out),
-        refused=refused,
-        losses=losses,
+        left_out=doing.all_left_out(subject.place),
         **more,
     )
 
@@ -111,7 +100,34 @@ def _found(
     return traced, found
 
 
-def _note_unknown_names(subject: Subject, doing: "_Attempts") -> None:
+NO_ORIGIN = "the operation: the way back from the weights ends in what cannot be looked into"
+
+
+def _with_finite_loss(found: Findings) -> Findings:
+    """The same where the loss that was trained on is finite, whatever the traced step shows."""
+    if found.loss_is_finite:
+        return found
+    hidden = "a fused kernel: the loss that was trained on is finite"
+    return replace(found, loss_is_finite=True, swallowed=(*found.swallowed, hidden))
+
+
+def _told(
+    subject: Subject,
+    found: Findings,
+    guilty: tuple[Guilty, ...],
+    trial: Trial,
+    doing: "_Attempts",
+) -> Findings:
+    """The findings with these for what is guilty, and with its examples."""
+    told = doing("the examples", _with_examples, subject, guilty, trial)
+    return replace(found, guilty=told or guilty)
+
+
+def _note_gaps(subject: Subject, found: Findings, fails: bool, doing: "_Attempts") -> None:
+    """Notes names of weights that are none, and that a step fails of which nothing is guilty.
+
+    fails: whether the examined step does.
+    """
     unknown = set(subject.names).difference(subject.weights)
     if unknown:
         tables = [name for name, variable in subject.weights.items() if variable.shape.rank == 2]
@@ -119,6 +135,8 @@ def _note_unknown_names(subject: Subject, doing: "_Attempts") -> None:
             f"names of {', '.join(sorted(unknown))}: no such weight; there are"
             f" {', '.join(tables[:8])}"
         )
+    if fails and not (found.guilty or doing.left_out):
+        doing.left_out.append(NO_ORIGIN)
 
 
 def _weights_first(lost: Mapping[str, int], optimizers) -> dict[str, int]:
@@ -166,13 +184,14 @@ class _Attempts:
             self.left_out.append(f"{doing} could not be had ({type(error).__name__}: {said})")
             return None
 
-    def add_place(self, place: Here) -> None:
-        """Notes what a report has to say of where it was computed, and which processes died of
+    def all_left_out(self, place: Here) -> tuple[str, ...]:
+        """With what a report has to say of where it was computed, and which processes died of
         it."""
         self.left_out += place.left_out
         for how in dict.fromkeys(place.deaths):
             if not any(how in known for known in self.left_out):
                 self.left_out.append(f"some of what was tried: {how}")
+        return tuple(self.left_out)
 
     def _add(self, doing: str, because: str) -> None:
         """Notes a part, with those that could not be had for the same reason."""

@@ -10,7 +10,6 @@ again.
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +18,9 @@ import tensorflow as tf
 
 from zeronorm.autopsy import capsule as capsules
 from zeronorm.autopsy import examination, fit, graph, sandbox, thresholds
-from zeronorm.autopsy.flight import Flight, Reached
-from zeronorm.autopsy.keras_step import (
-    Steps,
-    capsule_of,
-    kept_of,
-    subject_of,
-)
+from zeronorm.autopsy.flight import Reached
+from zeronorm.autopsy.hold import Hold
+from zeronorm.autopsy.keras_step import capsule_of, kept_of, subject_of
 from zeronorm.autopsy.report import Report
 
 INSTEAD = (
@@ -65,13 +60,6 @@ class Autopsy(keras.callbacks.Callback):
     that it cannot see.
     """
 
-    # of the training that is watched
-    _fresh: bool
-    _begun: bool
-    _called: bool
-    _in_order: bool
-    _train: Callable
-
     def __init__(
         self,
         then: str = "stop",
@@ -84,25 +72,13 @@ class Autopsy(keras.callbacks.Callback):
         super().__init__()
         _check_backend("zeronorm.Autopsy")
         sandbox.check_limits(seconds, memory)
-        if then not in ("stop", "go_on"):
-            raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
-        if not isinstance(names or {}, Mapping):
-            raise ValueError(
-                "names must be a dict: {a weight's path: what each of its rows stands for}."
-            )
-        if not isinstance(capsule, (str, Path, type(None))):
-            raise ValueError(f"capsule must be the name of a file, not {capsule!r}.")
-        if capsule is not None and not Path(capsule).absolute().parent.is_dir():
-            raise ValueError(
-                f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent};"
-                " make it."
-            )
+        _check_arguments(then, names, capsule)
         self.then, self.names, self.capsule, self.verbose = then, names or {}, capsule, verbose
         self.limits = (seconds, memory)
         self.report: Report | None = None
-        self._steps: Steps | None = None
-        self._flight = Flight()
-        self._over: bool | None = None  # whether all is seen that is watched for; None: in no fit
+        self._in_order = False  # whether the examples come as they lie in the user's arrays
+        self._hold: Hold | None = None  # of the fit under way, or of the last one
+        self._under_way = False
         self._warned = False
 
     def set_model(self, model) -> None:
@@ -123,36 +99,33 @@ class Autopsy(keras.callbacks.Callback):
                 self.names, {variable.path: variable.shape for variable in model.variables}
             )
         other = getattr(model.train_function, "__self__", None)
-        if isinstance(other, Autopsy):
-            if other._fresh:
+        if isinstance(other, Hold):
+            if other.fresh:
                 raise ValueError("Two zeronorm.Autopsy callbacks in one fit: leave one out.")
-            other._release()  # of a fit that was interrupted
-        self.report, self._over = None, False
-        self._fresh = self._begun = True
-        self._flight = Flight()
-        self._in_order, self._called, self._warned = fit.is_in_order(), False, False
-        self._take_hold()
+            other.release()  # of a fit that was interrupted
+        self.report, self._under_way, self._warned = None, True, False
+        self._in_order = fit.is_in_order()
+        known = self._hold.steps if self._hold else None
+        self._hold = Hold(model, self._look, known)
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
-        self._check_begun()
-        self._flight.begin_epoch()
+        self._held().flight.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None) -> None:
-        self._check_begun()
-        self._begun, self._called = True, False
-        if not self._over:
-            self._take_hold()
+        self._held().begin_batch()
 
     def on_train_batch_end(self, batch, logs=None) -> None:
-        self._check_begun()
-        if not (self._over or self._called):
+        hold = self._held()
+        if not (hold.over or hold.called):
             self._warn(UNWATCHED)
 
     def on_train_end(self, logs=None) -> None:
-        if self._over is None or not (self._over or self._flight.step or fit.keras_arguments()):
+        hold = self._hold if self._under_way else None
+        if hold is None or not (hold.over or hold.flight.step or fit.keras_arguments()):
             self._warn(UNWATCHED)
-        self._release()
-        self._over = None
+        if hold is not None:
+            hold.release()
+        self._under_way = False
 
     def on_test_begin(self, logs=None) -> None:
         if not fit.is_of(self.model):
@@ -162,9 +135,11 @@ class Autopsy(keras.callbacks.Callback):
         if not fit.is_of(self.model):
             warnings.warn(NO_TRAINING.format("predict"), stacklevel=2)
 
-    def _check_begun(self) -> None:
-        if self._over is None:
+    def _held(self) -> Hold:
+        """The hold on the model of the fit under way."""
+        if self._hold is None or not self._under_way:
             raise ValueError(NO_FIT)
+        return self._hold
 
     def _warn(self, sentence: str) -> None:
         """Once a training."""
@@ -172,77 +147,13 @@ class Autopsy(keras.callbacks.Callback):
             warnings.warn(sentence, stacklevel=3)
         self._warned = True
 
-    def _take_hold(self) -> None:
-        """Puts itself before the model's train_function: also before one that is made, or made
-        anew, by a callback or an own `make_train_function` after the fit has begun."""
-        now = self.model.train_function
-        if now is not None and getattr(now, "__self__", None) is not self:
-            self._train, self.model.train_function = now, self._watched
-            self._flight.forget()
-
-    def _let_go(self) -> None:
-        """Leaves the model as it was before it was watched."""
-        if getattr(self.model.train_function, "__self__", None) is self:
-            self.model.train_function = self._train
-        self._flight.forget()
-
-    def _release(self) -> None:
-        """Lets go of the model for the rest of the training."""
-        if isinstance(self.model, keras.Model):
-            self._let_go()
-        self._over = True
-
-    def _watched(self, iterator):
-        """As the model's own train_function: some steps, and their logs."""
-        self._fresh = False
-        # not of train_on_batch, which callbacks may call
-        of_fit = hasattr(iterator, "element_spec")
-        if not self._begun:  # another fit than the one that was watched, which was interrupted
-            self._let_go()
-        if self._over or not (self._begun and of_fit):
-            return self._train(iterator)
-        self._begun, self._called = False, True
-        try:
-            return self._several(iterator)
-        except (StopIteration, tf.errors.OutOfRangeError):  # the end of the data
-            raise
-        except BaseException:
-            self._release()
-            raise
-
-    def _several(self, iterator):
-        try:
-            with graph.quiet():
-                self._steps = self._flight.watch(self.model, self._train, iterator, self._steps)
-        except Exception as error:
-            self._release()
-            logs = self._train(iterator)  # where the model itself is at fault it says so
-            warnings.warn(
-                f"zeronorm.Autopsy cannot watch this model ({type(error).__name__}: {error}).",
-                stacklevel=2,
-            )
-            return logs
-        logs = None
-        for _ in range(self.model.steps_per_execution):
-            try:
-                # each fit has a trace of its own
-                with graph.quiet() if self._flight.step < 2 else nullcontext():
-                    logs = self._one(iterator)
-            except (StopIteration, tf.errors.OutOfRangeError):
-                if logs is None:
-                    raise
-                break
-            if self._over:
-                break
-        return logs
-
-    def _one(self, iterator):
-        logs, weights_finite, loss_finite = self._flight.take(iterator)
-        if not (weights_finite and (loss_finite or self.report)):
-            lost = self._flight.lost()
-            if lost or not (loss_finite or self.report):
+    def _look(self, weights_finite: bool, loss_finite: bool) -> None:
+        """After a step. A loss that is lost is examined once."""
+        new_loss = not (loss_finite or self.report)
+        if new_loss or not weights_finite:
+            lost = self._held().flight.lost()
+            if lost or new_loss:
                 self._fire(lost)
-        return logs
 
     def _fire(self, lost: dict[str, int]) -> None:
         """Something became non-finite in the steps since the variables were held: reach the first
@@ -250,7 +161,8 @@ class Autopsy(keras.callbacks.Callback):
 
         lost: {weight: elements}; empty where it is the loss alone.
         """
-        flight = self._flight
+        hold = self._held()
+        flight = hold.flight
         ends = flight.rewind()
         try:
             with graph.quiet():
@@ -268,7 +180,7 @@ class Autopsy(keras.callbacks.Callback):
                 ends.before.restore()
                 self.model.stop_training = True
             if lost:
-                self._release()
+                hold.release()
 
     def _examine(self, reached: Reached) -> None:
         """The report of a step, from the state before it."""
@@ -382,6 +294,22 @@ def replay(
     found.restore(kept_of(subject))
     with sandbox.Sandbox(seconds, memory, subject.jit_compile) as place:
         return examination.report(replace(subject, place=place), found.step)
+
+
+def _check_arguments(then, names, capsule) -> None:
+    if then not in ("stop", "go_on"):
+        raise ValueError(f"then must be 'stop' or 'go_on', not {then!r}.")
+    if not isinstance(names or {}, Mapping):
+        raise ValueError(
+            "names must be a dict: {a weight's path: what each of its rows stands for}."
+        )
+    if not isinstance(capsule, (str, Path, type(None))):
+        raise ValueError(f"capsule must be the name of a file, not {capsule!r}.")
+    if capsule is not None and not Path(capsule).absolute().parent.is_dir():
+        raise ValueError(
+            f"capsule={str(capsule)!r}: there is no folder {Path(capsule).absolute().parent};"
+            " make it."
+        )
 
 
 def _check_backend(who: str) -> None:

@@ -355,89 +355,114 @@ def _judge(claim: Claim, runs: pd.DataFrame) -> Judgement:
     return Judgement(claim, verdict, claim.sentence(runs, shown), tuple(first["run_id"]))
 
 
-def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """C13, the open question: (step to take, what it showed here), in the order in which to take
-    them."""
+@dataclass(frozen=True)
+class Step:
+    """One step of C13, the answer to the open question.
+
+    text: what to do.
+    shown: the sentence of what it shows here, of all runs.
+    """
+
+    text: str
+    shown: Callable[[pd.DataFrame], str]
+
+
+def _finite(runs: pd.DataFrame, **change: str) -> str:
+    shown = select(runs, **change)
+    return f"{int((shown['outcome'] == 'finite').sum())} of {len(shown)} runs finite"
+
+
+def _audited(runs: pd.DataFrame) -> str:
+    first = select(runs).iloc[0]
+    return (
+        f"No NaN, and {first['zero_titles']} of {first['titles']} title rows exactly zero: the"
+        " fault, before the first step."
+    )
+
+
+def _watched(runs: pd.DataFrame) -> str:
     base = select(runs)
-    dead = base[base["outcome"] == "nan"]
+    dead = base[base["outcome"] == "nan"].iloc[0]
+    return (
+        f"The title matrix is the first to go, in step {dead['first_nan_observed']}; the encoder,"
+        f" which the question looked at, in step {dead['encoder_nan_observed']}. The loss tells"
+        " late or never (C4)."
+    )
+
+
+def _alone(runs: pd.DataFrame) -> str:
+    by_numerics = select(runs).groupby("numerics", sort=False)
+    norms = "; ".join(f"{numerics}: {of['gradient'].iloc[0]}" for numerics, of in by_numerics)
+    return f"Norm at a zero row, for an incoming gradient of 1, by numerics: {norms}."
+
+
+def _predicted(runs: pd.DataFrame) -> str:
     exact = (runs["first_nan_predicted"] == runs["first_nan_observed"]) & (
         runs["encoder_nan_predicted"] == runs["encoder_nan_observed"]
     )
+    return f"Both steps exact in {int(exact.sum())} of {len(runs)} runs of this study."
 
-    def finite(**change: str) -> str:
-        shown = select(runs, **change)
-        return f"{int((shown['outcome'] == 'finite').sum())} of {len(shown)} runs finite"
 
-    kinds = "; ".join(
-        f"{n}: {g['gradient'].iloc[0]}" for n, g in base.groupby("numerics", sort=False)
-    )
-    return [
-        (
-            (
-                "Audit what goes in: NaN, infinities, zero rows, smallest norm of every matrix"
-                " (`audit.json` of a run)."
-            ),
-            (
-                f"No NaN, and {base['zero_titles'].iloc[0]} of {base['titles'].iloc[0]} title rows"
-                " exactly zero: the fault, before the first step."
-            ),
+STEPS = (
+    Step(
+        "Audit what goes in: NaN, infinities, zero rows, smallest norm of every matrix"
+        " (`audit.json` of a run).",
+        _audited,
+    ),
+    Step(
+        "Watch every weight and gradient at every step, not the loss (`nonfinite/...`,"
+        " `nan_events.json`).",
+        _watched,
+    ),
+    Step(
+        "Name the rows that went, not only the tensor (`row_deaths.csv`).",
+        lambda runs: (
+            "In step 0 only rows that started at zero: the titles that are no single word."
         ),
-        (
-            (
-                "Watch every weight and gradient at every step, not the loss (`nonfinite/...`,"
-                " `nan_events.json`)."
-            ),
-            (
-                "The title matrix is the first to go, in step"
-                f" {dead['first_nan_observed'].iloc[0]}; the encoder, which the question looked at,"
-                f" in step {dead['encoder_nan_observed'].iloc[0]}. The loss tells late or never"
-                " (C4)."
-            ),
+    ),
+    Step(
+        "Change one factor at a time.",
+        lambda runs: (
+            f"Frozen: {_finite(runs, trainable='false')} (C8). Uniform:"
+            f" {_finite(runs, init='uniform')} (C9). Zero rows filled:"
+            f" {_finite(runs, init='repaired')} (C10)."
         ),
-        (
-            "Name the rows that went, not only the tensor (`row_deaths.csv`).",
-            "In step 0 only rows that started at zero: the titles that are no single word.",
+    ),
+    Step(
+        "Take the suspect's gradient alone, at the suspect input (`zero_row.gradient` of every"
+        " run).",
+        _alone,
+    ),
+    Step(
+        "Run the same step under another compiler (`numerics=kernels,xla`).",
+        lambda runs: f"They disagree: {_outcomes(select(runs))}.",
+    ),
+    Step(
+        "Take the failing step apart: which operation, line, example and row (`autopsy.md` of a"
+        " run that died, `zeronorm autopsy RUN_ID` of any).",
+        lambda runs: (
+            "`SqrtGrad`, at the similarity's root, for every pair of an example and a zero title,"
+            " and for no other."
         ),
-        (
-            "Change one factor at a time.",
-            (
-                f"Frozen: {finite(trainable='false')} (C8). Uniform: {finite(init='uniform')} (C9)."
-                f" Zero rows filled: {finite(init='repaired')} (C10)."
-            ),
+    ),
+    Step(
+        "Predict from the explanation, then check (`nan.predicted_step` of every run).",
+        _predicted,
+    ),
+    Step(
+        "Put the cure through the same test.",
+        lambda runs: (
+            f"The answer's epsilon: {_finite(runs, similarity='add_to_product')}. Epsilon inside"
+            f" the root: {_finite(runs, similarity='add_to_squares')} (C12)."
         ),
-        (
-            (
-                "Take the suspect's gradient alone, at the suspect input (`zero_row.gradient` of"
-                " every run)."
-            ),
-            f"Norm at a zero row, for an incoming gradient of 1, by numerics: {kinds}.",
-        ),
-        (
-            "Run the same step under another compiler (`numerics=kernels,xla`).",
-            f"They disagree: {_outcomes(base)}.",
-        ),
-        (
-            (
-                "Take the failing step apart: which operation, line, example and row (`autopsy.md`"
-                " of a run that died, `zeronorm autopsy RUN_ID` of any)."
-            ),
-            (
-                "`SqrtGrad`, at the similarity's root, for every pair of an example and a zero"
-                " title, and for no other."
-            ),
-        ),
-        (
-            "Predict from the explanation, then check (`nan.predicted_step` of every run).",
-            f"Both steps exact in {int(exact.sum())} of {len(runs)} runs of this study.",
-        ),
-        (
-            "Put the cure through the same test.",
-            (
-                f"The answer's epsilon: {finite(similarity='add_to_product')}. Epsilon inside the"
-                f" root: {finite(similarity='add_to_squares')} (C12)."
-            ),
-        ),
-    ]
+    ),
+)
+
+
+def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """C13, the open question: (step to take, what it showed here), in the order in which to take
+    them."""
+    return [(step.text, step.shown(runs)) for step in STEPS]
 
 
 OPEN = "(open question) What steps do people take when they see this?"
