@@ -1,5 +1,7 @@
 import os
 import sys
+from copy import deepcopy
+from functools import cache
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["GIT_OPTIONAL_LOCKS"] = "0"
@@ -46,8 +48,10 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def composed(home):
-    """composed("numerics=xla", ...) -> the config of one run, as Hydra composes it."""
-    return lambda *overrides: schema.composed(f"home={home}", *overrides)
+    """composed("numerics=xla", ...) -> the config of one run, as Hydra composes it: once, and a
+    copy for each test."""
+    once = cache(lambda *overrides: schema.composed(f"home={home}", *overrides))
+    return lambda *overrides: deepcopy(once(*overrides))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from zeronorm import contents, examples, model, numerics, optimizers, preparatio
 
 PLACEMENTS = sorted(path.stem for path in (schema.conf_dir() / "similarity").glob("*.yaml"))
 DECADES = [float(f"1e{k}") for k in range(-45, 39)]
+# every third decade under each numerics, the others between them: all, between the three
+STAGGERED = {name: DECADES[first::3] for first, name in enumerate(numerics.BY_NAME)}
 ROW, BATCH, NEGATIVES = 5, 3, 2
 
 
@@ -78,10 +80,11 @@ def test_predicted_is_observed_for_a_row_of_any_norm(tiny, composed, placement, 
         said = here.foretell().predicted
         return (said.titles, said.encoder), observed(here)
 
-    found = {norm: both(norm) for norm in (0.0, *DECADES)}
-    for below, above in pairwise(DECADES):
-        if found[below] != found[above]:
-            for quarter in (0.25, 0.5, 0.75):
-                norm = below * 10**quarter
-                found[norm] = both(norm)
+    found = {norm: both(norm) for norm in (0.0, *STAGGERED[used.name])}
+    edges = [pair for pair in pairwise(STAGGERED[used.name]) if found[pair[0]] != found[pair[1]]]
+    for below, above in edges:  # down to a quarter of a decade on either side of where it changes
+        while above / below > 10**0.3:
+            middle = np.sqrt(below * above)
+            found[middle] = both(middle)
+            below, above = (middle, above) if found[middle] == found[below] else (below, middle)
     assert {norm: pair for norm, pair in found.items() if pair[0] != pair[1]} == {}

@@ -95,20 +95,20 @@ def gradients(similarity: Callable, numerics: Numerics) -> Callable:
             value = similarity(a, b)
         return tape.gradient(value, [a, b], output_gradients=upstream)
 
-    def taken(a, b, upstream):
+    def gradient(a, b, upstream):
         return [
             x.numpy() for x in compiled(*(tf.constant(x, tf.float32) for x in (a, b, upstream)))
         ]
 
-    return taken
+    return gradient
 
 
 def measure(similarity: Callable, numerics: Numerics) -> Singularity:
     """similarity: of two float32 tensors [..., d], bound to its epsilon and to `numerics`."""
-    taken = gradients(similarity, numerics)
+    gradient_of = gradients(similarity, numerics)
 
     def norm(row) -> float:
-        return float(np.linalg.norm(taken(ROW, row, [1.0])[1].astype(np.float64)))
+        return float(np.linalg.norm(gradient_of(ROW, row, [1.0])[1].astype(np.float64)))
 
     def score(row) -> float:
         return float(similarity(tf.constant(ROW), tf.constant(row, tf.float32))[0])
@@ -137,7 +137,7 @@ def kinds(
 
     a, b: float32 [n, d]. upstream: float [n], or one for all, the gradients that come in.
     """
-    taken = gradients(similarity, numerics)
+    gradient_of = gradients(similarity, numerics)
     upstream = np.broadcast_to(np.float32(upstream), len(a))
     found: list[list[np.ndarray]] = [[], []]
     most = PAIRS if len(a) <= 4 * PAIRS else 16 * PAIRS  # many: fewer calls
@@ -146,7 +146,7 @@ def kinds(
         # always as many pairs, so that XLA compiles once; each [1, d], as the model has them
         places = start + np.arange(most) % size
         parts = (x[places][:, np.newaxis] for x in (a, b, upstream))
-        for kept, gradient in zip(found, taken(*parts), strict=True):
+        for kept, gradient in zip(found, gradient_of(*parts), strict=True):
             kept.append(_kinds(gradient[:size, 0]))
     return np.concatenate(found[0]), np.concatenate(found[1])
 
@@ -178,7 +178,7 @@ def fates(
         own, and with both gradients.
     """
 
-    def taken(some: np.ndarray, texts: np.ndarray, incoming: Sequence[float]) -> np.ndarray:
+    def kinds_of(some: np.ndarray, texts: np.ndarray, incoming: Sequence[float]) -> np.ndarray:
         """int8 [2, incoming, texts, rows], of the text and of the row."""
         shape = (len(incoming), len(texts), len(some))
         sent, text, row = (index.ravel() for index in np.indices(shape))
@@ -189,7 +189,7 @@ def fates(
 
     parts = (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
     usual = np.concatenate(
-        [taken(part, texts[:1], (upstream, 0.0))[:, :, 0] for part in parts], axis=2
+        [kinds_of(part, texts[:1], (upstream, 0.0))[:, :, 0] for part in parts], axis=2
     )
     edge = np.zeros(len(rows), bool)
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
@@ -202,7 +202,7 @@ def fates(
     differs = np.zeros(len(bits), bool)
     for start in range(0, len(bits), PAIRS):
         part = slice(start, start + PAIRS)
-        found = taken(bits[part].view(np.float32), tried, (upstream, most, 0.0))
+        found = kinds_of(bits[part].view(np.float32), tried, (upstream, most, 0.0))
         known = usual[:, [0, 0, 1], np.newaxis][..., odd[first[part]]]
         # that a square overflows matters to few optimizers, and none dies of it alone
         alike = np.maximum(found, Kind.large) == np.maximum(known, Kind.large)

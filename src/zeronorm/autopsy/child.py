@@ -103,7 +103,7 @@ def spare() -> list[Child]:
     return []
 
 
-def taken() -> Child:
+def acquire() -> Child:
     """An examiner, the one of the last examination if it is still there."""
     settings = _settings()
     while spare():
@@ -118,7 +118,7 @@ def taken() -> Child:
     return Child(settings)
 
 
-def keep(child: Child) -> None:
+def release(child: Child) -> None:
     if child.base is None or child.grown() > thresholds.IDLE_BYTES or spare():
         child.end()
         return

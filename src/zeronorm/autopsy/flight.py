@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm.autopsy import thresholds
-from zeronorm.autopsy.keras_step import Steps, Taken, bytes_of, size_of
+from zeronorm.autopsy.keras_step import Record, Steps, bytes_of, size_of
 from zeronorm.autopsy.subject import Snapshot, lost_since, nonfinite
 
 
@@ -30,13 +30,13 @@ class Ends:
 class Reached:
     """A failing step that was taken again.
 
-    taken: the step.
+    record: the step, as it was recorded.
     lost: {weight: elements that it lost}.
     loss_is_finite: whether its loss was.
     history: [{step, loss, norm/WEIGHT}, ...] of the steps up to it.
     """
 
-    taken: Taken
+    record: Record
     lost: dict[str, int]
     loss_is_finite: bool
     history: tuple[dict, ...]
@@ -54,7 +54,7 @@ class Flight:
         self._steps: Steps | None = None
         self._at_first: dict[str, int] | None = None  # what is lost before the training is no news
         self._held: Snapshot | None = None
-        self._batches: deque[Taken] = deque()
+        self._batches: deque[Record] = deque()
         self._room = thresholds.HOLD_EVERY
         # (step, loss), not read before it is needed
         self._past: deque[tuple[int, tf.Tensor | None]] = deque(maxlen=thresholds.HOLD_EVERY)
@@ -87,7 +87,7 @@ class Flight:
         if not self._batches:
             fitting = int(thresholds.KEPT_BATCHES / max(bytes_of(batch), 1))
             self._room = max(1, min(thresholds.HOLD_EVERY, fitting))
-        self._batches.append(Taken(self.step, self._seen, numbers, batch))
+        self._batches.append(Record(self.step, self._seen, numbers, batch))
         self._past.append((self.step, logs.get("loss") if isinstance(logs, dict) else None))
         self.step += 1
         self._seen += size_of(batch)
@@ -117,14 +117,14 @@ class Flight:
         """
         steps, norms = self._watched(), {}
         assert self._at_first is not None
-        for taken in self._batches:
+        for record in self._batches:
             ends.before = Snapshot(steps.variables)
-            norms[taken.step] = steps.norms()
-            fails, loss_is_finite = steps.fails(taken, self._at_first, loss_only=loss_only)
+            norms[record.step] = steps.norms()
+            fails, loss_is_finite = steps.fails(record, self._at_first, loss_only=loss_only)
             if fails:
                 lost = self.lost()
                 ends.before.restore()
-                return Reached(taken, lost, loss_is_finite, self._history(norms))
+                return Reached(record, lost, loss_is_finite, self._history(norms))
         ends.before = Snapshot(steps.variables)
         return None
 

@@ -58,7 +58,7 @@ def kept_of(subject: Subject) -> list[tuple[str, tf.Variable]]:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Record:
     """A step that was taken: its number, how many examples of the epoch came before, the numbers
     before it that other callbacks may have changed (a learning rate), the batch."""
 
@@ -175,12 +175,12 @@ class Steps:
             [weights, tf.constant(True) if loss is None else tf.reduce_all(tf.math.is_finite(loss))]
         )
 
-    def fails(self, taken: Taken, before: dict[str, int], loss_only: bool) -> tuple[bool, bool]:
+    def fails(self, record: Record, before: dict[str, int], loss_only: bool) -> tuple[bool, bool]:
         """Takes a step again, from the present state: (whether it loses a weight or, if loss_only,
         the loss; whether the loss is finite)."""
-        for variable, value in zip(self._numbers, taken.numbers, strict=True):
+        for variable, value in zip(self._numbers, record.numbers, strict=True):
             variable.assign(value)
-        logs = self._again(taken.batch)
+        logs = self._again(record.batch)
         loss = logs.get("loss") if isinstance(logs, dict) else None  # a mean over the epoch's steps
         loss_is_finite = loss is not None and bool(np.isfinite(loss).all())
         fails = (

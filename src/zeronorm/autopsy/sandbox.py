@@ -17,7 +17,7 @@ from tensorflow.python.eager import cancellation
 
 from zeronorm.autopsy import memory as memory_of
 from zeronorm.autopsy import thresholds
-from zeronorm.autopsy.child import Child, keep, taken
+from zeronorm.autopsy.child import Child, acquire, release
 from zeronorm.autopsy.handover import Ledger, spec, value
 from zeronorm.autopsy.subject import Ended, Here, Stays
 
@@ -54,7 +54,7 @@ class Sandbox:
         if self._child is None:
             return
         if kind is None or issubclass(kind, Exception):
-            keep(self._child)
+            release(self._child)
         else:  # an interruption
             self._child.end()
         self._child = None
@@ -144,7 +144,7 @@ class Sandbox:
                 )
             self._ledger = Ledger()
             try:
-                self._child = taken()
+                self._child = acquire()
             except OSError as error:
                 raise Stays(f"no process of its own could be started for it ({error})") from error
 

@@ -89,7 +89,7 @@ def judged(step: Callable) -> Callable:
     is infinite: bool [2]. Those that are differentiated inside of a branch, a loop or a function
     are not seen."""
 
-    def taken(data):
+    def observed(data):
         losses, gradient, graph = [], tf.GradientTape.gradient, tf.compat.v1.get_default_graph()
 
         def noted(tape, target, *args, **kwargs):
@@ -104,7 +104,7 @@ def judged(step: Callable) -> Callable:
         found = [[tf.reduce_any(look(loss)) for look in looks] for loss in seen]
         return tf.reduce_any(tf.stack(found), axis=0) if found else tf.zeros([2], tf.bool)
 
-    return taken
+    return observed
 
 
 class _Observer:

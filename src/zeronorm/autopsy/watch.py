@@ -184,14 +184,14 @@ class Autopsy(keras.callbacks.Callback):
 
     def _examine(self, reached: Reached) -> None:
         """The report of a step, from the state before it."""
-        taken, lost = reached.taken, reached.lost
+        record, lost = reached.record, reached.lost
         with sandbox.Sandbox(*self.limits, bool(self.model.jit_compile)) as place:
-            subject = subject_of(self.model, taken.batch, self.names)
-            problem = self.capsule and _problem(capsule_of(subject, taken.step).save, self.capsule)
+            subject = subject_of(self.model, record.batch, self.names)
+            problem = self.capsule and _problem(capsule_of(subject, record.step).save, self.capsule)
             subject = replace(subject, place=place)
             found = examination.report(
                 subject,
-                taken.step,
+                record.step,
                 loss_is_finite=reached.loss_is_finite,
                 history=reached.history,
             )
@@ -207,7 +207,7 @@ class Autopsy(keras.callbacks.Callback):
             )
         examples = found.guilty[0].examples if found.guilty else ()
         if self._in_order:
-            found = replace(found, positions=tuple(taken.first + example for example in examples))
+            found = replace(found, positions=tuple(record.first + example for example in examples))
         elif examples:
             why = (
                 "the examples' places in the data set: fit was not given arrays with shuffle=False"

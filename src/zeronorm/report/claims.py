@@ -469,7 +469,7 @@ OPEN = "(open question) What steps do people take when they see this?"
 
 
 def print_claims(
-    judgements: list[Judgement], taken: list[tuple[str, str]], source: str, console: Console
+    judgements: list[Judgement], shown: list[tuple[str, str]], source: str, console: Console
 ) -> None:
     """On the terminal. source: where the runs come from."""
     # which wraps the indented sentences wherever it writes
@@ -482,8 +482,8 @@ def print_claims(
         console.print(Padding(f"runs {' '.join(judgement.run_ids)}", (0, 0, 0, 5)), style="dim")
     console.print(f"[bold]C13  {OPEN}[/bold]")
     console.print(Padding("[bold]answered[/bold], by the steps below.", (0, 0, 0, 5)))
-    for number, (step, shown) in enumerate(taken, start=1):
-        console.print(Padding(f"{number}. {step}\n   [italic]{shown}[/italic]", (0, 0, 0, 5)))
+    for number, (step, what) in enumerate(shown, start=1):
+        console.print(Padding(f"{number}. {step}\n   [italic]{what}[/italic]", (0, 0, 0, 5)))
     console.print(source)
 
 
@@ -515,9 +515,9 @@ def verdicts_markdown(judgements: list[Judgement]) -> str:
     return "\n".join([*lines, f"| C13 | {OPEN} | answered |"])
 
 
-def steps_markdown(taken: list[tuple[str, str]]) -> str:
+def steps_markdown(shown: list[tuple[str, str]]) -> str:
     """The steps of C13 as a table."""
     lines = ["| | step | where it would have shown the fault |", "|---|---|---|"]
     return "\n".join(
-        [*lines, *(f"| {n} | {step} | {shown} |" for n, (step, shown) in enumerate(taken, start=1))]
+        [*lines, *(f"| {n} | {step} | {what} |" for n, (step, what) in enumerate(shown, start=1))]
     )
