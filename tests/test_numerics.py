@@ -1,12 +1,17 @@
-"""The emulation of 2017 against cases worked by hand, and the witness that XLA ran."""
+"""The emulation of 2017 against cases worked by hand and against what TensorFlow's releases
+computed, and the witness that XLA ran."""
+
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from zeronorm import config as schema
 from zeronorm import numerics
 
 NAN, INF = np.nan, np.inf
+ZERO_OR_NAN = {"0": 0.0, "NaN": NAN}
 
 
 def gradient(function, *arguments, upstream):
@@ -33,12 +38,12 @@ def test_rsqrt_2017_by_hand():
     np.testing.assert_array_equal(dx, [-0.5, -INF, NAN])
 
 
-def test_maximum_2017_drops_nan_and_sends_the_gradient_to_what_it_returned():
+def test_maximum_2017_takes_its_first_operand_where_one_is_nan_and_sends_the_gradient_to_the_other():
     x, y = [1.0, 3.0, 2.0, NAN, 0.0, NAN], [2.0, 1.0, 2.0, 5.0, NAN, NAN]
     value, dx, dy = gradient(numerics.maximum_2017, x, y, upstream=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    np.testing.assert_array_equal(value, [2, 3, 2, 5, 0, NAN])
-    np.testing.assert_array_equal(dx, [0, 2, 3, 0, 5, 6])  # a tie goes to x
-    np.testing.assert_array_equal(dy, [1, 0, 0, 4, 0, 0])
+    np.testing.assert_array_equal(value, [2, 3, 2, NAN, 0, NAN])
+    np.testing.assert_array_equal(dx, [0, 2, 3, 0, 0, 0])  # a tie goes to x
+    np.testing.assert_array_equal(dy, [1, 0, 0, 4, 5, 6])
 
 
 def test_minimum_2017_mirrors_it():
@@ -48,9 +53,9 @@ def test_minimum_2017_mirrors_it():
         [2.0, 2.0, 3.0, NAN],
         upstream=[1.0, 2.0, 3.0, 4.0],
     )
-    np.testing.assert_array_equal(value, [1, 2, 3, 4])
-    np.testing.assert_array_equal(dx, [1, 2, 0, 4])
-    np.testing.assert_array_equal(dy, [0, 0, 3, 0])
+    np.testing.assert_array_equal(value, [1, 2, NAN, 4])
+    np.testing.assert_array_equal(dx, [1, 2, 0, 0])
+    np.testing.assert_array_equal(dy, [0, 0, 3, 4])
 
 
 def test_maximum_2017_sums_the_gradient_of_a_broadcast_operand():
@@ -62,6 +67,43 @@ def test_maximum_2017_sums_the_gradient_of_a_broadcast_operand():
     )
     assert dx == 110
     np.testing.assert_array_equal(dy, [[1, 0], [0, 1000]])
+
+
+RECORDED = json.loads(
+    (schema.conf_dir().parent / "experiments" / "releases" / "operations.json").read_text()
+)
+SINCE_1_2 = [
+    release
+    for release in RECORDED
+    if (1, 2) <= tuple(int(part) for part in release.split(".")[:2]) <= (2, 1)
+]
+
+
+@pytest.mark.parametrize("operation", ["maximum", "minimum"])
+@pytest.mark.parametrize("release", SINCE_1_2)
+def test_maximum_and_minimum_2017_are_those_of_the_releases(release, operation):
+    """Value and gradient of NaN on either side, in vectors and scalars, as the release's own
+    kernels computed them."""
+    for operands, recorded in RECORDED[release]["kernels"]["of NaN"][operation].items():
+        lanes = len(recorded[0])
+        x, y = (
+            ZERO_OR_NAN[word.removeprefix("scalar ")] * np.ones(() if "scalar" in word else lanes)
+            for word in operands.split(", ")
+        )
+        used = getattr(numerics, f"{operation}_2017")
+        found = gradient(used, x, y, upstream=np.ones(lanes, np.float32))
+        said = ["".join("N" if np.isnan(v) else f"{v:g}" for v in np.ravel(of)) for of in found]
+        assert said == recorded, operands
+
+
+@pytest.mark.parametrize("operation", ["sqrt", "rsqrt"])
+def test_the_roots_of_2017_are_those_of_tensorflow_1_3(operation):
+    for pair, recorded in RECORDED["1.3.0"]["kernels"]["roots"][operation].items():
+        x, dy = map(float, pair.split(", "))
+        if np.isfinite(x):  # of infinity and NaN its vectorised root made NaN; 1.12's did not
+            used = getattr(numerics, f"{operation}_2017")
+            found = gradient(used, [x], upstream=[np.float32(dy)])
+            np.testing.assert_allclose(np.ravel(found), np.float64(recorded), rtol=1e-6)
 
 
 def test_the_kernels_maximum_keeps_nan():

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -279,7 +280,6 @@ def autopsy(
     OVERRIDES name the store that a run is in, e.g. tracking=server.
     """
     import tempfile
-    from pathlib import Path
 
     from zeronorm import tracking
     from zeronorm.sweep.display import console
@@ -322,7 +322,6 @@ def _names_a_run(
 ) -> bool:
     """Whether the target of an autopsy is a run, not a file; one sentence where an option does not
     go with it."""
-    from pathlib import Path
 
     is_run = not os.path.isfile(target)
     if is_run and (os.sep in target or target.endswith(".npz")):
@@ -392,6 +391,32 @@ def _made(factory: str | None, target: str):
         return made(factory)
     except ModelError as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="At most.")
+def export(path: Path, overrides: tuple[str, ...], steps: int) -> None:
+    """Write the first weights and batches of a run, for any release of TensorFlow.
+
+    PATH is the .npz file to write, which experiments/releases/probe.py trains with whatever
+    TensorFlow from 1.0 to today its Python has. OVERRIDES make the run, as those of train do.
+    """
+    from zeronorm import config as schema
+
+    if not path.absolute().parent.is_dir():
+        raise click.ClickException(f"There is no folder {path.absolute().parent}.")
+    with _examining():
+        from zeronorm import checks, preparation
+        from zeronorm import export as exporting
+
+        schema.require_composable(overrides)
+        config = schema.composed(*overrides)
+        schema.validate(config)
+        checks.check(config)
+        written = exporting.save(preparation.prepare(config), steps, path)
+    click.echo(f"written: {path}, {written} steps of {schema.condition(config)}")
 
 
 @main.command()

@@ -69,22 +69,21 @@ def rsqrt_2017(x):
     return y, gradient
 
 
-def _select_2017(takes_x):
-    """A binary selection whose NaN operand loses; the gradient goes to the operand that was
-    returned."""
+def _select_2017(takes_y, reaches_x):
+    """A binary selection that takes x where a comparison with NaN says nothing. The gradient goes
+    by a comparison of its own, and to y where that says nothing."""
 
     @tf.custom_gradient
     def select(x, y):
-        chosen = takes_x(x, y) | tf.math.is_nan(y)
-
         def gradient(dy):
+            mask = reaches_x(x, y)
             to_x, to_y = (
-                tf.where(chosen, dy, tf.zeros_like(dy)),
-                tf.where(chosen, tf.zeros_like(dy), dy),
+                tf.where(mask, dy, tf.zeros_like(dy)),
+                tf.where(mask, tf.zeros_like(dy), dy),
             )
             return _sum_to(to_x, tf.shape(x)), _sum_to(to_y, tf.shape(y))
 
-        return tf.where(chosen, x, y), gradient
+        return tf.where(takes_y(x, y), y, x), gradient
 
     return lambda x, y: select(
         tf.convert_to_tensor(x, tf.float32), tf.convert_to_tensor(y, tf.float32)
@@ -97,10 +96,11 @@ def _sum_to(gradient, shape):
     return tf.reshape(tf.reduce_sum(gradient, axes), shape)
 
 
-# 2017: `xmask = x >= y`, the gradient of a tie to x (tensorflow/python/ops/math_grad.py,
-# _MaximumMinimumGrad)
-maximum_2017 = _select_2017(lambda x, y: x >= y)
-minimum_2017 = _select_2017(lambda x, y: x <= y)
+# The value is std::max's, x < y ? y : x, in every lane of every release from 1.2 to 2.1; the mask
+# of the gradient is `x >= y`, a tie to x (tensorflow/python/ops/math_grad.py,
+# _MaximumMinimumGrad). Both as recorded in experiments/releases/operations.json.
+maximum_2017 = _select_2017(lambda x, y: x < y, lambda x, y: x >= y)
+minimum_2017 = _select_2017(lambda x, y: y < x, lambda x, y: x <= y)
 
 KERNELS = Numerics("kernels", False, tf.sqrt, tf.math.rsqrt, tf.maximum, tf.minimum)
 XLA = Numerics("xla", True, tf.sqrt, tf.math.rsqrt, tf.maximum, tf.minimum)

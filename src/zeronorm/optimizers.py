@@ -1,6 +1,6 @@
-"""Adam twice: Keras's own rule in one kernel, and the lazy variant whose cost does not depend on a
-table's rows. And what an optimizer makes of a gradient that is not finite, measured on the
-optimizer itself."""
+"""Adam: Keras's own rule in one kernel, the rule of 2017, and the lazy variant whose cost does not
+depend on a table's rows. And what an optimizer makes of a gradient that is not finite, measured on
+the optimizer itself."""
 
 from dataclasses import dataclass
 
@@ -69,6 +69,17 @@ class Adam(keras.optimizers.Adam):
         # with gradient_accumulation_steps Keras counts the updates by an expression, no variable
         step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float32)
         return tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+
+
+class Adam2017(Adam):
+    """Adam as Keras 2.0.8 (2017) and the paper have it: epsilon is 1e-8, and the gradients of an
+    embedding's row that a step names several times are added before they are squared."""
+
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-8, **kwargs):
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, **kwargs)
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(tf.convert_to_tensor(gradient), variable, learning_rate)
 
 
 class LazyAdam(Adam):

@@ -96,7 +96,7 @@ def count_nonfinite(x):
         return tf.reduce_sum(tf.cast(mask, tf.int32))
 
     bad, nan = count(~tf.math.is_finite(x)), count(tf.math.is_nan(x))
-    plus = tf.cond(bad > nan, lambda: count(x == np.inf), lambda: 0)
+    plus = count(x == np.inf)
     return tf.stack([nan, plus, bad - nan - plus])
 
 

@@ -363,10 +363,8 @@ def _lost(program: training.Program, batch: Batch) -> dict[str, int]:
         Snapshot([variable.value for variable in program.state]),
         nonfinite(_weights(program)),
     )
-    inputs = (np.int32(batch.step), batch.text, batch.positive, batch.negatives)
-    stops = tf.zeros([len(program.recording({}).tensors)], tf.bool)
     try:
-        program.steps(*(tf.constant(x)[tf.newaxis] for x in inputs), stops)
+        program.update(tf.constant(np.int32(batch.step)), *_data(batch))
         return lost_since(nonfinite(_weights(program)), before)
     finally:
         held.restore()

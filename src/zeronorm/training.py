@@ -26,6 +26,8 @@ class Program:
 
     take: (text [batch, window], positive, negatives) -> ({name in recorder.FORWARD: tensor},
         {weight: gradient}), one step that is not compiled yet.
+    update: (number int32 [], text [batch, window], positive, negatives) -> (whether XLA ran, int32
+        [], and what take returns), that step compiled, without measurements.
     steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool [tensors])
         -> (how many were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program`
         says.
@@ -35,6 +37,7 @@ class Program:
     optimizer: keras.optimizers.Optimizer
     numerics: Numerics
     take: Callable
+    update: Callable
     steps: Callable
     _optimizer_start: list[np.ndarray | None]  # None: zeros
 
@@ -134,7 +137,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         return loop(*(tuple(x.shape[1:]) for x in inputs[:-1]))(*inputs)
 
     starts = [value if np.any(value) else None for value in map(np.array, optimizer.variables)]
-    return Program(ranker, optimizer, numerics, take, steps, starts)
+    return Program(ranker, optimizer, numerics, take, update, steps, starts)
 
 
 def _repeated(one, numbers, text, positive, negatives, stop_at):

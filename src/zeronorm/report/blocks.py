@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import claims, committed, measured, present, tables
+from zeronorm.report import claims, committed, measured, present, releases, tables
 from zeronorm.report.committed import (
     ReportError,
     committed_runs,
@@ -170,6 +170,12 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "benchmark": lambda name, _: measured.benchmark(name),
     "phases": lambda name, _: measured.phases(name),
     "measured": lambda name, _: measured.when_measured(name),
+    "releases": lambda name, _: releases.table(name),
+    "release_losses": lambda name, _: releases.losses(name),
+    "release_verdict": lambda name, _: releases.verdict(name),
+    "releases_measured": lambda name, _: measured.where_measured(releases.data(name)),
+    "emulation": lambda name, _: releases.emulation(name),
+    "emulation_verdict": lambda name, _: releases.emulation_verdict(name),
     "suite": lambda name, _: measured.suite(name),
     "suite_verdict": lambda name, _: measured.suite_verdict(name),
     "suite_measured": lambda name, _: measured.where_measured(measured.suite_data(name)),

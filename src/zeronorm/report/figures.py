@@ -280,3 +280,41 @@ def quality(conditions, path: Path) -> None:
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path)
     plt.close(figure)
+
+
+def release_bands(rows: list[dict], wheels: list[dict], path: Path) -> None:
+    """What became of the question's model, with its own formula, in each minor release: a band for
+    each compiler.
+
+    rows: as in experiments/releases/releases.json; wheels: as in wheels.csv beside it.
+    """
+    compilers = {"kernels": "TensorFlow's kernels", "xla": "XLA"}
+    colours = {"NaN": "#D55E00", "finite": "#009E73", "not run": "#DDDDDD"}
+    labels = {"NaN": "weights go to NaN", "finite": "trains", "not run": "not to be had, or no XLA"}
+    found = {
+        (row["release"], row["compiler"]): row["outcome"]
+        for row in rows
+        if row["similarity"] == "clamp_product"
+    }
+    figure, axes = plt.subplots(figsize=(10, 2.3), dpi=110, layout="constrained")
+    for height, compiler in enumerate(reversed(compilers)):
+        for place, wheel in enumerate(wheels):
+            outcome = found.get((wheel["release"], compiler), "not run")
+            axes.barh(height, 1, 0.8, place - 0.5, color=colours[outcome], edgecolor="white")
+    ticks = [f"{wheel['minor']}\n" for wheel in wheels]
+    years = [wheel["since"][:4] for wheel in wheels]
+    for place, year in enumerate(years):
+        if place == 0 or year != years[place - 1]:
+            ticks[place] += year
+    axes.set_xticks(range(len(wheels)), ticks, fontsize=7)
+    axes.set_yticks(range(len(compilers)), list(compilers.values())[::-1])
+    axes.set_xlim(-0.5, len(wheels) - 0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[outcome]) for outcome in labels]
+    figure.legend(
+        handles, labels.values(), ncols=3, loc="outside upper center", frameon=False, fontsize=8
+    )
+    axes.set_xlabel("release of TensorFlow, and the year in which it came out", fontsize=8)
+    figure.savefig(path)
+    plt.close(figure)
