@@ -38,7 +38,7 @@ def test_rsqrt_2017_by_hand():
     np.testing.assert_array_equal(dx, [-0.5, -INF, NAN])
 
 
-def test_maximum_2017_takes_its_first_operand_where_one_is_nan_and_sends_the_gradient_to_the_other():
+def test_maximum_2017_takes_x_beside_a_nan_and_sends_the_gradient_to_y():
     x, y = [1.0, 3.0, 2.0, NAN, 0.0, NAN], [2.0, 1.0, 2.0, 5.0, NAN, NAN]
     value, dx, dy = gradient(numerics.maximum_2017, x, y, upstream=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     np.testing.assert_array_equal(value, [2, 3, 2, NAN, 0, NAN])

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import config as schema
 from zeronorm import cli, tracking
+from zeronorm import config as schema
 from zeronorm.preparation import prepare
 from zeronorm.result import Result
 from zeronorm.sweep.display import Display, remaining, report_progress, status_file

@@ -1,12 +1,14 @@
 """The question's model on every release of TensorFlow: probe.py under each interpreter of a folder,
-and this project's `numerics=tf1` beside TensorFlow 1.3.0. Writes releases.json, operations.json and
-question.json beside this file, the figure, and the README's tables.
+and this project's `numerics=tf1` beside TensorFlow 1.3.0; and affected.py under each library of
+today. Writes releases.json, operations.json, question.json and libraries.json beside this file, the
+figure, and the README's tables.
 
 python experiments/releases/collect.py INTERPRETERS [--small --to FOLDER]
 
 INTERPRETERS holds a folder for each release of wheels.csv, RELEASE/python, in which `import
-tensorflow` gives it, and keras-2.0.8/python, which has Keras 2.0.8 on TensorFlow 1.3.0. What a
-release has answered is kept in INTERPRETERS/answers, so that an interrupted collection goes on.
+tensorflow` gives it; keras-2.0.8/python, which has Keras 2.0.8 on TensorFlow 1.3.0; and for each of
+BACKENDS one with that library, jax/bin/python. What an interpreter has answered is kept in
+INTERPRETERS/answers, so that an interrupted collection goes on.
 """
 
 import argparse
@@ -34,6 +36,8 @@ RUN = ["examples=500", "optimizer=adam_2017", "seed=0"]  # of the table of relea
 STEPS = 12
 ENCODER = ("convolution/kernel", "convolution/bias", "dense/kernel", "dense/bias")
 SMALL = ["examples=20", "model.filters=16", "optimizer=adam_2017"]
+
+BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, and whose other functions are tried
 
 CONDITIONS = {
     "as asked, 20 examples": (["examples=20"], 20),
@@ -199,8 +203,9 @@ def main() -> None:
     write(asked.to / "operations.json", operations)
     if not asked.small:
         keras = asked.interpreters / "keras-2.0.8" / "python"
-        question = kept(answers / "question.json", lambda: asked_once(keras, start))
+        question = kept(answers / "question.json", lambda: printed(keras, "question.py", start))
         write(HERE / "question.json", question)
+        write(HERE / "libraries.json", provenance.tags() | affected(asked.interpreters))
         figures.release_bands(rows, wheels(), HERE / "releases.png")
         blocks.refresh_readmes()
 
@@ -211,9 +216,28 @@ def interpreters(folder: Path) -> dict[str, Path]:
     return {release: python for release, python in found.items() if python.exists()}
 
 
-def asked_once(python: Path, start: Path) -> dict:
-    command = [str(python), str(HERE / "question.py"), str(start)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+def printed(python: Path, script: str, *arguments, **environment: str) -> dict:
+    """What a script beside this one prints under an interpreter."""
+    command = [str(python), str(HERE / script), *map(str, arguments)]
+    own = os.environ | environment
+    ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=own)
+    return json.loads(ran.stdout)
+
+
+def affected(folder: Path) -> dict:
+    """What affected.py prints under each of BACKENDS, in one."""
+    rows = []
+    for backend in BACKENDS:
+        own = backend == "tensorflow"
+        python = Path(sys.executable) if own else folder / backend / "bin" / "python"
+        found = kept(
+            folder / "answers" / f"{backend}.json",
+            lambda python=python, backend=backend: printed(
+                python, "affected.py", KERAS_BACKEND=backend
+            ),
+        )
+        rows += found["rows"]
+    return {"rows": rows}
 
 
 def write(path: Path, value: dict) -> None:

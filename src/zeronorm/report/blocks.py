@@ -176,6 +176,8 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "releases_measured": lambda name, _: measured.where_measured(releases.data(name)),
     "emulation": lambda name, _: releases.emulation(name),
     "emulation_verdict": lambda name, _: releases.emulation_verdict(name),
+    "libraries": lambda name, _: releases.libraries(name),
+    "libraries_verdict": lambda name, _: releases.libraries_verdict(name),
     "suite": lambda name, _: measured.suite(name),
     "suite_verdict": lambda name, _: measured.suite_verdict(name),
     "suite_measured": lambda name, _: measured.where_measured(measured.suite_data(name)),

@@ -140,3 +140,58 @@ def emulation_verdict(name: str) -> str:
         f" agree in the outcome and in every first NaN step. Where both are finite, the loss"
         f" differs by {loss:.1e} at most and the norms by {norm:.1e}, relatively."
     )
+
+
+def libraries(name: str) -> str:
+    """The functions that people call, each at a row that is zero, tiny and huge."""
+    rows = json.loads(existing(name, "libraries.json").read_text())["rows"]
+    sizes = list(next(iter(rows[0]["found"].values())))
+    lines = [
+        f"| library | function | compiler | {' | '.join(sizes)} | safe form |",
+        "|---" * (4 + len(sizes)) + "|",
+    ]
+    for row in rows:
+        alike: dict[str, list[str]] = {}
+        for way, found in row["found"].items():
+            alike.setdefault(" | ".join(map(_at, found.values())), []).append(way)
+        safe = "" if is_safe(row) else f"`{row['safe']}`"
+        for said, ways in alike.items():
+            lines.append(
+                f"| {row['library']} | `{row['function']}` | {', '.join(ways)} | {said} | {safe} |"
+            )
+    return "\n".join(lines)
+
+
+def _at(found: dict) -> str:
+    """'value; gradient', what is not finite in bold."""
+    if "failed" in found:
+        return "does not compile"
+    said = [
+        f"**{x}**" if isinstance(x, str) else f"{x:.3g}"
+        for x in (found["value"], found["gradient"])
+    ]
+    return "; ".join(said).replace("nan", "NaN")
+
+
+def is_safe(row: dict) -> bool:
+    """Whether no gradient of a function is NaN or infinite."""
+    return not any(
+        isinstance(at.get("gradient"), str)
+        for found in row["found"].values()
+        for at in found.values()
+    )
+
+
+def libraries_verdict(name: str) -> str:
+    """Which functions of which libraries are not safe."""
+    rows = json.loads(existing(name, "libraries.json").read_text())["rows"]
+    shipped = [row for row in rows if "max(sum(x * x)" not in row["function"]]
+    unsafe = [row for row in shipped if not is_safe(row)]
+    by_library: dict[str, list[str]] = {}
+    for row in unsafe:
+        by_library.setdefault(row["library"], []).append(f"`{row['function']}`")
+    said = "; ".join(f"{library}: {', '.join(of)}" for library, of in by_library.items())
+    return (
+        f"{len(unsafe)} of {len(shipped)} functions have a gradient that is not finite at a zero,"
+        f" a tiny or a huge row, under some compiler. {said}."
+    )
