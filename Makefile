@@ -2,7 +2,7 @@
 # walls. make test: the whole test suite. All set themselves up first.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: ablation check test walls
 ablation: .venv/installed

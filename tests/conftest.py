@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from copy import deepcopy
 from functools import cache
@@ -59,6 +60,13 @@ def excerpt(composed):
     """The embedded corpus and its word2vec matrices, as a run loads them."""
 
     return preparation.load(composed())
+
+
+def pytest_collection_modifyitems(items):
+    """What XLA compiles is slow: a test with xla among its parameters."""
+    for item in items:
+        if "xla" in re.split(r"\W", item.name.partition("[")[2]):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

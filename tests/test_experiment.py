@@ -11,6 +11,8 @@ from zeronorm import checks, experiment, preparation
 from zeronorm.preparation import prepare
 from zeronorm.result import Result
 
+pytestmark = pytest.mark.slow  # whole runs
+
 SMALL = ("training=smoke", "examples=40", "model.filters=16")
 
 
@@ -242,7 +244,6 @@ def test_a_full_disk(composed, tmp_path, monkeypatch):
         checks.check(composed())
 
 
-@pytest.mark.slow
 def test_full_model_under_each_numerics(composed, tmp_path):
     """The headline at the question's size: 1000 filters, all words, 30 steps."""
     outcomes = {}

@@ -24,6 +24,8 @@ from zeronorm.sweep.parent_run import ParentRun
 from zeronorm.sweep.plan import Plan, expand
 from zeronorm.sweep.process import Interrupts
 
+pytestmark = pytest.mark.slow  # starts processes
+
 SMALL = ["training=smoke", "examples=50", "model.filters=8", "trainable=false", "autopsy=false"]
 MINE = """
 import os, signal, sys, time
@@ -214,7 +216,6 @@ def test_a_run_by_itself_says_why_and_where(folder):
     assert run.info.status == "FAILED" and run.data.tags["error.line"] == line_of("exit_0")
 
 
-@pytest.mark.slow
 def test_a_run_by_itself_whose_code_ends_the_process_does_not_end_with_0(folder):
     of = ("name=mine", "function=mine.os_exit_in_check", "epsilon=null", "bounds=null")
     code, _, err = train(folder, *(f"similarity.{key}" for key in of))
@@ -240,7 +241,6 @@ def test_a_signal_has_nothing_left_to_end_in_what_is_being_closed():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@pytest.mark.slow
 def test_hydras_own_launcher_and_a_job_made_again_without_its_environment(folder):
     """In this process; then one job again, which knows its parent by the sweep's folder alone."""
     save = "+hydra.callbacks.save._target_=hydra.experimental.callbacks.PickleJobInfoCallback"

@@ -16,6 +16,8 @@ from zeronorm import cli, tracking
 from zeronorm import config as schema
 from zeronorm.sweep import Session
 
+pytestmark = pytest.mark.slow  # starts processes
+
 ROOT = schema.conf_dir().parent
 # one run whose every number is exact on any machine: it is dead after two steps
 ONE = [
@@ -67,7 +69,6 @@ def checkout(tmp_path_factory, home, excerpt):
     return made
 
 
-@pytest.mark.slow
 def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
     assert "1/1 runs  trainable pretrained clamp_product xla: nan" in checkout.first.stdout
     assert ", 0 FAIL." in checkout.first.stdout
@@ -76,7 +77,6 @@ def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
     assert entry["command"] == f"zeronorm reproduce quick_ablation {' '.join(ONE)}"
 
 
-@pytest.mark.slow
 def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run")
     assert "quick_ablation: 1 runs to make, 0 finished ones to take over." in planned.stdout
@@ -99,7 +99,6 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     assert "quick_ablation: 24 runs to make, 0 finished" in part.stdout  # seed 9 is in no report
 
 
-@pytest.mark.slow
 def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(checkout):
     client = checkout.client()
     experiment = client.get_experiment_by_name("quick_ablation").experiment_id
@@ -137,7 +136,6 @@ def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(chec
         audit.write_text(kept)
 
 
-@pytest.mark.slow
 def test_a_changed_cell_makes_it_fail(checkout):
     kept = (checkout.reported / "reported.csv").read_text()
     table = pd.read_csv(checkout.reported / "reported.csv", dtype=str, keep_default_na=False)
@@ -163,7 +161,6 @@ def test_a_changed_cell_makes_it_fail(checkout):
     assert "encoder_nan_observed: reported 9, found 1" in " ".join(failed.stdout.split())
 
 
-@pytest.mark.slow
 def test_what_cannot_be_reproduced_is_said_in_one_sentence(checkout):
     unknown = checkout("reproduce", "nothing", code=1)
     assert (
@@ -198,7 +195,6 @@ def test_an_interrupted_reproduction_is_neither_compared_nor_logged(monkeypatch,
     assert (done.exit_code, done.output) == (code, "")
 
 
-@pytest.mark.slow
 def test_the_table_in_every_format(checkout):
     arguments = ("study", "quick_ablation", "--format")
     [row] = json.loads(checkout(*arguments, "json").stdout)
@@ -218,7 +214,6 @@ def test_the_table_in_every_format(checkout):
     assert "seed=5 does not name a store" in refused.stderr and refused.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
     [*_, first] = tracking.sweeps(checkout.client(), "quick_ablation")
     file = checkout.folder / "conf" / "study" / "quick_ablation.yaml"
@@ -249,7 +244,6 @@ def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
     shutil.copytree(ROOT / "experiments" / "quick_ablation", checkout.reported)
 
 
-@pytest.mark.slow
 def test_claims_are_printed_from_the_report(checkout):
     said = checkout("claims").stdout
     for number in range(1, 14):
@@ -258,7 +252,6 @@ def test_claims_are_printed_from_the_report(checkout):
     assert max(map(len, said.splitlines())) <= 80
 
 
-@pytest.mark.slow
 def test_reap_ends_what_a_killed_process_left(checkout):
     client = checkout.client()
     experiment = client.create_experiment("left behind")

@@ -12,6 +12,8 @@ from zeronorm.autopsy import capsule
 from zeronorm.preparation import prepare
 from zeronorm.result import Result
 
+pytestmark = pytest.mark.slow  # whole examinations
+
 SMALL = ("training=smoke", "examples=40", "model.filters=16")
 # under every numerics: epsilon inside the root, or no root
 SAFE = {"add_to_squares", "clamp_squares", "double_where"}

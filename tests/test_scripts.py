@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # minutes together
+
 ROOT = Path(__file__).parents[1] / "experiments"
 SMALL = ("--small", "--to", "{folder}")
 # of a round that takes seconds and writes into {folder}; a new script needs its own here
@@ -23,8 +25,14 @@ ARGUMENTS = {
     "benchmarks/sweep.py": SMALL,
     "benchmarks/vocabulary.py": ("1", *SMALL),
     "benchmarks/watching.py": ("1", *SMALL),
+    "releases/affected.py": (),
+    "releases/collect.py": SMALL,
 }
-RUN_BY = {"benchmarks/naive.py": "benchmarks/sweep.py"}  # a script that another starts
+RUN_BY = {  # a script that another starts
+    "benchmarks/naive.py": "benchmarks/sweep.py",
+    "releases/probe.py": "releases/collect.py",
+    "releases/question.py": "releases/collect.py",  # where there is a Keras of its time
+}
 # what a script writes, where it is not NAME.json beside it
 COMMITTED = {"autopsy/suite.py": "autopsy/suite.json"}
 

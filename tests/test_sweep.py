@@ -17,11 +17,13 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import cli, tracking
+from zeronorm import checks, cli, tracking
 from zeronorm import config as schema
-from zeronorm.preparation import prepare
+from zeronorm.preparation import ExperimentError, prepare
 from zeronorm.result import Result
 from zeronorm.sweep.display import Display, remaining, report_progress, status_file
+
+pytestmark = pytest.mark.slow  # starts processes
 
 SMALL = ["training=smoke", "examples=40", "model.filters=16"]
 ZERONORM = [str(Path(sys.executable).with_name("zeronorm"))]
@@ -233,7 +235,6 @@ def test_study_shows_the_table_again(swept):
     assert not (folder / "nowhere").exists()
 
 
-@pytest.mark.slow
 def test_autopsy_of_another_step_leaves_the_runs_own(swept, monkeypatch):
     folder, _ = swept
     client = store(folder)
@@ -280,35 +281,35 @@ def test_what_autopsy_cannot_take_is_one_sentence(swept, arguments, sentence):
     assert done.stderr.startswith(f"Error: {sentence}") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "name, sentence",
-    [
-        (
-            "wrong",
-            (
-                "similarity=wrong returns shape (2, 3, 4) for a [2, 1, 4] and b [2, 3, 4]; it must"
-                " reduce the last axis"
-            ),
-        ),
-        (
-            "mismatched",
-            "similarity=mismatched: its YAML file has an epsilon, but mine.wrong takes none.",
-        ),
-        (
-            "nowhere",
-            (
-                "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML"
-                " file, or put"
-            ),
-        ),
-        ("nameless", "The similarity's YAML file needs the keys name and function"),
-    ],
-)
-def test_a_placement_that_cannot_work_is_refused_before_training(swept, name, sentence):
+REFUSED = {
+    "wrong": (
+        "similarity=wrong returns shape (2, 3, 4) for a [2, 1, 4] and b [2, 3, 4]; it must reduce"
+        " the last axis"
+    ),
+    "mismatched": "similarity=mismatched: its YAML file has an epsilon, but mine.wrong takes none.",
+    "nowhere": (
+        "similarity=nowhere: mine.nowhere cannot be imported; correct the path in its YAML file, or"
+        " put"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_placement_that_cannot_work_is_refused(swept, composed, monkeypatch, name):
+    monkeypatch.syspath_prepend(swept[0])
+    config = composed(f"hydra.searchpath=[file://{swept[0]}/conf]", f"similarity={name}", *SMALL)
+    with pytest.raises(ExperimentError, match="^" + re.escape(REFUSED[name])):
+        checks.check(config)
+
+
+def test_it_is_refused_before_training(swept):
     folder, _ = swept
-    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", f"similarity={name}", *SMALL)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"zeronorm: {sentence}") and done.stderr.count("\n") == 1
+    done = zeronorm(folder, "train", f"--config-dir={folder}/conf", "similarity=nameless", *SMALL)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("zeronorm: The similarity's YAML file needs the keys name and")
+    wrong = zeronorm(folder, "train", f"--config-dir={folder}/conf", "similarity=wrong", *SMALL)
+    assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
+    assert wrong.stderr.startswith(f"zeronorm: {REFUSED['wrong']}")
 
 
 def test_a_home_that_cannot_be_written(tmp_path):
@@ -321,7 +322,6 @@ def test_a_home_that_cannot_be_written(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_ui_serves_the_store(swept):
     import requests
 
@@ -437,7 +437,6 @@ def number_of(run):
     return int(run.data.tags.get("job", 0))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_keeps_what_is_finished(fresh, sent, code):
     folder, earlier, added = fresh
@@ -454,7 +453,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished(fresh, sent, code):
     assert killed.tags["outcome"] == "killed" and "train/loss" in killed.metrics
     assert "1 of 3 runs finished" in out and "Interrupted." in out and "Traceback" not in err
     if sent == signal.SIGINT:  # and the rest can be made up for
-        again = zeronorm(folder, *UNDER_WAY, "--only-missing")
+        again = zeronorm(folder, *UNDER_WAY, "--only-missing", "hydra.launcher.workers=1")
         assert "3 of 3 runs finished" in again.stdout, again.stderr
         parents, runs = added()
         statuses = [run.info.status for run in runs]
@@ -468,14 +467,13 @@ study: mine
 hydra:
   mode: MULTIRUN
   sweeper:
-    params: {numerics: "kernels,xla"}
+    params: {numerics: "kernels,tf1"}
     grids:
       - {similarity: clamp_product, similarity.epsilon: "1e-7,1e-3"}
       - {trainable: false}
 """
 
 
-@pytest.mark.slow
 def test_a_new_study_is_one_file(swept):
     folder, _ = swept
     (folder / "conf" / "study").mkdir()
@@ -490,20 +488,18 @@ def test_a_new_study_is_one_file(swept):
     assert [row["nan_runs"] for row in json.loads(again.stdout)] == [0, 0, 1, 1, 0, 0]
 
 
-@pytest.mark.slow
 def test_hydras_own_launcher_gives_the_same_runs(fresh):
     """In this process, one after the other: the same outcomes, steps and quality as in workers."""
     folder, _, added = fresh
     for launcher in ("basic", "workers"):
         arguments = (
             f"hydra/launcher={launcher}",
-            "numerics=kernels,xla",
-            "seed=0,1",
+            "numerics=kernels,tf1",
             "autopsy=false",
             *SMALL,
         )
         done = zeronorm(folder, "train", "-m", *arguments)
-        assert done.returncode == 0 and "4 of 4 runs finished" in done.stdout
+        assert done.returncode == 0 and "2 of 2 runs finished" in done.stdout
     parents, runs = added()
     by_parent = [
         [run for run in runs if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
@@ -525,7 +521,6 @@ def test_hydras_own_launcher_gives_the_same_runs(fresh):
         )
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_every_process_and_both_workers_end_in_order(fresh):
     folder, earlier, added = fresh
     process = under_way(folder, earlier, 1, "hydra.launcher.workers=2", "training.epochs=200")
@@ -538,7 +533,6 @@ def test_ctrl_c_in_a_terminal_reaches_every_process_and_both_workers_end_in_orde
     assert all("train/loss" in run.data.metrics for run in runs)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [2, 6])
 def test_ctrl_c_before_the_first_run_leaves_no_traceback(tmp_path, seconds):
     process = subprocess.Popen(
@@ -559,7 +553,10 @@ def test_ctrl_c_before_the_first_run_leaves_no_traceback(tmp_path, seconds):
 def test_a_choice_that_is_not_there_is_said_without_a_traceback(tmp_path):
     done = zeronorm(tmp_path, "train", "-m", "optimizer=adam,lazzy")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr == "zeronorm: optimizer=lazzy is unknown: use one of adam, lazy_adam, sgd.\n"
+    assert (
+        done.stderr
+        == "zeronorm: optimizer=lazzy is unknown: use one of adam, adam_2017, lazy_adam, sgd.\n"
+    )
 
 
 def test_a_launcher_that_cannot_be_is_one_sentence(tmp_path):
@@ -571,7 +568,6 @@ def test_a_launcher_that_cannot_be_is_one_sentence(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_a_run_whose_worker_dies_is_marked_and_the_others_finish(fresh):
     folder, earlier, added = fresh
     process = under_way(folder, earlier, 0, "hydra.launcher.workers=1")
@@ -704,7 +700,6 @@ def test_the_store_uri_is_absolute(composed, monkeypatch, tmp_path):
     assert tracking.store_uri(composed("tracking=server")) == "http://127.0.0.1:5000"
 
 
-@pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(tmp_path):
     """conf/ travels with it: built, unpacked elsewhere, and trained with."""
     root = schema.conf_dir().parent

@@ -205,12 +205,13 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
     from zeronorm import tracking
+    from zeronorm.report import asked, committed
     from zeronorm.report import claims as judging
-    from zeronorm.report import committed
     from zeronorm.sweep.display import console
     from zeronorm.sweep.plan import identities
 
     with _one_sentence():
+        there = asked.sentences("releases")
         if sweep_id:
             client, found = _sweep("claims", sweep_id, overrides)
             runs = committed.as_read(tracking.children(client, found), "claims")
@@ -231,7 +232,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
                 " again, here."
             )
         try:
-            judging.print_claims(judging.judged(runs), judging.steps(runs), source, console)
+            judging.print_claims(judging.judged(runs), there, judging.steps(runs), source, console)
         except (ValueError, KeyError) as error:  # a part of the study, or another one
             raise click.ClickException(
                 f"These runs do not decide every claim ({error})."

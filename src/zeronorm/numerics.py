@@ -1,17 +1,17 @@
-"""Who computes the gradient: TensorFlow's kernels, XLA, or TensorFlow as it was in 2017.
+"""Who computes the gradient: TensorFlow's kernels, XLA, or TensorFlow's kernels up to 1.13.2.
 
 The three agree wherever the mathematics is finite. They differ in what sqrt's gradient is where
 sqrt(x) = 0 and the incoming gradient is 0, i.e. in 0 * 0.5 / 0:
 
-- kernels: 0. Since 1.14 (June 2019) SqrtGrad and RsqrtGrad return 0 for an incoming 0
+- kernels: 0. Since 1.14.0 (June 2019) SqrtGrad and RsqrtGrad return 0 for an incoming 0
   (tensorflow/core/kernels/cwise_ops_gradients.h: scalar_sqrt_gradient_op, scalar_rsqrt_gradient_op,
   mul_no_nan_op).
 - xla: NaN. SqrtGrad is lowered to `dy * 0.5 / y`
   (tensorflow/compiler/tf2xla/kernels/binary_ops.cc). Its maximum on a CPU is not settled for NaN:
   with both operands unknown to the compiler, maximum(0, NaN) is 0 and maximum(NaN, 0) NaN.
-- tf1: NaN. The 2017 header had no guard either. In addition its maximum, as compiled to the SSE and
-  GPU instructions of the time, dropped NaN (maximum(0, NaN) = 0), which is why a loss could read 0
-  while every weight was NaN.
+- tf1: NaN. Up to 1.13.2 the same header had no guard. In addition maximum(0, NaN) was 0, which is
+  why a loss could read 0 while every weight was NaN. experiments/releases holds what each release
+  computed, and the emulation against TensorFlow 1.3.0 in training.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import claims, committed, measured, present, releases, tables
+from zeronorm.report import asked, claims, committed, measured, present, releases, tables
 from zeronorm.report.committed import (
     ReportError,
     committed_runs,
@@ -164,7 +164,9 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "verdict": lambda name, _: present.verdict(conditions(name)),
     "noise": lambda name, _: _noise(name),
     "reproductions": lambda name, _: _reproductions(name),
-    "claims": lambda name, _: claims.markdown(claims.judged(committed_runs(name))),
+    "claims": lambda name, _: claims.markdown(
+        claims.judged(committed_runs(name)), asked.sentences("releases")
+    ),
     "verdicts": lambda name, _: claims.verdicts_markdown(claims.judged(committed_runs(name))),
     "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
     "benchmark": lambda name, _: measured.benchmark(name),
@@ -174,6 +176,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "release_losses": lambda name, _: releases.losses(name),
     "release_verdict": lambda name, _: releases.verdict(name),
     "releases_measured": lambda name, _: measured.where_measured(releases.data(name)),
+    "question": lambda name, _: asked.table(name),
     "emulation": lambda name, _: releases.emulation(name),
     "emulation_verdict": lambda name, _: releases.emulation_verdict(name),
     "libraries": lambda name, _: releases.libraries(name),

@@ -177,8 +177,8 @@ def _loss(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
         )
 
     return (
-        f"{_per_numerics(shown, say)}: a maximum that drops NaN, as 2017's did, turns a NaN hinge"
-        " into 0, and today's does not."
+        f"{_per_numerics(shown, say)}: TensorFlow 1.x's maximum(0, NaN) was 0, which turns a NaN"
+        " hinge into 0; today's is NaN."
     )
 
 
@@ -469,9 +469,18 @@ OPEN = "(open question) What steps do people take when they see this?"
 
 
 def print_claims(
-    judgements: list[Judgement], shown: list[tuple[str, str]], source: str, console: Console
+    judgements: list[Judgement],
+    asked: Mapping[int, str],
+    shown: list[tuple[str, str]],
+    source: str,
+    console: Console,
 ) -> None:
-    """On the terminal. source: where the runs come from."""
+    """On the terminal.
+
+    asked: {claim: its sentence on the TensorFlow that the question ran}.
+    shown: the steps of C13.
+    source: where the runs come from.
+    """
     # which wraps the indented sentences wherever it writes
     console = Console(file=console.file, highlight=False)
     for judgement in judgements:
@@ -479,6 +488,8 @@ def print_claims(
         console.print(
             Padding(f"[bold]{judgement.verdict}.[/bold] {judgement.sentence}", (0, 0, 0, 5))
         )
+        if judgement.claim.number in asked:
+            console.print(Padding(asked[judgement.claim.number], (0, 0, 0, 5)))
         console.print(Padding(f"runs {' '.join(judgement.run_ids)}", (0, 0, 0, 5)), style="dim")
     console.print(f"[bold]C13  {OPEN}[/bold]")
     console.print(Padding("[bold]answered[/bold], by the steps below.", (0, 0, 0, 5)))
@@ -487,14 +498,13 @@ def print_claims(
     console.print(source)
 
 
-def markdown(judgements: list[Judgement]) -> str:
-    """The claims as a table, and the runs that show them."""
+def markdown(judgements: list[Judgement], asked: Mapping[int, str]) -> str:
+    """The claims as a table, and the runs that show them. asked: as in `print_claims`."""
     lines = ["| | claim | verdict | what the runs show |", "|---|---|---|---|"]
     for judgement in judgements:
         claim = judgement.claim
-        lines.append(
-            f"| C{claim.number} | {claim.text} | **{judgement.verdict}** | {judgement.sentence} |"
-        )
+        said = f"{judgement.sentence} {asked.get(claim.number, '')}".strip()
+        lines.append(f"| C{claim.number} | {claim.text} | **{judgement.verdict}** | {said} |")
     lines += [
         f"| C13 | {OPEN} | **answered** | The steps below. |",
         "",
