@@ -17,12 +17,15 @@ import argparse
 import json
 import os
 import sys
+import zipfile
 from contextlib import contextmanager
 
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before it is imported
 import tensorflow
+
+FORMAT = "zeronorm start 1"
 
 # the graphs and sessions of 1.x, which every release still has
 tf = tensorflow
@@ -187,9 +190,11 @@ class Start(object):
     """What `zeronorm export` wrote. about: its settings; weights: {name: float32}."""
 
     def __init__(self, path):
-        with np.load(path) as read:
+        with np.load(path, allow_pickle=False) as read:
             held = {name: read[name] for name in read.files}
         self.about = json.loads(str(held["about"]))
+        if self.about["format"] != FORMAT:
+            raise ValueError(self.about["format"])
         self.weights = {name: held["weights/" + name] for name in WEIGHTS}
         self.sizes = held["sizes"]
         self.parts = [held["text"], np.concatenate([held["positive"], held["negatives"]], 1)]
@@ -413,20 +418,37 @@ def attempt(function, *arguments):
 
 
 def asked():
+    """What the command line asks for; one sentence where it cannot be had."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("start", help="what `zeronorm export` wrote")
     parser.add_argument("--steps", type=int, default=20, help="of training; default: 20")
     parser.add_argument("--compilers", default="kernels,xla", help="default: kernels,xla")
     parser.add_argument("--similarity", default="own", help="placements, or all")
-    return parser.parse_args()
+    wanted = parser.parse_args()
+    wanted.compilers = wanted.compilers.split(",")
+    try:
+        wanted.start = Start(wanted.start)
+    except (IOError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipfile):
+        there = os.path.isfile(wanted.start)
+        parser.error(
+            ("%s is no file that zeronorm export wrote" if there else "there is no file %s")
+            % wanted.start
+        )
+    own = [wanted.start.about["similarity"]]
+    wanted.similarity = {"own": own, "all": sorted(PLACEMENTS)}.get(
+        wanted.similarity, wanted.similarity.split(",")
+    )
+    for option, choices in (("compilers", COMPILERS), ("similarity", PLACEMENTS)):
+        for name in getattr(wanted, option):
+            if name not in choices:
+                choose = ", ".join(sorted(choices))
+                parser.error("--%s %s is unknown: use some of %s" % (option, name, choose))
+    return wanted
 
 
 def main():
     wanted = asked()
-    start = Start(wanted.start)
-    names = {"own": [start.about["similarity"]], "all": sorted(PLACEMENTS)}.get(
-        wanted.similarity, wanted.similarity.split(",")
-    )
+    start, names = wanted.start, wanted.similarity
     found = {
         "tensorflow": tensorflow.__version__,
         "numpy": np.__version__,
@@ -434,7 +456,7 @@ def main():
         "optimizer": start.about["optimizer"],
         "compilers": {},
     }
-    for compiler in wanted.compilers.split(","):
+    for compiler in wanted.compilers:
         found["compilers"][compiler] = {
             "training": {
                 name: attempt(trained, start, name, compiler, wanted.steps) for name in names

@@ -27,6 +27,7 @@ def main() -> None:
     zeronorm reproduce quick_ablation       run it again, compare every cell with the report
     zeronorm autopsy RUN_ID                 what killed a run, or would elsewhere
     zeronorm claims                         what the question claims, and what holds
+    zeronorm export start.npz               a run's start, for any release of TensorFlow
     zeronorm ui                             browse every run in MLflow
 
     The store and all outputs lie in ./runs, or in ZERONORM_HOME.
