@@ -38,8 +38,8 @@ class Numerics:
 
 @tf.custom_gradient
 def sqrt_2017(x):
-    """sqrt(x) with the gradient of TensorFlow 1.x: (0.5 * dy) / y, unguarded, so 0 / 0 = NaN at x =
-    0, dy = 0.
+    """sqrt(x) with the gradient of TensorFlow up to 1.13.2: (0.5 * dy) / y, unguarded, so 0 / 0 =
+    NaN at x = 0, dy = 0.
 
     x: float32, any shape. Source: `scalar_sqrt_gradient_op` in
         tensorflow/core/kernels/cwise_ops_gradients.h, 2017.
@@ -55,16 +55,18 @@ def sqrt_2017(x):
 
 @tf.custom_gradient
 def rsqrt_2017(x):
-    """1 / sqrt(x) with the gradient of TensorFlow 1.x: -0.5 * dy * y^3, unguarded, so 0 * inf = NaN
-    at x = 0, dy = 0.
+    """1 / sqrt(x) with the gradient of TensorFlow up to 1.13.2: -0.5 * dy * y^3, unguarded, so 0 *
+    inf = NaN at x = 0, dy = 0.
 
-    x: float32, any shape. Source: `scalar_rsqrt_gradient_op` in the same header, 2017.
+    x: float32, any shape. Source: `scalar_rsqrt_gradient_op` in the same header, and the values
+        recorded in experiments/releases/operations.json.
     """
     y = tf.math.rsqrt(x)
 
     def gradient(dy):
         with tf.name_scope("RsqrtGrad_2017"):
-            return -0.5 * dy * (y * y * y)
+            # in this order: of a tiny x, y^3 would overflow where dy is 0, and 1.x made 0 of it
+            return -0.5 * (dy * y) * (y * y)
 
     return y, gradient
 
@@ -96,7 +98,7 @@ def _sum_to(gradient, shape):
     return tf.reshape(tf.reduce_sum(gradient, axes), shape)
 
 
-# The value is std::max's, x < y ? y : x, in every lane of every release from 1.2 to 2.1; the mask
+# The value is std::max's, x < y ? y : x, in every lane of every release from 1.1 to 2.1; the mask
 # of the gradient is `x >= y`, a tie to x (tensorflow/python/ops/math_grad.py,
 # _MaximumMinimumGrad). Both as recorded in experiments/releases/operations.json.
 maximum_2017 = _select_2017(lambda x, y: x < y, lambda x, y: x >= y)
