@@ -693,6 +693,20 @@ def test_the_display_counts_runs_and_fractions(tmp_path):
     assert display.look() == ("1/4 runs  b", 0.375, "0:50 left")
 
 
+def test_whoever_reads_along_may_go():
+    """zeronorm train ... | head: the run goes on."""
+    program = (
+        "import sys; from zeronorm.sweep.display import console;"
+        " [console.print('x' * 999) for _ in range(999)]; print('done', file=sys.stderr)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("done\n", 0)
+
+
 def test_the_store_uri_is_absolute(composed, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert tracking.store_uri(composed("home=runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"

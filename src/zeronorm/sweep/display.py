@@ -2,6 +2,7 @@
 these."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -12,7 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read along has gone (`... | head`): the runs go on, for the store."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+console = _Terminal(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def status_file(folder: Path) -> Path:
