@@ -296,7 +296,7 @@ def release_bands(rows: list[dict], wheels: list[dict], path: Path) -> None:
         for row in rows
         if row["similarity"] == "clamp_product"
     }
-    figure, axes = plt.subplots(figsize=(10, 2.3), dpi=110, layout="constrained")
+    figure, axes = plt.subplots(figsize=(12, 2.4), dpi=110, layout="constrained")
     for height, compiler in enumerate(reversed(compilers)):
         for place, wheel in enumerate(wheels):
             outcome = found.get((wheel["release"], compiler), "not run")
@@ -306,7 +306,7 @@ def release_bands(rows: list[dict], wheels: list[dict], path: Path) -> None:
     for place, year in enumerate(years):
         if place == 0 or year != years[place - 1]:
             ticks[place] += year
-    axes.set_xticks(range(len(wheels)), ticks, fontsize=7)
+    axes.set_xticks(range(len(wheels)), ticks, fontsize=6.5)
     axes.set_yticks(range(len(compilers)), list(compilers.values())[::-1])
     axes.set_xlim(-0.5, len(wheels) - 0.5)
     axes.tick_params(length=0)
