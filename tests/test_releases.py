@@ -96,15 +96,22 @@ def test_export_says_what_it_wrote(home, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow  # each loads a TensorFlow
-@pytest.mark.parametrize("name", ["nowhere", "text", "other", "pickled"])
-def test_what_the_probe_cannot_read_is_one_sentence(tmp_path, name):
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["nowhere.npz"], "there is no file nowhere.npz"),
+        (["text.npz"], "text.npz is no file that zeronorm export wrote"),
+        (["other.npz"], "other.npz is no file that zeronorm export wrote"),
+        (["pickled.npz"], "pickled.npz is no file that zeronorm export wrote"),
+        (["text.npz", "--steps", "-1"], "--steps -1 must be at least 1"),
+    ],
+)
+def test_what_the_probe_cannot_take_is_one_sentence(tmp_path, arguments, said):
     (tmp_path / "text.npz").write_text("no arrays")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     np.savez(tmp_path / "pickled.npz", about=np.array([{}], object))
-    command = [sys.executable, FOLDER / "probe.py", f"{name}.npz"]
+    command = [sys.executable, FOLDER / "probe.py", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    said = f"{name}.npz is no file that zeronorm export wrote"
-    said = "there is no file nowhere.npz" if name == "nowhere" else said
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.splitlines()[-1] == f"probe.py: error: {said}"
 

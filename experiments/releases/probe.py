@@ -425,6 +425,8 @@ def asked():
     parser.add_argument("--compilers", default="kernels,xla", help="default: kernels,xla")
     parser.add_argument("--similarity", default="own", help="placements, or all")
     wanted = parser.parse_args()
+    if wanted.steps < 1:
+        parser.error("--steps %d must be at least 1" % wanted.steps)
     wanted.compilers = wanted.compilers.split(",")
     try:
         wanted.start = Start(wanted.start)
