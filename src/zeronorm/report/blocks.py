@@ -174,6 +174,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "measured": lambda name, _: measured.when_measured(name),
     "releases": lambda name, _: releases.table(name),
     "release_losses": lambda name, _: releases.losses(name),
+    "operations": lambda name, _: releases.operations(name),
     "release_verdict": lambda name, _: releases.verdict(name),
     "releases_measured": lambda name, _: measured.where_measured(releases.data(name)),
     "question": lambda name, _: asked.table(name),

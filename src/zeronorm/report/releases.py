@@ -70,6 +70,47 @@ def number(value: float | str) -> str:
     return "NaN" if isinstance(value, str) else f"{value:.5g}"
 
 
+COSINES = ("clamp_product", "add_to_product", "add_to_squares", "clamp_squares", "keras_normalize")
+
+
+def operations(name: str) -> str:
+    """The operations alone; releases that compute the same share a line."""
+    found = json.loads(existing(name, "operations.json").read_text())
+    groups: dict[tuple[str, str], list[str]] = {}
+    for release, compilers in found.items():
+        for compiler, of in compilers.items():
+            if "failed" in of["of NaN"]:
+                continue
+            maximum, roots = of["of NaN"]["maximum"], of["roots"]
+            cells = [_lanes(maximum[operands][0]) for operands in ("0, NaN", "NaN, 0")]
+            cells += [_limit(roots[root]["0, 0"][1]) for root in ("sqrt", "rsqrt")]
+            cells += [_limit(of["cosine at a zero row"][placement][1]) for placement in COSINES]
+            groups.setdefault((compiler, " | ".join(cells)), []).append(release)
+    lines = [
+        "| release | compiler | max(0, NaN) | max(NaN, 0) | sqrt'(0) for 0 | rsqrt'(0) for 0 | "
+        + " | ".join(COSINES)
+        + " |",
+        "|---" * (6 + len(COSINES)) + "|",
+    ]
+    lines += [
+        f"| {of[0]}{f' to {of[-1]}' if len(of) > 1 else ''} | {compiler} | {cells} |"
+        for (compiler, cells), of in groups.items()
+    ]
+    return "\n".join(lines)
+
+
+def _lanes(letters: str) -> str:
+    """What an operation gave in each lane."""
+    names = {"N": "NaN", "0": "0"}
+    return " or ".join(names[letter] for letter in sorted(set(letters))) + (
+        ", by lane" if len(set(letters)) > 1 else ""
+    )
+
+
+def _limit(value: float | str) -> str:
+    return f"**{value.replace('nan', 'NaN')}**" if isinstance(value, str) else f"{value + 0:.3g}"
+
+
 def verdict(name: str) -> str:
     """Which releases kill the question's model, and which hide it."""
     rows = [row for row in data(name)["rows"] if row["similarity"] in DIED]
