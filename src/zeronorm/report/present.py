@@ -11,6 +11,8 @@ from rich.table import Table
 
 from zeronorm.report.tables import EMBEDDINGS, FACTORS, dead_zones, factors_of, said, varying
 
+DEAD = "#D55E00"  # as in the figures
+
 
 @dataclass(frozen=True)
 class Column:
@@ -220,7 +222,9 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
         force_terminal=console.is_terminal,
         highlight=False,
     )
-    for heading, group in groups(conditions):
+    # the dead last: what stands at the end is read first
+    parts = sorted(groups(conditions), key=lambda part: bool(part[1]["nan_runs"].any()))
+    for heading, group in parts:
         table = Table(
             box=SIMPLE_HEAD,
             padding=0,
@@ -236,7 +240,7 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
                 column.header, width=width, justify="left" if name in LEFT else "right"
             )
         for _, condition in group.iterrows():
-            table.add_row(*cells(condition, kept), style="red" if condition["nan_runs"] else None)
+            table.add_row(*cells(condition, kept), style=DEAD if condition["nan_runs"] else None)
         out.print(table, "")
     out.print(caption(conditions, kept))
     out.print(verdict(conditions), style="bold")

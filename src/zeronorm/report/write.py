@@ -52,11 +52,7 @@ def write(
             shutil.copytree(folder, new)
         new.mkdir(exist_ok=True)
         runs = tables.runs_table(name, children)
-        save(runs, new)
-        first = runs[runs["seed"] == runs["seed"].min()]
-        first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
-        curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
-        curves.to_csv(new / "curves.csv", index=False, float_format="%.5g")
+        save_tables(runs, new, curves_of)
         (new / "provenance.json").write_text(
             json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
         )
@@ -73,6 +69,19 @@ def write(
                 old.rename(folder)
             raise
     return [folder / file for file in (*FILES, *drawn)] + changed
+
+
+def save_tables(runs: pd.DataFrame, folder: Path, curves_of: Callable[[str], pd.DataFrame]) -> None:
+    """The tables that `draw` reads: runs, conditions, and the curves of the first seed's runs.
+
+    runs: from `tables.runs_table`.
+    curves_of: as `write` has it.
+    """
+    save(runs, folder)
+    first = runs[runs["seed"] == runs["seed"].min()]
+    first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
+    curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
+    curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
 
 
 def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[str]) -> None:
