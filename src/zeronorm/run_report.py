@@ -1,19 +1,18 @@
 """What the autopsy of one of this project's runs found: the report of any Keras model's step, and
 what is known of a run besides; as text, tags and files."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zeronorm import treatments
+from zeronorm import markdown, treatments
 from zeronorm.autopsy import report as reports
 from zeronorm.autopsy import thresholds
+from zeronorm.autopsy.cures import Cure
 
 # of the placements that cure, those to name first: as the studies advise
 ADVISED = ("add_to_squares", "clamp_squares")
 NAMES = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
-MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~])")
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class RunReport(reports.Report):
 
     def opening(self) -> Iterator[str]:
         """The first sentences of the text."""
-        yield from (_plain(line) for line in str(self).partition("\n\n")[0].splitlines())
+        yield from (markdown.plain(line) for line in str(self).partition("\n\n")[0].splitlines())
 
     @property
     def headline(self) -> str:
@@ -146,99 +145,83 @@ class RunReport(reports.Report):
         return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
 
 
+VERDICT = {True: "**fails**", False: "finite", None: "cannot be computed"}
+
+
 def _markdown(report: RunReport) -> Iterator[str]:
-    """The report for MLflow's page of an artifact, which opens a long block of text at its end."""
-    yield f"# {report.title}"
-    yield ""
+    """The report as MLflow's page of an artifact shows it: a long block of text would open at its
+    end there."""
+    yield f"# {markdown.plain(report.title)}\n"
     yield from report.opening()
     for number in range(min(len(report.guilty), thresholds.SHOWN)):
         yield ""
         yield from _guilty(report, number)
-    if report.cure:
-        override = f", here `{report.override}`" if report.override else ""
-        yield f"\n**Cure:** `{_code(report.cure)}`{override}"
-    elif report.override:
-        yield f"\n**Cure:** `{report.override}`"
-    yield from _table(
-        ("computed by", "the step", ""),
-        [
-            (
-                name,
-                {True: "**fails**", False: "finite", None: "cannot be computed"}[fails],
-                "as trained" if own else "",
-            )
-            for name, fails, own in report.verdicts()
-        ],
-    )
+    known = [markdown.code(cure) for cure in (report.cure, report.override) if cure]
+    if known:
+        yield f"\n**Cure:** {', here '.join(known)}"
+    yield ""
+    rows = [
+        (name, VERDICT[fails], "as trained" if own else "")
+        for name, fails, own in report.verdicts()
+    ]
+    yield from markdown.table(("computed by", "the step", " "), rows)
     if report.cures:
-        yield f"\n## Tried on this step, under {report.examined_under}"
-        verdict = {True: "finite", False: "**fails**", None: "not tried"}
-        yield from _table(
-            ("outcome", "cure", "to write", "under the other compiler", "left"),
-            [
-                (
-                    verdict[one.finite],
-                    _plain(one.name),
-                    one.write and f"`{_code(one.write)}`",
-                    "" if one.elsewhere is None else verdict[one.elsewhere],
-                    _plain(one.leaves),
-                )
-                for one in report.cures
-            ],
-        )
+        yield f"\n## Tried on this step, under {report.examined_under}\n"
+        yield from _cures(report.cures)
     if report.treated:
-        yield f"\n## With every similarity and repair, under {report.examined_under}"
-        yield from _table(
-            ("similarity", "zero rows", "outcome", "norm of the gradient", "loss before, after"),
-            [
-                (
-                    f"`{one.similarity}`",
-                    one.repair or "as they are",
-                    "finite" if one.finite else "**NaN**",
-                    _number(one.gradient),
-                    f"{_number(one.loss)}, {_number(one.loss_after)}",
-                )
-                for one in report.treated
-            ],
-        )
+        yield f"\n## With every similarity and repair, under {report.examined_under}\n"
+        yield from _treatments(report.treated)
     for reason in report.left_out:
-        yield f"\nNot in this report: {_plain(reason)}."
+        yield f"\nNot in this report: {markdown.plain(reason)}."
 
 
 def _guilty(report: RunReport, number: int) -> Iterator[str]:
     guilty = report.guilty[number]
-    what = f"`{guilty.op_type}`"
+    what = markdown.code(guilty.op_type)
     if guilty.op_type != guilty.forward_op_type:
-        what += f", the gradient of `{guilty.forward_op_type}`,"
+        what += f", the gradient of {markdown.code(guilty.forward_op_type)},"
     yield f"{what} made {guilty.count} of its elements non-finite"
     if guilty.file:
-        yield f"at `{_code(Path(guilty.file).name)}:{guilty.line}`, in `{guilty.function}`:"
-        yield f"\n```python\n{(guilty.text or '').replace('```', '')}\n```\n"
-    yield from (f"- {_plain(line.strip())}" for line in report.about(number))
+        line = markdown.code(f"{Path(guilty.file).name}:{guilty.line}")
+        yield f"at {line}, in {markdown.code(guilty.function or '')}:"
+        yield f"\n{markdown.block(guilty.text or '', 'python')}\n"
+    yield from (f"- {markdown.plain(line)}" for line in report.about(number))
+
+
+def _cures(cures: Iterable[Cure]) -> Iterator[str]:
+    verdict = VERDICT | {None: "not tried"}
+    rows = [
+        (
+            verdict[one.finite],
+            markdown.plain(one.name),
+            one.write and markdown.code(one.write),
+            "" if one.elsewhere is None else VERDICT[one.elsewhere],
+            markdown.plain(one.leaves),
+        )
+        for one in cures
+    ]
+    header = ("outcome", "cure", "to write", "under the other compiler", "left")
+    yield from markdown.table(header, rows)
+
+
+def _treatments(treated: Iterable[treatments.Treatment]) -> Iterator[str]:
+    rows = [
+        (
+            markdown.code(one.similarity),
+            one.repair or "as they are",
+            "finite" if one.finite else "**NaN**",
+            _number(one.gradient),
+            f"{_number(one.loss)}, {_number(one.loss_after)}",
+        )
+        for one in treated
+    ]
+    header = ("similarity", "zero rows", "outcome", "norm of the gradient", "loss before, after")
+    yield from markdown.table(header, rows)
 
 
 def _and(names: Iterable[str]) -> str:
     return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
-    kept = [n for n in range(len(header)) if any(row[n] for row in rows)]
-    yield ""
-    yield "| " + " | ".join(header[n] for n in kept) + " |"
-    yield "|" + "---|" * len(kept)
-    for row in rows:
-        yield "| " + " | ".join(row[n] for n in kept) + " |"
-
-
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
-
-
-def _plain(text: str) -> str:
-    """Text from anywhere, a title say, as text: no markup of its own."""
-    return MARKUP.sub(r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """The same between backticks."""
-    return " ".join(text.split()).replace("`", "'").replace("|", "\\|")

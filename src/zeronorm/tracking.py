@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from zeronorm import config as schema
-from zeronorm import failure, provenance, views
+from zeronorm import failure, markdown, provenance, views
 
 if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
     from zeronorm.result import Result
@@ -35,11 +35,12 @@ from mlflow import MlflowClient  # noqa: E402 (after its environment is set)
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-NOTE, NAME, PARENT, COMMIT = (
+NOTE, NAME, PARENT, COMMIT, SOURCE = (
     "mlflow.note.content",
     "mlflow.runName",
     "mlflow.parentRunId",
     "mlflow.source.git.commit",
+    "mlflow.source.name",
 )
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
@@ -136,12 +137,18 @@ def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str
         "kind": "sweep",
         "study": config.study or "",
         "command": command,
-        "mlflow.source.name": command,
+        **_source(command),
         "runs": str(runs),
         PROCESS: _process(),
         **provenance.tags(),
     }
     return client.create_run(experiment_id(client, config), tags=tags)
+
+
+def _source(program: str) -> dict[str, str]:
+    """What MLflow shows as a run's source."""
+    made = provenance.tags()
+    return {SOURCE: program} | ({COMMIT: made["git.commit"]} if "git.commit" in made else {})
 
 
 @contextmanager
@@ -165,6 +172,7 @@ def tracked(
         "seed": str(config.seed),
         "config.sha": schema.identity(config),
         "overrides": " ".join(overrides),
+        **_source("zeronorm"),
         DETAILS: json.dumps({PROCESS: _process(), **provenance.tags()}),
     }
     if parent:
@@ -285,7 +293,8 @@ def _points(
 
 def _description(result: "Result") -> str:
     """Of a run, in markdown: what happened in bold, the rest, and where its autopsy is."""
-    parts = [f"**{result.verdict}**", result.story.replace(result.verdict, "").strip()]
+    rest = markdown.plain(result.story.replace(result.verdict, ""))
+    parts = [f"**{markdown.plain(result.verdict)}**", rest]
     if (result.folder / "autopsy.md").is_file():
         parts.append("The step taken apart: `autopsy.md` among the artifacts.")
     return "\n\n".join(part for part in parts if part)

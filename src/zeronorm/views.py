@@ -11,21 +11,23 @@ PORT = 5000  # of `zeronorm ui`, unless it is told another
 TAG = "mlflow.sharedViewState."  # of an experiment, with the view's id
 COLOUR = "mlflow.runColor"  # tag of a run: of its mark in every list, and of its curves
 NAN, FINITE = "#D55E00", "#0072B2"  # as in the figures
-DIED, ALL = "what-died", "every-run"  # views
-NAMES = {DIED: "What died, where, why and what cures it", ALL: "Every run: curves and quality"}
+DIED, CURVES = "what-died", "curves"  # views
+NAMES = {DIED: "What died, where, why and what cures it", CURVES: "Curves of dead and living runs"}
 
-# of the NaN first; a column's width in pixels
+# columns of the runs, with their widths in pixels: what fits beside a panel that MLflow opens on
+# one's first visit comes first
 COLUMNS = {
-    "attributes.run_name": ("Run Name", 300),
-    "metrics.nan/step_predicted": ("nan/step_predicted", 110),
-    "metrics.nan/step": ("nan/step", 80),
-    "tags.nan.first_tensor": ("nan.first_tensor", 90),
-    "tags.guilty.operation": ("guilty.operation", 110),
-    "tags.guilty.line": ("guilty.line", 130),
-    "tags.guilty.title": ("guilty.title", 110),
-    "tags.cure": ("cure", 200),
-    "metrics.eval/hits_at_10": ("eval/hits_at_10", 100),
-    "tags.outcome": ("outcome", 80),
+    "attributes.`Run Name`": 210,
+    "metrics.`nan/step`": 72,
+    "tags.`guilty.operation`": 85,
+    "tags.`guilty.line`": 115,
+    "tags.`guilty.title`": 95,
+    "tags.`cure`": 165,
+    "tags.`nan.first_tensor`": 70,
+    "metrics.`nan/step_predicted`": 70,
+    "metrics.`eval/hits_at_10`": 75,
+    "tags.`outcome`": 70,
+    "runDateAndNestInfo": 45,
 }
 # section of the charts: its metrics, and whether their axis is logarithmic
 CHARTS = {
@@ -42,7 +44,9 @@ AT_THE_END = ("how well it ranks", "predicted and seen NaN steps")  # one value 
 
 def tags() -> dict[str, str]:
     """{tag: value} of an experiment, which make its saved views."""
-    state = {DIED: _state(), ALL: _state() | {"viewMaximized": False}}
+    # of curves the last lie on top: the dead
+    upwards = {"orderByAsc": True, "runsHiddenMode": "SHOW_ALL"}
+    state = {DIED: _state(), CURVES: _state() | upwards}
     return {
         TAG + view: json.dumps(
             # a date that stays: the tag is written again only where the view has changed
@@ -52,13 +56,13 @@ def tags() -> dict[str, str]:
     }
 
 
-def page(base: str, experiment: str, view: str = DIED, charts: bool = False) -> str:
-    """The address of an experiment's runs in a saved view, or of its charts.
+def page(base: str, experiment: str, view: str = DIED) -> str:
+    """The address of an experiment's runs in a saved view.
 
     base: of the server, "http://127.0.0.1:5000"; empty for a link inside of MLflow.
     experiment: its id.
     """
-    mode = "&compareRunsMode=CHART" if charts else ""
+    mode = "&compareRunsMode=CHART" if view == CURVES else ""
     query = f"workflowType=machine_learning&viewStateShareKey={view}{mode}"
     return f"{base}#/experiments/{experiment}/runs?{query}"
 
@@ -80,7 +84,7 @@ def _state() -> dict:
         for section, (metrics, logarithmic) in CHARTS.items()
         for metric in metrics
     ]
-    shown = [_column(key) for key in COLUMNS if not key.startswith("attributes.")]
+    shown = [key for key in COLUMNS if key.startswith(("metrics.", "tags."))]
     return {
         "searchFilter": "tags.kind = 'run'",  # without the sweeps, which fold them away
         "orderByKey": "tags.`outcome`",
@@ -90,8 +94,8 @@ def _state() -> dict:
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": shown,
-        "columnOrder": [_identifier(key) for key in COLUMNS],
-        "columnWidths": {_identifier(key): width for key, (_, width) in COLUMNS.items()},
+        "columnOrder": list(COLUMNS),
+        "columnWidths": COLUMNS,
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -117,16 +121,6 @@ def _state() -> dict:
 
 def _id(name: str) -> str:
     return "zeronorm-" + name.replace(" ", "-").replace("/", "-")
-
-
-def _column(key: str) -> str:
-    kind, _, name = key.partition(".")
-    return f"{kind}.`{name}`"
-
-
-def _identifier(key: str) -> str:
-    """A column's name in the grid."""
-    return _column(key) if not key.startswith("attributes.") else COLUMNS[key][0]
 
 
 def _chart(section: str, metric: str, logarithmic: bool) -> dict:

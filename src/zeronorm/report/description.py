@@ -1,15 +1,14 @@
 """A sweep in markdown, for those who browse: the verdict first, then the dead, then where to
 look."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
+from zeronorm import markdown as marked
 from zeronorm.report import present
 
 SHOWN = 40  # runs in the table of the dead: MLflow takes 8000 characters of a description
-MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~])")
 COLUMNS = {  # header: tag of the run
     "tensor": "nan.first_tensor",
     "operation": "guilty.operation",
@@ -37,7 +36,7 @@ def markdown(
     """
     links = " | ".join(f"[{what}]({address})" for what, address in pages.items())
     parts = [f"**{present.verdict(conditions)}**", links, *_dead(runs, autopsy)]
-    return "\n\n".join([*parts, f"`{command.replace('`', '')}`"])
+    return "\n\n".join([*parts, marked.code(command)])
 
 
 def numbers(conditions: pd.DataFrame) -> dict[str, float]:
@@ -55,14 +54,13 @@ def _dead(runs: pd.DataFrame, autopsy: Callable[[str], str]) -> Iterator[str]:
     dead = runs[runs["tags.outcome"] == "nan"]
     if not len(dead):
         return
-    header = ["died", "NaN step", "predicted", *COLUMNS]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for _, run in dead.head(SHOWN).iterrows():
         name = _text(run, "mlflow.runName").partition(" ")[2] or _text(run, "condition")
         rows.append([f"[{name}]({autopsy(run['run_id'])})"])
         tags = ("nan.first_step", "nan.predicted_step", *COLUMNS.values())
         rows[-1] += [_text(run, tag) for tag in tags]
-    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    lines = list(marked.table(["died", "NaN step", "predicted", *COLUMNS], rows))
     if len(dead) > SHOWN:
         lines.append(f"\nand {len(dead) - SHOWN} more")
     yield "\n".join(lines)
@@ -71,4 +69,4 @@ def _dead(runs: pd.DataFrame, autopsy: Callable[[str], str]) -> Iterator[str]:
 def _text(run: pd.Series, tag: str) -> str:
     """A tag's value as text of a table's cell: it may come from anywhere, so no markup."""
     value = run.get(f"tags.{tag}")
-    return "" if not isinstance(value, str) else MARKUP.sub(r"\\\1", " ".join(value.split()))
+    return marked.plain(value) if isinstance(value, str) else ""

@@ -161,7 +161,6 @@ class ParentRun:
 
         experiment = self.run.info.experiment_id
         pages = {name: views.page("", experiment, view) for view, name in views.NAMES.items()}
-        pages["Curves"] = views.page("", experiment, charts=True)
         text = description.markdown(
             runs,
             conditions,
