@@ -346,6 +346,35 @@ def summary(
     return _captioned(_grid([*(names.get(name, name) for name in rows), *columns], lines), said)
 
 
+def outcomes(conditions: pd.DataFrame) -> str:
+    """The table folded to a row for each start and kind of embeddings; where the placements of one
+    come out differently, a row for each kind of outcome."""
+    columns = list(dict.fromkeys(conditions["numerics"]))
+    lines = []
+    for (trainable, init), group in conditions.groupby(["trainable", "init"], sort=False):
+        alike: dict[tuple, list[str]] = {}
+        for similarity, own in group.groupby("similarity", sort=False):
+            steps = own.set_index("numerics").apply(_death, axis=1)
+            alike.setdefault(tuple(steps[columns]), []).append(str(similarity))
+        for steps, names in alike.items():
+            own = group[group["similarity"].isin(names)]
+            quality = own.groupby("numerics", sort=False)["hits_at_10_mean"].mean()
+            cells = [
+                step or f"trains, hits@10 {quality[name]:.2f}"
+                for step, name in zip(steps, columns, strict=True)
+            ]
+            which = _and([f"`{name}`" for name in names]) if len(alike) > 1 else "any"
+            lines.append([f"{EMBEDDINGS.get(trainable, trainable)}, {init}", which, *cells])
+    return _grid(["embeddings", "similarity", *columns], lines)
+
+
+def _death(condition: pd.Series) -> str:
+    """'**NaN** in step 0', or empty where nothing died."""
+    if not condition["nan_runs"]:
+        return ""
+    return f"**NaN** in step {condition['first_nan_observed']}"
+
+
 def zones_markdown(conditions: pd.DataFrame) -> str:
     """The dead zones as a table: one row per placement and one column per numerics."""
     zones, columns = dead_zones(conditions), list(dict.fromkeys(conditions["numerics"]))
