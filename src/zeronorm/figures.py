@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 
@@ -14,10 +15,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 
 DPI = 100
 WIDTH = 880  # pixels, about what a page shows, so that no letter is made smaller there
-STYLE = {  # in points; 8 are 11 pixels
+STYLE: Any = {  # in points; 8 are 11 pixels
     "font.size": 8.5,
     "axes.titlesize": 9.5,
     "axes.labelsize": 8.5,
@@ -110,14 +112,20 @@ def span(panels: Sequence[Lines]) -> tuple[float, float]:
     return norms.min() / 1.7, norms.max() * 1.7
 
 
-def signs(lines: Lines, deaths: Mapping[str, int]) -> list:
+def signs(lines: Lines, deaths: Mapping[str, int]) -> list[Artist]:
     """What stands in the legend: the weights, and what tells a reader that one is NaN."""
-    handles = [
+    handles: list[Artist] = [
         plt.Line2D([], [], color=COLOURS[name], linestyle=_dashes(name), linewidth=1.6, label=name)
         for name in lines
     ]
     if deaths:
-        cross = {"marker": "x", "ms": 8, "mew": 2, "linestyle": "none", "color": "#555555"}
+        cross: dict[str, Any] = {
+            "marker": "x",
+            "ms": 8,
+            "mew": 2,
+            "linestyle": "none",
+            "color": "#555555",
+        }
         handles += [
             plt.Line2D([], [], **cross, label="became NaN here; drawn\nat its last finite norm"),
             plt.Rectangle((0, 0), 1, 1, color=NAN, alpha=0.25, linewidth=0, label="from here NaN"),
@@ -125,7 +133,7 @@ def signs(lines: Lines, deaths: Mapping[str, int]) -> list:
     return handles
 
 
-def _dashes(name: str) -> str:
+def _dashes(name: str) -> Literal["-", "--"]:
     """The two kernels start at almost the same norm."""
     return "--" if name.startswith("dense") else "-"
 

@@ -3,6 +3,7 @@ and from the left."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def _flow(axes: Axes) -> None:
     for number in range(3):
         _arrow(axes, (671, middle), (751, 73 + 42 * number), "", NAN_TEXT)
     axes.text(692, 54, "gradient of z: NaN", ha="center", va="center", color=NAN_TEXT)
-    under = {"ha": "center", "va": "top"}
+    under: dict[str, Any] = {"ha": "center", "va": "top"}
     axes.text(268, 182, "titles, before the step", **under)
     axes.text(458, 182, "after it: one row is NaN", **under)
     axes.text(609, 182, "the loss was finite so far", **under)
