@@ -189,7 +189,7 @@ def _dots(conditions: pd.DataFrame, path: Path) -> None:
                 over = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
                 axes.annotate(f"{value:.3f}", (value, height), **over)
         _shares(axes, rows, conditions)
-        axes.set_xlabel("share of the test windows (bars: standard deviation of the seeds)")
+        axes.set_xlabel(f"share of the windows it was judged on{_bars(conditions)}")
         _legend(figure, axes, ncols=3, loc="upper left", bbox_to_anchor=(left / WIDTH, 1))
 
 
@@ -199,6 +199,11 @@ def _legend(figure, axes, **where) -> None:
     order = sorted(range(len(names)), key=lambda at: "chance" in names[at])
     shown = [handles[at] for at in order], [names[at] for at in order]
     figure.legend(*shown, frameon=False, **where)
+
+
+def _bars(conditions: pd.DataFrame) -> str:
+    several = (conditions["seeds"] > 1).any()
+    return " (bars: standard deviation of the seeds)" if several else ""
 
 
 def _shares(axes, rows: dict[str, float], conditions: pd.DataFrame) -> None:
@@ -244,7 +249,7 @@ def quality(conditions: pd.DataFrame, path: Path) -> None:
                     look["label"] = f"{numerics}, {what}"
                     axes.errorbar(mean, places[own], xerr=deviation.fillna(0), **look)
         _shares(axes, rows, conditions)
-        axes.set_xlabel("hits@10 (bars: standard deviation of the seeds)")
+        axes.set_xlabel(f"hits@10{_bars(conditions)}")
         _legend(figure, axes, ncols=len(shown) + 1, loc="upper left")
 
 
