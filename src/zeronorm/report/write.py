@@ -9,7 +9,15 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from zeronorm.report import committed, figures, reproduction, tables
+from zeronorm.report import (
+    committed,
+    figures,
+    mechanism,
+    quality,
+    releases,
+    reproduction,
+    tables,
+)
 from zeronorm.report.blocks import put, refresh_readmes
 from zeronorm.report.committed import (
     ReportError,
@@ -27,6 +35,7 @@ MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still lab
 # of such a study; of a larger one only the curves that a figure draws are committed
 MOST_CONDITIONS = 300
 FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
+PREDICTED = "predicted.png"  # in experiments/ itself
 # environment that changes the arithmetic
 NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
 
@@ -61,7 +70,8 @@ def write(
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
-            changed = refresh_readmes()
+            overall = draw_predicted(Path(beside, PREDICTED))
+            changed = [*refresh_readmes(), overall.rename(folder.parent / PREDICTED)]
         except BaseException:
             if folder.exists():
                 folder.rename(new)
@@ -113,16 +123,37 @@ def draw(folder: Path) -> list[str]:
     drawn = {"norms.png": lambda path: figures.study_norms(runs, curves, condition, path)}
     readable = len(tables.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
-        drawn["outcome.png"] = lambda path: figures.outcome(table, path)
+        drawn["outcome.png"] = lambda path: quality.outcome(table, path)
     if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
         drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
     if "vectors.planted_norm" in table:
         drawn["row_norms.png"] = lambda path: figures.row_norms(table, path)
     if readable and table["similarity"].nunique() > 1:
-        drawn["quality.png"] = lambda path: figures.quality(table, path)
+        drawn["quality.png"] = lambda path: quality.quality(table, path)
     for file, picture in drawn.items():
         picture(folder / file)
     return list(drawn)
+
+
+def draw_predicted(path: Path) -> Path:
+    """The figure of the committed runs of every study, at `path`."""
+    tables_of = sorted(committed.experiments_dir().glob("*/runs.csv"))
+    figures.predicted(pd.concat(map(read_table, tables_of)), path)
+    return path
+
+
+def redraw() -> list[Path]:
+    """Draws every committed figure again, from the committed tables; returns the files written."""
+    folder = committed.experiments_dir()
+    drawn = [
+        table.parent / file
+        for table in sorted(folder.glob("*/reported.csv"))
+        for file in draw(table.parent)
+    ]
+    bands = folder / "releases" / "releases.png"
+    figures.release_bands(releases.data("releases")["rows"], releases.wheels("releases"), bands)
+    mechanism.draw(folder / "mechanism.png")
+    return [*drawn, bands, folder / "mechanism.png", draw_predicted(folder / PREDICTED)]
 
 
 def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:
