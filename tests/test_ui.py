@@ -106,7 +106,7 @@ def test_a_chart_of_norms_shows_the_dead_and_the_living(page, links):
     page.wait_for_selector(".js-plotly-plot", timeout=120_000)
     page.wait_for_timeout(3_000)  # the values come after the frames
     charts = page.eval_on_selector_all(".js-plotly-plot", LINES)
-    norms = [dict(map(tuple, chart)) for chart in charts if chart][0]
+    norms = next(dict(map(tuple, chart)) for chart in charts if chart)
     dead = [points for name, points in norms.items() if "NaN@0" in name]
     alive = [points for name, points in norms.items() if "NaN@0" not in name]
     assert len(dead) == 4 and len(alive) == 5

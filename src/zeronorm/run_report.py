@@ -1,13 +1,13 @@
 """What the autopsy of one of this project's runs found: the report of any Keras model's step, and
 what is known of a run besides; as text, tags and files."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zeronorm import markdown, treatments
+from zeronorm.autopsy import html, thresholds
 from zeronorm.autopsy import report as reports
-from zeronorm.autopsy import thresholds
 from zeronorm.autopsy.cures import Cure
 
 # of the placements that cure, those to name first: as the studies advise
@@ -15,7 +15,7 @@ ADVISED = ("add_to_squares", "clamp_squares")
 NAMES = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunReport(reports.Report):
     """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}.
 
@@ -85,16 +85,8 @@ class RunReport(reports.Report):
         return {key: value for key, value in found.items() if value}
 
     @property
-    def cure(self) -> str:
-        """What to write instead, of the cures that both compilers confirm, or one does; empty where
-        none is known."""
-        known = [cure for cure in self.cures if cure.finite and not cure.folk and cure.write]
-        best = next((cure for cure in known if cure.elsewhere is not False), None)
-        return (best or known[0]).write if known else ""
-
-    @property
     def override(self) -> str:
-        """The same as a choice of this project's: the first of ADVISED, or else of all placements,
+        """The cure as a choice of this project's: the first of ADVISED, or else of all placements,
         with which the step is finite; empty where none is."""
         finite = {one.similarity for one in self.treated if one.finite and not one.repair}
         chosen = next((name for name in (*ADVISED, *sorted(finite)) if name in finite), "")
@@ -104,6 +96,15 @@ class RunReport(reports.Report):
         """The report as <name>.json, <name>.md and <name>.html in the folder."""
         (folder / f"{name}.json").write_text(self.to_json() + "\n", encoding="utf-8")
         (folder / f"{name}.md").write_text("\n".join(_markdown(self)) + "\n", encoding="utf-8")
+        (folder / f"{name}.html").write_text(html.page(self), encoding="utf-8")
+
+    def html_sections(self) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[object]]]]:
+        if self.treated:
+            yield (
+                f"With every similarity and repair, under {self.examined_under}",
+                TREATED,
+                [(one.similarity, *_treatment(one)) for one in self.treated],
+            )
 
     @property
     def title(self) -> str:
@@ -116,10 +117,6 @@ class RunReport(reports.Report):
             return f"Died in step {self.step}: {first.op_type}{at}"
         fails = _and(name for name, failed in self.fails.items() if failed)
         return f"Step {self.step} is finite here and dies under {fails}: {first.op_type}{at}"
-
-    def opening(self) -> Iterator[str]:
-        """The first sentences of the text."""
-        yield from (markdown.plain(line) for line in str(self).partition("\n\n")[0].splitlines())
 
     @property
     def headline(self) -> str:
@@ -145,6 +142,7 @@ class RunReport(reports.Report):
         return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
 
 
+TREATED = ("similarity", "zero rows", "outcome", "norm of the gradient", "loss before, after")
 VERDICT = {True: "**fails**", False: "finite", None: "cannot be computed"}
 
 
@@ -152,8 +150,8 @@ def _markdown(report: RunReport) -> Iterator[str]:
     """The report as MLflow's page of an artifact shows it: a long block of text would open at its
     end there."""
     yield f"# {markdown.plain(report.title)}\n"
-    yield from report.opening()
-    for number in range(min(len(report.guilty), thresholds.SHOWN)):
+    yield from (markdown.plain(sentence) for sentence in report.story())
+    for number in report.told()[: thresholds.SHOWN]:
         yield ""
         yield from _guilty(report, number)
     known = [markdown.code(cure) for cure in (report.cure, report.override) if cure]
@@ -205,18 +203,19 @@ def _cures(cures: Iterable[Cure]) -> Iterator[str]:
 
 
 def _treatments(treated: Iterable[treatments.Treatment]) -> Iterator[str]:
-    rows = [
-        (
-            markdown.code(one.similarity),
-            one.repair or "as they are",
-            "finite" if one.finite else "**NaN**",
-            _number(one.gradient),
-            f"{_number(one.loss)}, {_number(one.loss_after)}",
-        )
-        for one in treated
-    ]
-    header = ("similarity", "zero rows", "outcome", "norm of the gradient", "loss before, after")
-    yield from markdown.table(header, rows)
+    rows = []
+    for one in treated:
+        repair, outcome, *numbers = _treatment(one)
+        outcome = outcome if one.finite else f"**{outcome}**"
+        rows.append((markdown.code(one.similarity), repair, outcome, *numbers))
+    yield from markdown.table(TREATED, rows)
+
+
+def _treatment(one: treatments.Treatment) -> tuple[str, str, str, str]:
+    """The cells of TREATED after the first."""
+    loss = f"{_number(one.loss)}, {_number(one.loss_after)}"
+    outcome = "finite" if one.finite else "NaN"
+    return one.repair or "as they are", outcome, _number(one.gradient), loss
 
 
 def _and(names: Iterable[str]) -> str:
