@@ -150,13 +150,13 @@ def _markdown(report: RunReport) -> Iterator[str]:
     """The report as MLflow's page of an artifact shows it: a long block of text would open at its
     end there."""
     yield f"# {markdown.plain(report.title)}\n"
+    known = [markdown.code(cure) for cure in (report.cure, report.override) if cure]
+    if known:
+        yield f"**Cure:** {', here '.join(known)}\n"
     yield from (markdown.plain(sentence) for sentence in report.story())
     for number in report.told()[: thresholds.SHOWN]:
         yield ""
         yield from _guilty(report, number)
-    known = [markdown.code(cure) for cure in (report.cure, report.override) if cure]
-    if known:
-        yield f"\n**Cure:** {', here '.join(known)}"
     yield ""
     rows = [
         (name, VERDICT[fails], "as trained" if own else "")

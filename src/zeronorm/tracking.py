@@ -42,6 +42,7 @@ NOTE, NAME, PARENT, COMMIT, SOURCE = (
     "mlflow.source.git.commit",
     "mlflow.source.name",
 )
+SHARED = "shared"  # tag of a sweep: the overrides of all its runs, a line each
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
 MOST_OF_A_CONFIG = 1_000_000  # characters: more than `trust.config` takes
@@ -129,14 +130,17 @@ def experiment_id(client: MlflowClient, config: DictConfig) -> str:
     return found.experiment_id
 
 
-def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str) -> Run:
-    """The parent run of a sweep of `runs` runs."""
+def open_sweep(
+    client: MlflowClient, config: DictConfig, runs: int, command: str, shared: Collection[str] = ()
+) -> Run:
+    """The parent run of a sweep of `runs` runs, which have the overrides `shared` in common."""
     tags = {
         NAME: f"{config.study or 'sweep'}, {runs} runs",
         NOTE: f"A sweep of {runs} runs, under way: `{command}`.",
         "kind": "sweep",
         "study": config.study or "",
         "command": command,
+        SHARED: "\n".join(sorted(shared))[:5000],
         **_source(command),
         "runs": str(runs),
         PROCESS: _process(),
@@ -164,8 +168,9 @@ def tracked(
 
     parent, number: of a sweep, its run id and the job's place in it.
     """
+    shared = client.get_run(parent).data.tags.get(SHARED, "").split("\n") if parent else ()
     tags = {
-        NAME: run_name(config, overrides),
+        NAME: run_name(config, overrides, shared),
         "kind": "run",
         "study": config.study or "",
         "condition": schema.condition(config),
@@ -201,16 +206,23 @@ NAMED = ("trainable", "init", "similarity", "numerics", "optimizer", "seed", "st
 ELSEWHERE = ("training", "tracking", "home", "hydra")
 
 
-def run_name(config: DictConfig, overrides: Sequence[str]) -> str:
-    """What to call a run, what mostly differs first: lists show the beginning of a name."""
+def run_name(config: DictConfig, overrides: Sequence[str], shared: Collection[str] = ()) -> str:
+    """What to call a run, what differs first: lists show the beginning of a name.
+
+    shared: the overrides that it has in common with the others of its sweep.
+    """
+    trainable, init, similarity, numerics, *optimizer = schema.condition(config).split(" ")
+    named = {"numerics": numerics, "similarity": similarity, "init": init, "trainable": trainable}
+    alike = {override.partition("=")[0] for override in shared}
     others = []
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if key not in NAMED and key.split(".")[0] not in ELSEWHERE:
+        mine = key not in NAMED and key.split(".")[0] not in ELSEWHERE
+        if mine and override not in shared:
             others.append(override.lstrip("+").removeprefix("vectors."))
-    trainable, init, similarity, numerics, *optimizer = schema.condition(config).split(" ")
-    factors = [*others, numerics, similarity, init, trainable, *optimizer]
-    return f"{' '.join(factors)} s{config.seed}"
+    factors = [word for key, word in named.items() if key not in alike]
+    factors += [word for key, word in named.items() if key in alike]
+    return " ".join([*others, *factors, *optimizer, f"s{config.seed}"])
 
 
 def found_tags(run: Run) -> dict[str, str]:

@@ -42,7 +42,11 @@ class ParentRun:
         self.trouble = ""  # what kept the launcher from its jobs
         self.client = tracking.connect(self.config)
         self.run = tracking.open_sweep(
-            self.client, self.config, self.jobs, " ".join(["zeronorm", *command])
+            self.client,
+            self.config,
+            self.jobs,
+            " ".join(["zeronorm", *command]),
+            plan.shared,
         )
         tracking.adopt(self.client, self.run, plan.finished)
         folder.mkdir(parents=True, exist_ok=True)
