@@ -2,58 +2,59 @@
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
+
+from zeronorm import completion, usage
 
 # TensorFlow's start-up chatter; set it to 0 to read it
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-RAW = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=usage.Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="zeronorm")
 def main() -> None:
     """Why a cosine ranker's weights turn to NaN: an experiment-tracked ablation.
 
     \b
-    zeronorm train study=quick_ablation     48 runs, one table
-    zeronorm train numerics=xla             one run, any factor changed
-    zeronorm study quick_ablation           the table of the last sweep
-    zeronorm reproduce quick_ablation       run it again, compare every cell with the report
-    zeronorm autopsy RUN_ID                 what killed a run, or would elsewhere
-    zeronorm claims                         what the question claims, and what holds
-    zeronorm export start.npz               a run's start, for any release of TensorFlow
-    zeronorm ui                             browse every run in MLflow
+    zeronorm train study=quick_ablation   48 runs, one table
+    zeronorm train numerics=xla           one run, any factor changed
+    zeronorm study quick_ablation         the table of the last sweep
+    zeronorm reproduce quick_ablation     run it again, compare with the report
+    zeronorm claims                       what the question claims, what holds
+    zeronorm autopsy RUN_ID               what killed a run, or would elsewhere
+    zeronorm export start.npz             a run's start, for any TensorFlow
+    zeronorm ui                           browse every run in MLflow
 
     The store and all outputs lie in ./runs, or in ZERONORM_HOME.
     """
 
 
-@main.command(context_settings=RAW)
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def train(overrides: tuple[str, ...]) -> None:
-    """Train one run, or a sweep with -m or study=NAME; --help lists the factors (Hydra's).
-
-    A sweep with --only-missing takes over the finished runs of earlier ones: it goes on where one
-    was interrupted.
-    """
+@main.command(cls=usage.Train, short_help="Train one run, or a sweep; its --help has the factors.")
+@click.argument("overrides", nargs=-1, shell_complete=completion.overrides)
+@click.option("--only-missing", is_flag=True)
+@usage.hydras
+@click.pass_context
+def train(
+    ctx: click.Context, overrides: tuple[str, ...], only_missing: bool, **hydras: Any
+) -> None:
+    """Train one run, or a sweep of several. Its page of help is `usage.page`."""
+    flags = usage.given(hydras, overrides)
     from zeronorm.sweep import Session
 
-    session = Session(["train", *overrides], only_missing="--only-missing" in overrides)
-    session.run([word for word in overrides if word != "--only-missing"])
+    Session(["train", *ctx.meta[usage.TYPED]], only_missing).run(overrides, flags)
 
 
 INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
 
 
-@main.command()
-@click.argument("name")
-@click.argument("overrides", nargs=-1)
+@main.command(short_help="Show the table of a study's last sweep.")
+@click.argument("name", shell_complete=completion.studies)
+@click.argument("overrides", nargs=-1, shell_complete=completion.stores)
 @click.option(
     "--report",
     "reporting",
@@ -61,7 +62,10 @@ INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses
     help="Also write experiments/NAME and the README's tables.",
 )
 @click.option(
-    "--sweep", "sweep_id", help="Run id of the sweep's parent run; default: the last one."
+    "--sweep",
+    "sweep_id",
+    shell_complete=completion.sweeps,
+    help="Run id of the sweep's parent run; default: the last one.",
 )
 @click.option(
     "--format",
@@ -115,9 +119,9 @@ def study(
             click.echo(f"written: {path}", err=True)
 
 
-@main.command()
-@click.argument("name")
-@click.argument("overrides", nargs=-1)
+@main.command(short_help="Run a study again and compare it with the reported numbers.")
+@click.argument("name", shell_complete=completion.reported)
+@click.argument("overrides", nargs=-1, shell_complete=completion.overrides)
 @click.option(
     "--only-missing",
     is_flag=True,
@@ -192,11 +196,12 @@ def reproduce(
     raise SystemExit(failed or (1 if edited or (cells["verdict"] == "FAIL").any() else 0))
 
 
-@main.command()
-@click.argument("overrides", nargs=-1)
+@main.command(short_help="Print the claims of the question, each with a verdict.")
+@click.argument("overrides", nargs=-1, shell_complete=completion.stores)
 @click.option(
     "--sweep",
     "sweep_id",
+    shell_complete=completion.sweeps,
     help="Judge the runs of this sweep of the study `claims`, not the reported ones.",
 )
 def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
@@ -240,9 +245,9 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
             ) from error
 
 
-@main.command()
-@click.argument("target")
-@click.argument("overrides", nargs=-1)
+@main.command(short_help="Say what killed a run, and what each cure makes of it.")
+@click.argument("target", shell_complete=completion.targets)
+@click.argument("overrides", nargs=-1, shell_complete=completion.stores)
 @click.option(
     "--step", type=click.IntRange(min=0), help="Examine this step of the run, counted from 0."
 )
@@ -395,9 +400,9 @@ def _made(factory: str | None, target: str):
         raise click.ClickException(str(error)) from error
 
 
-@main.command()
+@main.command(short_help="Write a run's start to a file, for any TensorFlow.")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("overrides", nargs=-1)
+@click.argument("overrides", nargs=-1, shell_complete=completion.overrides)
 @click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="At most.")
 def export(path: Path, overrides: tuple[str, ...], steps: int) -> None:
     """Write the first weights and batches of a run, for any release of TensorFlow.
@@ -406,6 +411,7 @@ def export(path: Path, overrides: tuple[str, ...], steps: int) -> None:
     TensorFlow from 1.0 to today its Python has. OVERRIDES make the run, as those of train do.
     """
     from zeronorm import config as schema
+    from zeronorm import mistakes
 
     if not path.absolute().parent.is_dir():
         raise click.ClickException(f"There is no folder {path.absolute().parent}.")
@@ -413,7 +419,7 @@ def export(path: Path, overrides: tuple[str, ...], steps: int) -> None:
         from zeronorm import checks, preparation
         from zeronorm import export as exporting
 
-        schema.require_composable(overrides)
+        mistakes.require_composable(overrides, sweep=False)
         config = schema.composed(*overrides)
         schema.validate(config)
         checks.check(config)
@@ -421,8 +427,22 @@ def export(path: Path, overrides: tuple[str, ...], steps: int) -> None:
     click.echo(f"written: {path}, {written} steps of {schema.condition(config)}")
 
 
-@main.command()
-@click.argument("overrides", nargs=-1)
+@main.command(short_help="Browse every run in MLflow's UI.")
+@click.argument("overrides", nargs=-1, shell_complete=completion.stores)
+@click.option("--port", default=5000, show_default=True)
+def ui(overrides: tuple[str, ...], port: int) -> None:
+    """Open the MLflow UI on the store (stop it with Ctrl-C).
+
+    OVERRIDES name another store, e.g. tracking=server.
+    """
+    from zeronorm import ui as browser
+
+    config, client = _connected(*overrides)
+    browser.serve(config, client, port)
+
+
+@main.command(short_help="End runs that a killed process left as running.")
+@click.argument("overrides", nargs=-1, shell_complete=completion.stores)
 def reap(overrides: tuple[str, ...]) -> None:
     """End runs that a killed process left as running: as KILLED, so that they no longer look alive.
 
@@ -457,7 +477,7 @@ def _connected(*overrides: str):
     something else."""
 
     from zeronorm import config as schema
-    from zeronorm import tracking
+    from zeronorm import mistakes, tracking
 
     for override in overrides:
         key = override.split("=")[0]
@@ -466,7 +486,7 @@ def _connected(*overrides: str):
                 f"{override} does not name a store, as tracking=server and home=FOLDER do."
             )
     try:
-        schema.require_composable(overrides)
+        mistakes.require_composable(overrides, sweep=False)
     except schema.ConfigError as error:
         raise click.ClickException(str(error)) from error
     config = schema.composed(*overrides)
@@ -504,45 +524,3 @@ def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
         )
     # the last one that finished, or, where none did, the last
     return client, next((run for run in chosen if run.info.status == "FINISHED"), chosen[0])
-
-
-@main.command()
-@click.argument("overrides", nargs=-1)
-@click.option("--port", default=5000, show_default=True)
-def ui(overrides: tuple[str, ...], port: int) -> None:
-    """Open the MLflow UI on the store (stop it with Ctrl-C).
-
-    OVERRIDES name another store, e.g. tracking=server.
-    """
-    import socket
-
-    from zeronorm import tracking
-
-    config, client = _connected(*overrides)
-    if tracking.store_uri(config).startswith(("http://", "https://")):
-        click.echo(f"The store is a server, which has its own UI: {tracking.store_uri(config)}")
-        return
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise click.ClickException(f"Port {port} is in use: choose another with --port.")
-    click.echo(f"MLflow UI in about 20 seconds; store: {tracking.store_uri(config)}")
-    for experiment in client.search_experiments():
-        if experiment.name != "Default":
-            click.echo(
-                f"  {experiment.name}:"
-                f" http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs"
-            )
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
-    server = subprocess.Popen(
-        tracking.ui_command(config, port),
-        env={**os.environ, **quiet},
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )
-    # a session of its own: Ctrl-C then reaches this process alone, which ends the server without
-    # its tracebacks
-    interrupted = (signal.SIGINT, signal.SIGTERM)
-    for number in interrupted:
-        signal.signal(number, lambda *_: os.killpg(server.pid, signal.SIGTERM))
-    code = server.wait()
-    raise SystemExit(0 if code in (0, *(-number for number in interrupted)) else code)

@@ -9,18 +9,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -182,6 +180,12 @@ class Config:
 CALLED = ("corpus.reader", "vectors.source", "optimizer.keras")  # nodes with a _target_
 SHIPPED = ("zeronorm.", "keras.")  # whose arguments RANGES knows
 NUMERICS = ("kernels", "xla", "tf1", "auto")
+# the names of options that a type of their own does not list
+CHOICES = {
+    "trainable": ("true", "false", "words", "titles"),
+    "init.repair": REPAIRS,
+    "vectors.dtype": ("float32", "float64"),
+}
 ANY = Range(-math.inf, math.inf, float32=False)  # a finite number
 
 
@@ -204,63 +208,44 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def require_composable(overrides: Sequence[str]) -> None:
-    """Raises ConfigError with one sentence if Hydra would refuse one of the overrides of a command
-    line, or if one that stands for several values stands for none. Of several, tries the first."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        chosen = []
-        for override in parsed:
-            if isinstance(override.value(), Glob):  # of names, which Hydra looks up itself
-                continue
-            if override.is_sweep_override():
-                values = list(override.sweep_string_iterator())
-                if not values:
-                    raise ConfigError(
-                        f"{override.input_line} has no value, so there is nothing to run."
-                    )
-                chosen.append(f"{override.get_key_element()}={values[0]}")
-            elif override.value() is None and override.key_or_group == "study":
-                raise ConfigError("study=null chooses nothing: leave it out.")
-            elif override.value() is None and is_group(override.key_or_group):
-                which = _choices(override.key_or_group)
-                raise ConfigError(f"{override.input_line} chooses nothing: {which}.")
-            elif not override.is_hydra_override():
-                assert override.input_line is not None  # it was parsed from one
-                chosen.append(override.input_line)
-        composed(*chosen)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(sentence(error)) from error
-
-
 def is_group(name: str) -> bool:
     """Whether conf/ has choices of that name, one of which a run needs."""
     return name != "study" and name in Config.__dataclass_fields__ and (conf_dir() / name).is_dir()
 
 
-def _choices(group: str) -> str:
+def choices_of(group: str) -> str:
+    """What to write to choose one of a group."""
     names = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
     return f"use {group}={' or '.join(names) if len(names) < 3 else 'one of ' + ', '.join(names)}"
 
 
-def sentence(error: Exception) -> str:
-    """What Hydra or OmegaConf says in several lines, in one."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name} is unknown: use one of {', '.join(error.options)}."
-    if isinstance(error, OverrideParseException) and "=" not in error.override:
-        return f"{error.override} is no override: write {error.override}=VALUE."
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} cannot be read: put in quotes what is no letter, digit or one of"
-            " -_./."
-        )
-    lines = str(error).splitlines()
-    cause = str(error.__cause__ or "").splitlines()[:1]
-    said = ": ".join(line.strip().rstrip(".") for line in [*lines[:1], *cause])
-    key = lines[0].split("'")[1] if lines and lines[0].startswith("Could not override '") else ""
-    close = get_close_matches(key, [path for path, _, _ in _leaves(Config)], 1) if key else []
-    return f"{said}{f'; did you mean {close[0]}?' if close else '.'}"
+def paths() -> list[str]:
+    """The dotted path of every option."""
+    return [path for path, _, _ in _leaves(Config)]
+
+
+def values(path: str) -> list[str]:
+    """What an option may be, where that is one of a few names; of others nothing."""
+    names = list(CHOICES.get(path, ()))
+    for kind in _kinds(path):
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            names += [option.name for option in kind]
+        elif kind is bool and path not in CHOICES:
+            names += ["true", "false"]
+    return [*names, "null"] if names and NoneType in _kinds(path) else names
+
+
+def kind(path: str) -> str:
+    """What kind of value an option takes, to follow 'must be'; empty of what is no option."""
+    said = {str: "a text", list: "a list", dict: "a mapping", NoneType: "null"}
+    found = (get_origin(one) or one for one in _kinds(path))
+    return " or ".join(said[one] for one in found if one in said)
+
+
+def _kinds(path: str) -> tuple[Any, ...]:
+    """The types that an option of the schema is the union of; none of what is no option."""
+    found = {at: option for at, _, option in _leaves(Config)}.get(path)
+    return get_args(found) if isinstance(found, UnionType) else (found,)
 
 
 def validate(config: DictConfig) -> None:
@@ -271,7 +256,7 @@ def validate(config: DictConfig) -> None:
             if test:
                 raise ConfigError(reason)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-        raise ConfigError(sentence(error)) from error
+        raise ConfigError(f"{str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 def _leaves(of: type, at: str = "") -> Iterator[tuple[str, type, Any]]:
@@ -297,7 +282,7 @@ def _present(config: DictConfig, of: type, at: str = ""):
     for option in fields(of):
         path = f"{at}{option.name}"
         if OmegaConf.is_missing(config, option.name) or option.name not in config:
-            what = _choices(option.name) if is_group(option.name) else "give it a value"
+            what = choices_of(option.name) if is_group(option.name) else "give it a value"
             yield True, f"{path} is missing: {what}."
         if isinstance(option.type, type) and is_dataclass(option.type):
             yield from _present(config[option.name], option.type, f"{path}.")

@@ -9,10 +9,12 @@ where that does not reach it, through a file in the sweep's folder.
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import cloudpickle
 import hydra
@@ -24,7 +26,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from zeronorm import config as schema
-from zeronorm import contents, failure
+from zeronorm import contents, failure, mistakes
 from zeronorm.failure import RunFailed
 from zeronorm.sweep import check, workers
 from zeronorm.sweep.display import Display, console, report_progress
@@ -33,6 +35,7 @@ from zeronorm.sweep.parent_run import ParentRun
 from zeronorm.sweep.plan import Plan, costs, planned, without_hydra
 from zeronorm.sweep.process import GRACE, Interrupts
 
+NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
 UNDER_WAY: ContextVar["Session"] = ContextVar(
     "the session to which Hydra's callback and plugins belong"
 )
@@ -68,19 +71,19 @@ class Session:
         self.parent: ParentRun | None = None
         self.closed: ParentRun | None = None
 
-    def run(self, overrides: Sequence[str]) -> None:
-        """Hydra's application on the overrides. Raises SystemExit, with the exit status that
-        follows from the runs, unless all have finished."""
+    def run(self, overrides: Sequence[str], flags: Mapping[str, Any] = NO_FLAGS) -> None:
+        """Hydra's application on the overrides. flags: Hydra's own, {name: value}. Raises
+        SystemExit, with the exit status that follows from the runs, unless all have finished."""
         UNDER_WAY.set(self)
         self.interrupts.install()
         schema.register()
-        sys.argv = ["zeronorm train", *overrides]
+        sys.argv = ["zeronorm train", *_words(flags), *overrides]
         entry = hydra.main(
             version_base="1.3", config_path=str(schema.conf_dir()), config_name="config"
         )(job)
         status = "FAILED"
         try:
-            _require_composable(overrides)
+            _require_composable(overrides, flags)
             entry()
             status = "FINISHED"
         except RunFailed as failed:  # one job of a sweep, made again by --experimental-rerun
@@ -111,6 +114,12 @@ class Session:
         if pool is not None:  # the run itself is made in this process
             pool.close(at_once=True)
         folder, name = Path(config.hydra.run.dir), schema.condition(one)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise schema.ConfigError(
+                f"hydra.run.dir={folder} cannot be made ({error.strerror}): name another folder."
+            ) from error
         self._show(Display([folder], [name], [1.0], alone=True))
 
     def begin_sweep(self, config: DictConfig) -> None:
@@ -237,7 +246,7 @@ def ending_the_program() -> Iterator[None]:
     try:
         yield
     except HydraException as error:  # a choice or a key that is not there: some are an OSError too
-        raise SystemExit(f"zeronorm: {schema.sentence(error)}") from None
+        raise SystemExit(f"zeronorm: {mistakes.sentence(error)}") from None
     except (schema.ConfigError, OSError) as error:
         raise SystemExit(f"zeronorm: {error}") from None
     except Exception as error:
@@ -286,12 +295,19 @@ def _failed(error: RunFailed, overrides: list[str]) -> JobReturn:
     return found
 
 
-def _require_composable(overrides: Sequence[str]) -> None:
+def _words(flags: Mapping[str, Any]) -> list[str]:
+    """Hydra's flags as it reads them; before the overrides, between which it takes none."""
+    said = ((f"--{name.replace('_', '-')}", value) for name, value in flags.items())
+    return [flag if value is True else f"{flag}={value}" for flag, value in said]
+
+
+def _require_composable(overrides: Sequence[str], flags: Mapping[str, Any]) -> None:
     """Ends the program with one sentence, where Hydra would with several lines or a traceback."""
-    flags = {word for word in overrides if word.startswith("-")}
-    if not flags <= {"-m", "--multirun"}:  # Hydra's own: --help, --cfg, --config-dir, ...
+    if flags.keys() & {"hydra_help", "version", "experimental_rerun"}:  # which compose nothing
         return
+    sweep = False if flags.keys() & {"cfg", "info"} else flags.get("multirun")
+    where = (flags.get("config_dir"), flags.get("config_path"), flags.get("config_name", "config"))
     try:
-        schema.require_composable([word for word in overrides if word not in flags])
+        mistakes.require_composable(overrides, sweep, *where)
     except schema.ConfigError as error:
         raise SystemExit(f"zeronorm: {error}") from None
