@@ -18,7 +18,7 @@ from zeronorm import views
 pytestmark = pytest.mark.slow  # a sweep, a server and a browser
 
 STUDY = ["study=quick_ablation", "trainable=true", "init=pretrained", "numerics=kernels,xla,tf1"]
-STUDY += ["similarity=clamp_product,add_to_product,add_to_squares", "training=smoke"]
+STUDY += ["similarity=clamp_product,add_to_product", "training=smoke"]
 STUDY += ["examples=40", "model.filters=16"]
 ZERONORM = str(Path(sys.executable).with_name("zeronorm"))
 FIRST_VISIT = {"width": 1440, "height": 900}
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """(home, what the sweep printed): nine runs, of which four die."""
+    """(home, what the sweep printed): six runs, of which four die."""
     home = tmp_path_factory.mktemp("browsed")
     done = subprocess.run(
         [ZERONORM, "train", *STUDY],
@@ -87,9 +87,9 @@ def test_the_printed_link_shows_what_died_where_why_and_what_cures_it(page, link
     page.wait_for_selector(".ag-row", timeout=120_000)
     page.wait_for_timeout(1_000)  # the columns are laid out after the rows
     rows = page.eval_on_selector_all(".ag-center-cols-container .ag-row", CELLS)
-    assert len(rows) == 9
+    assert len(rows) == 6
     said = [" ".join(row) for row in rows]
-    assert [bool(re.search("NaN@0", row)) for row in said] == [True] * 4 + [False] * 5
+    assert [bool(re.search("NaN@0", row)) for row in said] == [True] * 4 + [False] * 2
     for row in said[:4]:
         assert "SqrtGrad" in row and re.search(r"similarity\.py:\d+", row)
         assert re.search(r"tags.`cure` tf\.sqrt\(x \+ 1e-07\)", row), row
@@ -109,7 +109,7 @@ def test_a_chart_of_norms_shows_the_dead_and_the_living(page, links):
     norms = next(dict(map(tuple, chart)) for chart in charts if chart)
     dead = [points for name, points in norms.items() if "NaN@0" in name]
     alive = [points for name, points in norms.items() if "NaN@0" not in name]
-    assert len(dead) == 4 and len(alive) == 5
+    assert len(dead) == 4 and len(alive) == 2
     assert min(dead) >= 1 and min(alive) > max(dead)
 
 
@@ -130,4 +130,4 @@ def test_the_sweep_prints_the_link_and_the_next_command(swept):
         r"#/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=what-died",
         swept[1],
     )
-    assert "zeronorm autopsy " in swept[1] and "4 of 9 conditions end in NaN" in swept[1]
+    assert "zeronorm autopsy " in swept[1] and "4 of 6 conditions end in NaN" in swept[1]
