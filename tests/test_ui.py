@@ -62,7 +62,7 @@ def links(swept):
     try:
         found = {}
         for line in server.stdout:
-            if link := re.search(r"http://\S+", line):
+            if link := re.search(r"http://\S+#/experiments/\S+", line):
                 found[line.split()[0].strip(":")] = link[0]
                 break
         yield found
