@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def main() -> None:
     zeronorm autopsy RUN_ID               what killed a run, or would elsewhere
     zeronorm export start.npz             a run's start, for any TensorFlow
     zeronorm ui                           browse every run in MLflow
+    zeronorm doctor                       what a run would find here
 
     The store and all outputs lie in ./runs, or in ZERONORM_HOME.
     """
@@ -441,6 +443,36 @@ def ui(overrides: tuple[str, ...], port: int) -> None:
     browser.serve(config, client, port)
 
 
+@main.command(short_help="Say what a run would find here: versions, devices, store.")
+@click.argument("overrides", nargs=-1, shell_complete=completion.stores)
+def doctor(overrides: tuple[str, ...]) -> None:
+    """Say what a run would find here: versions, devices, what jit_compile="auto" means, the home
+    folder and the store. Exit status 1 if something is wrong.
+
+    OVERRIDES name another store, e.g. tracking=server.
+    """
+    from zeronorm import config as schema
+    from zeronorm import mistakes
+    from zeronorm.sweep.process import quiet_import
+
+    _require_store(overrides)
+    with quiet_import():
+        from zeronorm import doctor as examination
+    try:
+        mistakes.require_composable(overrides, sweep=False)
+        config = schema.composed(*overrides)
+    except schema.ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    faults = []
+    for finding in examination.examined(config):
+        mark = "FAULT  " if finding.fault else ""
+        click.echo(f"{finding.what:12}  {mark}{finding.found}")
+        faults += [finding.fault] if finding.fault else []
+    for fault in faults:
+        click.echo(f"Error: {fault}", err=True)
+    raise SystemExit(1 if faults else 0)
+
+
 @main.command(short_help="End runs that a killed process left as running.")
 @click.argument("overrides", nargs=-1, shell_complete=completion.stores)
 def reap(overrides: tuple[str, ...]) -> None:
@@ -472,6 +504,16 @@ def _one_sentence():
         ) from error
 
 
+def _require_store(overrides: Iterable[str]) -> None:
+    """One sentence if an override names something else than a store."""
+    for override in overrides:
+        key = override.split("=")[0]
+        if key not in ("tracking", "home") and not key.startswith("tracking."):
+            raise click.ClickException(
+                f"{override} does not name a store, as tracking=server and home=FOLDER do."
+            )
+
+
 def _connected(*overrides: str):
     """The config and a client of its store; one sentence if there is none yet, or an override names
     something else."""
@@ -479,12 +521,7 @@ def _connected(*overrides: str):
     from zeronorm import config as schema
     from zeronorm import mistakes, tracking
 
-    for override in overrides:
-        key = override.split("=")[0]
-        if key not in ("tracking", "home") and not key.startswith("tracking."):
-            raise click.ClickException(
-                f"{override} does not name a store, as tracking=server and home=FOLDER do."
-            )
+    _require_store(overrides)
     try:
         mistakes.require_composable(overrides, sweep=False)
     except schema.ConfigError as error:

@@ -90,19 +90,25 @@ def connect(config: DictConfig) -> MlflowClient:
             else nullcontext()
         )
         with alone:
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
+            return answering(uri)
     except Timeout as error:
         raise TrackingError(
             f"Another process has held {home / 'store.lock'} for {LOCKED:.0f} s: end it, or wait"
             " until it has opened the store."
         ) from error
+
+
+def answering(uri: str) -> MlflowClient:
+    """A client of a store, which has answered. Raises TrackingError if it does not."""
+    try:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+        return client
     except Exception as error:  # requests, SQLAlchemy and MLflow each raise their own
         raise TrackingError(
             f"The tracking store {uri} does not answer ({_first_line(error)}): start it, correct"
             " MLFLOW_TRACKING_URI, or use tracking=local."
         ) from error
-    return client
 
 
 def _first_line(error: Exception) -> str:
