@@ -22,6 +22,11 @@ from zeronorm.ranges import RANGES
 
 MOST = 16  # names that a sentence lists
 FEW = 6  # names that it lists beside the one that was meant
+# what the extra `slurm` brings to Hydra's choices, and who asks for it
+SUBMITITS = {
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "submitit_local",
+}
 
 
 def require_composable(
@@ -141,6 +146,8 @@ def unknown(what: str, name: str, options: Iterable[str]) -> str:
 def _no_config(error: MissingConfigException) -> str:
     missing = error.missing_cfg_file or ""
     group, _, name = missing.rpartition("/")
+    if missing in SUBMITITS:
+        return f"hydra/launcher={SUBMITITS[missing]} needs submitit: pip install 'zeronorm[slurm]'."
     if error.options:
         return unknown(f"{group}={name}", name, error.options)
     return f"There is no file {missing}.yaml where the configuration is looked for."
