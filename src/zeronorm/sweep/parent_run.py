@@ -13,6 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from zeronorm import config as schema
 from zeronorm import failure
 from zeronorm.failure import RunFailed
+from zeronorm.sweep import slurm
 from zeronorm.sweep.display import console, state_of
 from zeronorm.sweep.job import PARENT_FILE, PARENT_RUN, browse_hint
 from zeronorm.sweep.plan import Plan
@@ -37,6 +38,7 @@ class ParentRun:
         self.numbers = list(range(len(plan.jobs))) if counted else plan.numbers
         self.folders = [folder / str(number) for number in self.numbers]
         self.labels = plan.labels()
+        self.on_slurm = any(slurm.is_slurm(one.hydra.launcher) for one in plan.configs[:1])
         self.failed: dict[int, RunFailed] = {}  # by the job's place in `plan.jobs`
         self.dead: list[str] = []  # run ids of those that went to NaN, once it is closed
         self.trouble = ""  # what kept the launcher from its jobs
@@ -86,6 +88,8 @@ class ParentRun:
                 "Interrupted. What is finished is kept; with --only-missing the same command"
                 " goes on."
             )
+            if self.on_slurm:
+                console.print(slurm.cancel_hint(self.folder))
         elif done < self.jobs:
             status = "FAILED"
             self._say_failed()

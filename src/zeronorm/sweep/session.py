@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from omegaconf import DictConfig, open_dict
 from zeronorm import config as schema
 from zeronorm import contents, failure, mistakes
 from zeronorm.failure import RunFailed
-from zeronorm.sweep import check, workers
+from zeronorm.sweep import check, slurm, workers
 from zeronorm.sweep.display import Display, console, report_progress
 from zeronorm.sweep.job import job
 from zeronorm.sweep.parent_run import ParentRun
@@ -70,6 +70,11 @@ class Session:
         self.display: Display | None = None
         self.parent: ParentRun | None = None
         self.closed: ParentRun | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, for a job elsewhere: a launcher that is pickled for it takes along what
+        `quietly` made of its `launch`, and with that the session."""
+        return {}
 
     def run(self, overrides: Sequence[str], flags: Mapping[str, Any] = NO_FLAGS) -> None:
         """Hydra's application on the overrides. flags: Hydra's own, {name: value}. Raises
@@ -182,7 +187,8 @@ class Session:
             parent = self.parent
             assert parent is not None  # `begin_sweep` has made it
             try:
-                returns = launch(*arguments, **options)
+                with slurm.settled() if parent.on_slurm else nullcontext():
+                    returns = launch(*arguments, **options)
             except workers.WorkersFailed as error:
                 returns, parent.trouble = [], str(error)
             except Exception as error:
