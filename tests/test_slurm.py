@@ -304,6 +304,13 @@ def test_a_job_that_leaves_no_result_is_a_failed_run(tmp_path, monkeypatch, code
     assert f"Slurm's job 7_0 left no result ({state}): see " in str(found._return_value)
 
 
+def test_only_a_sweeps_own_jobs_are_named_to_be_cancelled(tmp_path):
+    assert "scancel" not in slurm.cancel_hint(tmp_path)  # it would end what others have submitted
+    for name in ("12_0", "12_1", "7", "%j", "x_1"):
+        (tmp_path / ".submitit" / name).mkdir(parents=True)
+    assert "scancel 12 7 ends" in slurm.cancel_hint(tmp_path)
+
+
 WITHOUT = """
 import sys
 from pathlib import Path

@@ -27,8 +27,9 @@ def cancel_hint(folder: Path) -> str:
     """
     names = (path.name for path in (folder / ".submitit").glob("*"))
     jobs = sorted({found[1] for name in names if (found := re.fullmatch(r"(\d+)(_\d+)?", name))})
-    listed = " ".join(jobs) or "--me --name=zeronorm"
-    return f"Its jobs are Slurm's and go on: scancel {listed} ends them."
+    if not jobs:
+        return "No job of it is known; squeue --me lists those that Slurm has."
+    return f"Its jobs are Slurm's and go on: scancel {' '.join(jobs)} ends them."
 
 
 @contextmanager
