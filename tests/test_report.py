@@ -16,15 +16,51 @@ from zeronorm.report import blocks, committed, measured, present, tables
 from zeronorm.sweep.plan import expand
 
 ROOT = schema.conf_dir().parent
-READMES = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
+READMES = blocks.documents()
+TEXTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "src").rglob("README.md"))]
+WORDS = 1000  # of the README: two screens
 STUDIES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/reported.csv"))
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_a_readme_is_what_the_data_says(readme):
     text = readme.read_text()
-    assert "<!-- begin" in text
+    assert "<!-- begin" in text or readme.parent.name == "docs"
     assert blocks.refreshed(text) == text
+
+
+def test_the_readme_is_short():
+    words = [word for word in (ROOT / "README.md").read_text().split() if re.search("[a-z]", word)]
+    assert len(words) <= WORDS
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_inside_the_repository_leads_somewhere(text):
+    """To a file or folder, and with an anchor to a heading of it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", text.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (text.parent / path).resolve() if path else text
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M) if anchor else []
+        slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+        assert not anchor or anchor in slugs, target
+
+
+def test_every_page_is_reached_from_the_readme():
+    """By links, from the README on."""
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        for target in re.findall(r"\]\(([^)\s#]+)", page.read_text()):
+            file = (page.parent / target).resolve()
+            if file.suffix == ".md" and file.exists():
+                todo.append(file)
+    assert {path.resolve() for path in TEXTS} - seen == set()
 
 
 def test_changing_a_cell_changes_the_block(monkeypatch):
@@ -161,7 +197,7 @@ def test_the_readmes_own_placement_works(composed, tmp_path, monkeypatch):
     """Its code blocks, taken as they stand."""
     import yaml
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "configuration.md").read_text()
     code = next(block for block in text.split("```python\n") if block.startswith("# mine.py"))
     (tmp_path / "mine.py").write_text(code.split("```")[0])
     placement = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
@@ -200,18 +236,23 @@ def test_the_suite_is_the_cases_and_no_case_went_wrong():
 
 
 def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
-    text = (ROOT / "README.md").read_text()
+    readme, why, results = (
+        (ROOT / name).read_text().replace("\n", " ")
+        for name in ("README.md", "docs/why.md", "experiments/README.md")
+    )
     zero, titles = int((~excerpt.titles.any(axis=1)).sum()), len(excerpt.corpus.titles)
-    assert f"{zero} of {titles}, nothing planted" in text.replace("\n", " ")
-    assert f"over {titles} titles (chance {10 / titles:.3f})" in text.replace("\n", " ")
-    assert (
-        "about 3 minutes" in text and 1.5 < committed.provenance("quick_ablation")["minutes"] < 4.5
-    )
-    assert (
-        f"{committed.provenance('quick_ablation')['runs']} runs" in (ROOT / "Makefile").read_text()
-    )
-    why = text.split("## Why it happens")[1].split("\n## ")[0]
-    assert len(why.split()) <= 320
+    assert f"{zero} of {titles}, nothing planted" in why
+    for text in (readme, results):
+        assert f"over {titles} titles (chance {10 / titles:.3f})" in text
+    assert "about 3 minutes" in readme
+    assert 1.5 < committed.provenance("quick_ablation")["minutes"] < 4.5
+    runs = committed.provenance("quick_ablation")["runs"]
+    assert f"{runs} runs" in (ROOT / "Makefile").read_text() and f"{runs} of {runs} runs" in readme
+    said = present.verdict(committed.conditions("quick_ablation"))
+    assert said in " ".join(readme.split()) and len(why.split()) <= 620
+    bugs = [row for row in measured.suite_data("autopsy")["rows"] if row["birth"]]
+    named = all(all(row["autopsy"]["right"].values()) for row in bugs)
+    assert f"Of {len(bugs)} bugs re-created from public threads it names all" in readme and named
 
 
 def test_what_tells_runs_apart_stands_beside_them():

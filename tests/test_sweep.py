@@ -21,7 +21,7 @@ from zeronorm import checks, cli, tracking
 from zeronorm import config as schema
 from zeronorm.preparation import ExperimentError, prepare
 from zeronorm.result import Result
-from zeronorm.sweep.display import Display, remaining, report_progress, status_file
+from zeronorm.sweep.display import status_file
 
 pytestmark = pytest.mark.slow  # starts processes
 
@@ -637,21 +637,6 @@ def test_thinned_keeps_ends_gaps_and_finite_values_only():
     assert np.isfinite(curve[steps]).all()
     assert tracking.thinned(np.array([np.nan, np.nan]), 10).size == 0
     np.testing.assert_array_equal(tracking.thinned(np.arange(5.0), 10), np.arange(5))
-
-
-def test_remaining_time():
-    assert remaining(60, 0.25) == "3:00 left"
-    assert remaining(10, 0.001) == ""
-
-
-def test_the_display_counts_runs_and_fractions(tmp_path):
-    clock = iter([0.0, 30.0]).__next__
-    folders = [tmp_path / str(number) for number in range(4)]
-    display = Display(folders, ["a", "b", "c", "d"], [1.0, 1.0, 1.0, 1.0], clock)
-    for number, state, done in ((0, "nan", 8), (1, "running", 4)):
-        (tmp_path / str(number)).mkdir()
-        report_progress(tmp_path / str(number), state, 8, done)
-    assert display.look() == ("1/4 runs  b", 0.375, "0:50 left")
 
 
 def test_whoever_reads_along_may_go():

@@ -25,7 +25,16 @@ from zeronorm import (
 from zeronorm.autopsy.graph import quiet
 from zeronorm.checks import require_space
 from zeronorm.preparation import Foretold, Prepared
-from zeronorm.result import Result, story, tags_of, write, write_recording
+from zeronorm.result import (
+    Result,
+    facts_of,
+    nan_steps,
+    story,
+    tags_of,
+    verdict,
+    write,
+    write_recording,
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,9 @@ def _conclude(
     result.metrics["deadly_rows/titles"] = int(foretold.deadly.sum())
     result.outcome = "nan" if recording.first_nan() else "finite"
     result.tags = tags_of(result, prepared.program.numerics, xla_steps)
+    result.facts = facts_of(result)
+    result.metrics |= nan_steps(result)
+    result.verdict = verdict(result)
     result.story = story(config, result)
     logging.getLogger(__name__).info(result.story)
     deaths = {e.tensor: e.step for e in reversed(recording.events) if e.phase == "weight"}
@@ -160,6 +172,7 @@ def _conclude(
         result.curves, start, deaths, schema.condition(config), result.folder / "norms.png"
     )
     write(result.folder / "metrics.json", result.metrics)
+    write(result.folder / "facts.json", result.facts)
 
 
 def _evaluated(prepared: Prepared, singular: np.ndarray) -> dict[str, float]:

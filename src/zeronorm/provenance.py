@@ -63,5 +63,4 @@ def commit() -> dict[str, str]:
     return {
         "git.commit": commit,
         "git.dirty": str(dirty).lower(),
-        "mlflow.source.git.commit": commit,
     }

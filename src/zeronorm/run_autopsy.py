@@ -7,11 +7,10 @@ other numerics would have made of it.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -28,117 +27,18 @@ from zeronorm import (
     trust,
     vectors,
 )
-from zeronorm.autopsy import examination, graph, thresholds, trace
-from zeronorm.autopsy import report as reports
+from zeronorm.autopsy import examination, graph, trace
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.capsule import Capsule, CapsuleError
 from zeronorm.autopsy.subject import Snapshot, Subject, lost_since, nonfinite
 from zeronorm.examples import Batch
 from zeronorm.result import Result
+from zeronorm.run_report import RunReport
 
 LINES = 12  # of the text that a terminal shows after a run
 HISTORY = 50  # steps before the examined one of which the report tells the loss and the norms
 # the scope in which numerics.py emulates a kernel
 STANDS_FOR = re.compile(r"(?P<kind>\w+)Grad_2017")
-
-
-@dataclass(frozen=True)
-class RunReport(reports.Report):
-    """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}.
-
-    own: the run's numerics;
-    examined: that under which the guilty were found.
-    places: of each guilty operation's elements example, role (the right title or which negative),
-        title and whether its row is zero.
-    treated: the step with every similarity and repair, under the numerics examined.
-    """
-
-    own: str = ""
-    examined: str = ""
-    fails: Mapping[str, bool] = field(default_factory=dict)
-    places: tuple[tuple[dict, ...], ...] = ()
-    treated: tuple[treatments.Treatment, ...] = ()
-
-    @property
-    def examined_under(self) -> str:
-        return {"kernels": "the kernels", "xla": "XLA", "tf1": "the emulation of TensorFlow 1.x"}[
-            self.examined
-        ]
-
-    def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
-        names = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
-        for name, fails in self.fails.items():
-            yield names[name], fails, name == self.own
-
-    def about(self, number: int) -> Iterator[str]:
-        places = self.places[number]
-        for place in places[: thresholds.SHOWN]:
-            row = "a zero row" if place["zero_row"] else f"a row of norm {place['norm']:.3g}"
-            yield f"  example {place['example']}, {place['role']}: title '{place['title']}', {row}"
-        if len(places) > thresholds.SHOWN:
-            yield f"  and {len(places) - thresholds.SHOWN} more"
-
-    def endings(self) -> Iterator[str]:
-        if self.treated:
-            yield ""
-            yield f"The same step, under {self.examined_under}, with every similarity and repair:"
-            yield (
-                f"  {'similarity':16} {'zero rows':12} {'outcome':8} {'|gradient|':>10}"
-                f" {'loss':>17}"
-            )
-        for one in self.treated:
-            loss = "" if one.loss is None else f"{one.loss:.4f} -> "
-            loss += "not finite" if one.loss_after is None else f"{one.loss_after:.4f}"
-            norm = "not finite" if one.gradient is None else f"{one.gradient:.3g}"
-            outcome = "finite" if one.finite else "NaN"
-            yield (
-                f"  {one.similarity:16} {one.repair or 'as they are':12} {outcome:8} {norm:>10}"
-                f" {loss:>17}"
-            )
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """To find the run by what killed it; of one that nothing killed, by where it would have
-        died."""
-        found = {
-            "autopsy.step": str(self.step),
-            "autopsy.fails": ", ".join(n for n, f in self.fails.items() if f),
-        }
-        if self.guilty and self.harmful:
-            first, places = self.guilty[0], self.places[0]
-            found |= {"guilty.operation": first.op_type, "guilty.function": first.function or ""}
-            found |= {"guilty.line": f"{Path(first.file).name}:{first.line}" if first.file else ""}
-            found |= {"guilty.title": places[0]["title"] if places else ""}
-        return {key: value for key, value in found.items() if value}
-
-    def write(self, folder: Path, name: str = "autopsy") -> None:
-        """The report as <name>.json and <name>.md in the folder."""
-        (folder / f"{name}.json").write_text(self.to_json() + "\n", encoding="utf-8")
-        text = f"# Autopsy\n\n{self.headline}\n\n```text\n{self}\n```\n"
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")
-
-    @property
-    def headline(self) -> str:
-        """What happened, in a sentence for a run's description."""
-        if not self.guilty:
-            return f"Step {self.step} is finite under {', '.join(self.fails)}."
-        first, places = self.guilty[0], self.places[0]
-        opening = "Guilty of" if self.harmful else f"Finite under {self.own}; elsewhere guilty of"
-        who = (
-            f"{first.op_type} ({first.forward_op_type}'s gradient)"
-            if first.birth == "gradient"
-            else first.op_type
-        )
-        where = f" of {first.function}, {Path(first.file).name}:{first.line}" if first.file else ""
-        more = sum(one.count for one in self.guilty) - 1
-        at = (
-            f" at example {places[0]['example']}, {places[0]['role']}, '{places[0]['title']}'"
-            if places
-            else ""
-        )
-        fails = " and ".join(name for name, fails in self.fails.items() if fails)
-        at += f" and {more} more" if places and more else ""
-        return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
 
 
 @dataclass(frozen=True)
@@ -336,10 +236,12 @@ def add(prepared: preparation.Prepared, result: Result) -> None:
     report.write(result.folder)
     result.story += f" {report.headline}"
     result.tags |= report.tags
-    lines = str(report).splitlines()
-    result.autopsy = "\n".join(
-        [*lines[:LINES], f"... the rest is in {result.folder / 'autopsy.md'}"]
-    )
+    lines = [*str(report).splitlines()[:LINES], f"... the rest: {result.folder / 'autopsy.md'}"]
+    if report.harmful and (report.cure or report.override):
+        cure = " or ".join(known for known in (report.cure, report.override) if known)
+        result.story += f" Cure: {cure}."
+        lines.append(f"Cure: {cure}")
+    result.autopsy = "\n".join(lines)
 
 
 def _data(batch: Batch) -> tuple[tf.Tensor, ...]:

@@ -1,11 +1,12 @@
 """MLflow: one parent run per sweep, one child per run. The only module that imports mlflow."""
 
+import json
 import logging
 import os
 import platform
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from zeronorm import config as schema
-from zeronorm import failure, provenance
+from zeronorm import failure, markdown, provenance, views
 
 if TYPE_CHECKING:  # the store is asked before TensorFlow is loaded
     from zeronorm.result import Result
@@ -31,18 +32,23 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 from mlflow import MlflowClient  # noqa: E402 (after its environment is set)
-from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-NOTE, NAME, PARENT, COMMIT = (
+NOTE, NAME, PARENT, COMMIT, SOURCE = (
     "mlflow.note.content",
     "mlflow.runName",
     "mlflow.parentRunId",
     "mlflow.source.git.commit",
+    "mlflow.source.name",
 )
+SHARED = "shared"  # tag of a sweep: the overrides of all its runs, a line each
 JOB = "job"  # tag: the place of a run in its sweep, from 0
 PROCESS = "process"  # tag: the process that makes the run
 MOST_OF_A_CONFIG = 1_000_000  # characters: more than `trust.config` takes
+# tag: {name: value} as JSON, of what is looked up and not searched for; `found_tags` spreads it out
+DETAILS = "details"
+MOST_OF_A_NOTE = 5000  # characters: what MLflow's stores take of a tag
 ADOPTED = "sweep."  # tag, with the id of a later sweep: the run's place in that one
 # tags of a failed run: why, and the line of the user's code
 ERROR, ERROR_LINE = "error", "error.line"
@@ -112,34 +118,41 @@ def experiment_id(client: MlflowClient, config: DictConfig) -> str:
         artifacts = config.tracking.artifacts
         location = artifacts and Path(artifacts).resolve().joinpath(name.replace(" ", "_")).as_uri()
         try:
-            # The kind decides which of its two interfaces MLflow opens: runs and charts, or traces
-            # of language models.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
+            tags = {"mlflow.experimentKind": "custom_model_development", **views.tags()}
             return client.create_experiment(name, artifact_location=location, tags=tags)
         except MlflowException:  # another process was faster
             found = client.get_experiment_by_name(name)
             if found is None:  # it could not be made, for another reason
                 raise
+    for key, value in views.tags().items():  # of a store that is older than the view
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 
 
-def open_sweep(client: MlflowClient, config: DictConfig, runs: int, command: str) -> Run:
-    """The parent run of a sweep of `runs` runs."""
+def open_sweep(
+    client: MlflowClient, config: DictConfig, runs: int, command: str, shared: Collection[str] = ()
+) -> Run:
+    """The parent run of a sweep of `runs` runs, which have the overrides `shared` in common."""
     tags = {
         NAME: f"{config.study or 'sweep'}, {runs} runs",
-        NOTE: (
-            f"A sweep of {runs} runs: `{command}`. Its runs are listed beneath it; filter them by"
-            " `tags.outcome`."
-        ),
+        NOTE: f"A sweep of {runs} runs, under way: `{command}`.",
         "kind": "sweep",
         "study": config.study or "",
         "command": command,
-        "mlflow.source.name": command,
+        SHARED: "\n".join(sorted(shared))[:5000],
+        **_source(command),
         "runs": str(runs),
         PROCESS: _process(),
         **provenance.tags(),
     }
     return client.create_run(experiment_id(client, config), tags=tags)
+
+
+def _source(program: str) -> dict[str, str]:
+    """What MLflow shows as a run's source."""
+    made = provenance.tags()
+    return {SOURCE: program} | ({COMMIT: made["git.commit"]} if "git.commit" in made else {})
 
 
 @contextmanager
@@ -155,17 +168,17 @@ def tracked(
 
     parent, number: of a sweep, its run id and the job's place in it.
     """
-    condition = schema.condition(config)
+    shared = client.get_run(parent).data.tags.get(SHARED, "").split("\n") if parent else ()
     tags = {
-        NAME: f"{condition} seed {config.seed}",
+        NAME: run_name(config, overrides, shared),
         "kind": "run",
         "study": config.study or "",
-        "condition": condition,
+        "condition": schema.condition(config),
         "seed": str(config.seed),
         "config.sha": schema.identity(config),
         "overrides": " ".join(overrides),
-        PROCESS: _process(),
-        **provenance.tags(),
+        **_source("zeronorm"),
+        DETAILS: json.dumps({PROCESS: _process(), **provenance.tags()}),
     }
     if parent:
         tags |= {PARENT: parent, JOB: str(number)}
@@ -186,6 +199,39 @@ def tracked(
             client.set_tag(run_id, "outcome", "killed")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+# overrides of these are no part of a run's name: they are in it, or say how and where it is made
+NAMED = ("trainable", "init", "similarity", "numerics", "optimizer", "seed", "study", "autopsy")
+ELSEWHERE = ("training", "tracking", "home", "hydra")
+
+
+def run_name(config: DictConfig, overrides: Sequence[str], shared: Collection[str] = ()) -> str:
+    """What to call a run, what differs first: lists show the beginning of a name.
+
+    shared: the overrides that it has in common with the others of its sweep.
+    """
+    trainable, init, similarity, numerics, *optimizer = schema.condition(config).split(" ")
+    named = {"numerics": numerics, "similarity": similarity, "init": init, "trainable": trainable}
+    alike = {override.partition("=")[0] for override in shared}
+    others = []
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        mine = key not in NAMED and key.split(".")[0] not in ELSEWHERE
+        if mine and override not in shared:
+            others.append(override.lstrip("+").removeprefix("vectors."))
+    factors = [word for key, word in named.items() if key not in alike]
+    factors += [word for key, word in named.items() if key in alike]
+    return " ".join([*others, *factors, *optimizer, f"s{config.seed}"])
+
+
+def found_tags(run: Run) -> dict[str, str]:
+    """The tags of a run, with what its `details` hold."""
+    tags = dict(run.data.tags)
+    with suppress(ValueError):
+        details = json.loads(tags.pop(DETAILS, "{}"))
+        tags |= details if isinstance(details, dict) else {}
+    return tags
 
 
 def _end_failed(client: MlflowClient, run_id: str, failed: failure.RunFailed) -> None:
@@ -215,26 +261,70 @@ def log(client: MlflowClient, run_id: str, result: "Result", points: int) -> Non
 
 def _log(client: MlflowClient, run_id: str, result: "Result", points: int) -> None:
     now = int(time.time() * 1000)
-    metrics = []
-    for name, curve in result.curves.items():
-        metrics += [
-            Metric(name, float(curve[step]), now, int(step)) for step in thinned(curve, points)
-        ]
+    done = result.recording.steps if result.recording else 0
+    metrics = [
+        Metric(name, value, now, step)
+        for name, curve in result.curves.items()
+        for step, value in _points(name, curve, result.norms, points)
+    ]
     for step, values in result.epochs.items():
-        metrics += [Metric(name, value, now, step) for name, value in values.items()]
-    last = max(result.recording.steps - 1, 0) if result.recording else 0
-    metrics += [Metric(name, float(value), now, last) for name, value in result.metrics.items()]
+        metrics += [Metric(name, value, now, step + 1) for name, value in values.items()]
+    metrics += [Metric(name, float(value), now, done) for name, value in result.metrics.items()]
     tags = dict(result.tags)
-    if result.story:
-        tags[NOTE] = result.story
-    for name, (start, end) in result.norms.items():
-        tags[f"norm.{name}"] = f"{start:.6g} -> {end:.6g}"
+    if result.verdict:
+        tags[NOTE] = _description(result)
+    run = client.get_run(run_id)
+    if result.outcome:
+        tags[views.COLOUR] = views.NAN if result.outcome == "nan" else views.FINITE
+    if result.outcome == "nan":
+        tags[NAME] = f"NaN@{result.tags['nan.first_step']} {run.data.tags[NAME]}"
+    details = json.loads(run.data.tags[DETAILS]) | result.facts
     entities = [RunTag(key, str(value)[:5000]) for key, value in tags.items()]
+    entities.append(RunTag(DETAILS, json.dumps(details, ensure_ascii=False)))
     # as few calls as MLflow's limit of 1000 allows
     client.log_batch(run_id, metrics=metrics[:1000], tags=entities)
     for start in range(1000, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    client.log_inputs(run_id, _datasets(result, run.data.params))
     client.log_artifacts(run_id, str(result.folder))
+
+
+def _points(
+    name: str, curve: np.ndarray, norms: Mapping[str, tuple[float, float]], points: int
+) -> Iterator[tuple[int, float]]:
+    """(steps done, value) of a curve: what is measured of a weight after a step has one more step
+    done than what is measured in it, and a norm has one before the first."""
+    group, _, weight = name.partition("/")
+    after = group == "norm" and weight in norms
+    if after:
+        curve = np.concatenate([[norms[weight][0]], curve])
+    elif group == "nonfinite":
+        curve = np.concatenate([[0.0 if np.isfinite(norms[weight][0]) else np.nan], curve])
+    yield from ((int(step), float(curve[step])) for step in thinned(curve, points))
+
+
+def _description(result: "Result") -> str:
+    """Of a run, in markdown: what happened in bold, the rest, and where its autopsy is."""
+    rest = markdown.plain(result.story.replace(result.verdict, ""))
+    parts = [f"**{markdown.plain(result.verdict)}**", rest]
+    if (result.folder / "autopsy.md").is_file():
+        parts.append("The step taken apart: `autopsy.md` among the artifacts.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _datasets(result: "Result", params: Mapping[str, str]) -> list[DatasetInput]:
+    """The corpus and the two matrices of a run, each with its digest."""
+    if not result.audit:
+        return []
+    audit = result.audit
+    corpus, vectors = params.get("corpus.name", "corpus"), params.get("vectors.name", "vectors")
+    parts = [(corpus, audit["corpus"]["sha256"], audit["corpus"])]
+    parts += [(f"{vectors}: {name}", sha, audit[name]) for name, sha in audit["sha256"].items()]
+    return [
+        # MLflow takes 36 characters of a digest
+        DatasetInput(Dataset(name, sha[:36], "code", "{}", None, json.dumps(profile)))
+        for name, sha, profile in parts
+    ]
 
 
 def thinned(curve: np.ndarray, points: int) -> np.ndarray:
@@ -294,7 +384,7 @@ def otherwise(runs: Collection[Run]) -> str:
     """How runs that are taken over differ from what would be made now, in a line: of other code or
     other versions; empty where none does."""
     now = _code(provenance.tags())
-    differing = [code for code in (_code(run.data.tags) for run in runs) if code != now]
+    differing = [code for code in (_code(found_tags(run)) for run in runs) if code != now]
     said = []
     for key in dict.fromkeys(key for code in (*differing, now) for key in code):
         values = sorted({code.get(key, "none") for code in differing})
@@ -349,6 +439,16 @@ def close_sweep(
         client.log_artifact(sweep.info.run_id, str(file))
 
 
+def describe_sweep(
+    client: MlflowClient, sweep: Run, text: str, numbers: Mapping[str, float]
+) -> None:
+    """The description of a sweep, which becomes that of its experiment too, and its metrics."""
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in numbers.items()]
+    client.log_batch(sweep.info.run_id, metrics=metrics, tags=[RunTag(NOTE, text[:MOST_OF_A_NOTE])])
+    client.set_experiment_tag(sweep.info.experiment_id, NOTE, text[:MOST_OF_A_NOTE])
+
+
 def reap(client: MlflowClient) -> list[str]:
     """Ends as KILLED the runs whose process is gone, a sweep's parent included; returns their ids.
 
@@ -360,7 +460,7 @@ def reap(client: MlflowClient) -> list[str]:
         for run in client.search_runs(
             [experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=5000
         ):
-            process = run.data.tags.get(PROCESS, "")
+            process = found_tags(run).get(PROCESS, "")
             if process and _gone(process):
                 client.set_tag(run.info.run_id, "outcome", "killed")
                 client.set_terminated(run.info.run_id, "KILLED")
@@ -432,7 +532,7 @@ def children(client: MlflowClient, sweep: Run) -> pd.DataFrame:
             {"run_id": run.info.run_id, "status": run.info.status}
             | {"seconds": ((run.info.end_time or 0) - run.info.start_time) / 1000}
             | {f"params.{key}": value for key, value in run.data.params.items()}
-            | {f"tags.{key}": value for key, value in run.data.tags.items()}
+            | {f"tags.{key}": value for key, value in found_tags(run).items()}
             | {f"metrics.{key}": value for key, value in run.data.metrics.items()}
             for run in runs
         ]

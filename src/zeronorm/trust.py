@@ -19,7 +19,7 @@ LONGEST = 100_000  # characters of a config; a run's own has about 2,000
 DEEPEST = 20  # levels; a run's own has 4
 SCALAR = (str, int, float, bool, type(None))
 
-OPTIMIZERS = {"zeronorm.optimizers.Adam", "zeronorm.optimizers.LazyAdam"} | {
+OPTIMIZERS = {  # besides those of conf/optimizer
     f"keras.optimizers.{name}"
     for name in (
         *("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Adafactor", "Nadam"),
@@ -158,7 +158,8 @@ def _strange(found: dict) -> Iterator[tuple[str, Any, str]]:
         shipped = {of[node]["_target_"]: of[node] for of in _choices(group).values()}
         yield from _strange_source(f"{group}.{node}", found[group][node], shipped)
     optimizer = found["optimizer"]["keras"]
-    yield from _strange_call("optimizer.keras", optimizer, OPTIMIZERS, ("learning_rate",))
+    known = OPTIMIZERS | {of["keras"]["_target_"] for of in _choices("optimizer").values()}
+    yield from _strange_call("optimizer.keras", optimizer, known, ("learning_rate",))
 
 
 def _choices(group: str) -> dict[str, dict]:

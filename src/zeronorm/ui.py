@@ -13,7 +13,7 @@ from typing import IO
 import click
 from omegaconf import DictConfig
 
-from zeronorm import tracking
+from zeronorm import tracking, views
 
 STARTS = 180.0  # seconds that the server may take to answer
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
@@ -98,8 +98,7 @@ def _say_ready(client: tracking.MlflowClient, port: int) -> None:
     for experiment in client.search_experiments():
         number = experiment.experiment_id
         if experiment.name != "Default" and client.search_runs([number], max_results=1):
-            runs = f"{base}/#/experiments/{number}/runs?workflowType=machine_learning"
-            click.echo(f"  {experiment.name}: {runs}")
+            click.echo(f"  {experiment.name}: {views.page(base + '/', number)}")
 
 
 def _last_line(said: IO[bytes]) -> str:

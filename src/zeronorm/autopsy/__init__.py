@@ -5,6 +5,11 @@ It stands on TensorFlow and what TensorFlow brings, and knows nothing of the res
 README.md beside this file says how it works.
 """
 
+from zeronorm.autopsy import startup
+
+with startup.hushed():
+    import tensorflow  # noqa: F401
+
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.capsule import CapsuleError
 from zeronorm.autopsy.cures import Cure

@@ -2,7 +2,7 @@
 was given."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 
 import numpy as np
@@ -37,3 +37,14 @@ def is_in_order() -> bool:
         return False
     arrays = tf.nest.flatten(given["x"])
     return not given["shuffle"] and all(isinstance(x, (np.ndarray, tf.Tensor)) for x in arrays)
+
+
+def steps(params: Mapping | None) -> int | None:
+    """How many steps the `fit` that is under way takes in all; None where Keras does not know.
+
+    params: what Keras tells its callbacks.
+    """
+    each, epochs = ((params or {}).get(name) for name in ("steps", "epochs"))
+    if not (isinstance(each, int) and isinstance(epochs, int) and each > 0):
+        return None
+    return each * (epochs - ((keras_arguments() or {}).get("initial_epoch") or 0))

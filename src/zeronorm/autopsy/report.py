@@ -1,18 +1,17 @@
-"""What an autopsy found: as data, as JSON, and as text of 80 columns."""
+"""What an autopsy found: as data, as JSON, as text of 80 columns and, by `html`, for a notebook."""
 
 import json
 import math
-import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from zeronorm.autopsy import thresholds
+from zeronorm.autopsy import html, source, thresholds
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.cures import Cure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What an autopsy found.
 
@@ -66,6 +65,33 @@ class Report:
         other."""
         return None not in (self.kernels, self.xla) and self.kernels != self.xla
 
+    @property
+    def title(self) -> str:
+        """What happened, in a line."""
+        step, who = f"tep {self.step}", f": {self._who()}" if self.guilty else ""
+        if self.harmful:
+            return f"Died in s{step}{who}"
+        if self.losses.get(FIELDS[self.jit_compile]):
+            return f"S{step} has a non-finite loss{who}"
+        if who:
+            return f"S{step} is finite as it was trained, not under {self.examined_under}{who}"
+        return f"S{step} is finite" if self._computed() else f"S{step} could not be computed"
+
+    @property
+    def cure(self) -> str:
+        """What to write, of the rules that were tried and work, under both compilers where one
+        does; "" where none is known."""
+        known = [cure for cure in self.cures if cure.finite and cure.write and not cure.folk]
+        best = next((cure for cure in known if cure.elsewhere is not False), None)
+        return (best or known[0]).write if known else ""
+
+    @property
+    def brief(self) -> str:
+        """Who is guilty and what cures it, in a few words; "" of a step that is finite."""
+        said = self._who() if self.guilty else ""
+        cured = f", cure: {self.cure}" if said and self.cure else ""
+        return " ".join(f"{said}{cured}".split())
+
     def to_json(self) -> str:
         """The report as JSON text: its fields by name, tuples as lists, a number that is not finite
         as null."""
@@ -76,6 +102,28 @@ class Report:
         tried under."""
         yield WHO[False], self.kernels, not self.jit_compile
         yield WHO[True], self.xla, self.jit_compile
+
+    def verdict(self, name: str, fails: bool | None) -> str:
+        """What one of those of `verdicts` makes of the step, in words."""
+        return _verdict(self, name, fails)
+
+    def story(self) -> list[str]:
+        """What became of the step, in sentences."""
+        born = [f"Born {BORN[self.birth]}."] if self.lost or self.guilty else []
+        return [_opening(self), *born]
+
+    def told(self) -> list[int]:
+        """The places in `guilty` that are told of: the first of each line and kind, a rule that is
+        applied to every variable, say."""
+        shown: dict[tuple | int, int] = {}
+        for number, guilty in enumerate(self.guilty):
+            what = (guilty.op_type, guilty.forward_op_type, guilty.file, guilty.line)
+            shown.setdefault(what if guilty.file else number, number)
+        return list(shown.values())
+
+    def charge(self, number: int) -> str:
+        """What a guilty operation did, by its place in `guilty`."""
+        return _charge(self.guilty[number])
 
     def about(self, number: int) -> Iterator[str]:
         """Lines on the examples and rows of a guilty operation, by its place in `guilty`."""
@@ -100,9 +148,28 @@ class Report:
         """The report as plain text, at most 80 columns wide but for the user's own lines."""
         return "\n".join(_lines(self))
 
-    def _repr_markdown_(self) -> str:
+    def html_sections(self) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[object]]]]:
+        """(heading, names of the columns, rows) of further tables of the report as HTML, for a kind
+        of report that knows more; plain text, which `html` escapes."""
+        yield from ()
+
+    def __repr__(self) -> str:
+        said = self.brief or ("finite" if self._computed() else "not computed")
+        return f"{type(self).__name__}(step={self.step}, {said})"
+
+    def _repr_html_(self) -> str:
         """The report in a notebook."""
-        return f"```text\n{self}\n```"
+        return html.fragment(self)
+
+    def _who(self) -> str:
+        first = self.guilty[0]
+        if first.birth == "data":
+            return f"the batch's {first.operation}"
+        at = source.place(first.file, first.line, short=True) if first.file else ""
+        return f"{first.op_type} at {at}" if at else f"{first.op_type} in {first.operation}"
+
+    def _computed(self) -> bool:
+        return (self.kernels, self.xla)[self.jit_compile] is not None
 
 
 WHO = {False: "TensorFlow's kernels", True: "XLA"}
@@ -137,21 +204,16 @@ BORN = {
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield from _wrapped(_opening(report))
-    if report.lost or report.guilty:
-        yield f"Born {BORN[report.birth]}."
+    for sentence in report.story():
+        yield from _wrapped(sentence)
     for reason in report.left_out:
         yield from _wrapped(f"Not in this report: {reason}.")
-    # one of each line and kind: a rule that is applied to every variable, say
-    shown: dict[tuple | int, int] = {}
-    for number, guilty in enumerate(report.guilty):
-        what = (guilty.op_type, guilty.forward_op_type, guilty.file, guilty.line)
-        shown.setdefault(what if guilty.file else number, number)
-    for number in list(shown.values())[: thresholds.SHOWN]:
+    told = report.told()
+    for number in told[: thresholds.SHOWN]:
         yield ""
-        yield from _guilty_lines(report.guilty[number])
+        yield from _guilty_lines(report, number)
         yield from report.about(number)
-    more = len(report.guilty) - min(len(shown), thresholds.SHOWN)
+    more = len(report.guilty) - min(len(told), thresholds.SHOWN)
     if more:
         yield f"and {more} more operation{'s' if more > 1 else ''}"
     yield ""
@@ -244,7 +306,7 @@ def _verdict(report: Report, name: str, fails: bool | None) -> str:
     return {True: "fails", False: "finite", None: "cannot be computed"}[fails]
 
 
-def _guilty_lines(guilty: Guilty) -> Iterator[str]:
+def _charge(guilty: Guilty) -> str:
     forward = (
         f", the gradient of {guilty.forward_op_type}"
         if guilty.op_type != guilty.forward_op_type
@@ -255,29 +317,27 @@ def _guilty_lines(guilty: Guilty) -> Iterator[str]:
         "inf": "infinite",
         "large": "finite, but so large that what follows overflows,",
     }[guilty.kind]
-    who = (
+    if guilty.birth == "data":
+        with_class = ", to which class_weight counts" if guilty.operation == "sample_weight" else ""
+        return (
+            f"The batch's {guilty.operation}{with_class}: {what} in {guilty.count} of its elements"
+        )
+    return (
         f"{guilty.op_type}{forward}: {what} in {guilty.count} of its elements, in"
         f" {guilty.operation}"
     )
-    if guilty.birth == "data":
-        with_class = ", to which class_weight counts" if guilty.operation == "sample_weight" else ""
-        who = (
-            f"The batch's {guilty.operation}{with_class}: {what} in {guilty.count} of its elements"
-        )
-    yield from _wrapped(who)
+
+
+def _guilty_lines(report: Report, number: int) -> Iterator[str]:
+    guilty = report.guilty[number]
+    yield from _wrapped(report.charge(number))
     if guilty.file:
-        yield f"  {_near(guilty.file)}:{guilty.line}, in {guilty.function}"
+        yield f"  {source.place(guilty.file, guilty.line)}, in {guilty.function}"
         yield f"    {guilty.text}"
     elif guilty.birth in ("forward", "gradient", "optimizer"):
         yield "  on no line of yours: Keras calls it"
     if guilty.weight:
         yield from _wrapped(f"  held by {guilty.weight}")
-
-
-def _near(file: str) -> str:
-    """A path as one would type it here."""
-    here = os.getcwd() + os.sep
-    return file.removeprefix(here)
 
 
 def _some(items) -> str:

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from zeronorm.autopsy import capsule as capsules
-from zeronorm.autopsy import examination, fit, graph, sandbox, thresholds
+from zeronorm.autopsy import examination, fit, graph, html, sandbox, thresholds
 from zeronorm.autopsy.flight import Reached
 from zeronorm.autopsy.hold import Hold
 from zeronorm.autopsy.keras_step import capsule_of, kept_of, subject_of
@@ -79,7 +79,16 @@ class Autopsy(keras.callbacks.Callback):
         self._in_order = False  # whether the examples come as they lie in the user's arrays
         self._hold: Hold | None = None  # of the fit under way, or of the last one
         self._under_way = False
+        self._of: int | None = None  # steps of the fit, where they are known
         self._warned = False
+
+    def __repr__(self) -> str:
+        who = f": {self.report.brief or 'nobody named'}" if self.report else ""
+        return f"{type(self).__name__}({self._state()}{who})"
+
+    def _repr_html_(self) -> str:
+        """The callback in a notebook: what it has seen, and its report."""
+        return html.of_watch(f"{type(self).__name__}: {self._state()}", self.report)
 
     def set_model(self, model) -> None:
         if model is not None and not isinstance(model, keras.Model):
@@ -104,7 +113,7 @@ class Autopsy(keras.callbacks.Callback):
                 raise ValueError("Two zeronorm.Autopsy callbacks in one fit: leave one out.")
             other.release()  # of a fit that was interrupted
         self.report, self._under_way, self._warned = None, True, False
-        self._in_order = fit.is_in_order()
+        self._in_order, self._of = fit.is_in_order(), fit.steps(self.params)
         known = self._hold.steps if self._hold else None
         self._hold = Hold(model, self._look, known)
 
@@ -126,6 +135,10 @@ class Autopsy(keras.callbacks.Callback):
         if hold is not None:
             hold.release()
         self._under_way = False
+        report = self.report  # here, because Keras has redrawn its progress bar since the step
+        if self.verbose and hold is not None and report and report.harmful and self.then == "stop":
+            said = _step(report, self._of)
+            print(f"Stopped in {said}; the last finite weights are back in the model.", flush=True)
 
     def on_test_begin(self, logs=None) -> None:
         if not fit.is_of(self.model):
@@ -146,6 +159,15 @@ class Autopsy(keras.callbacks.Callback):
         if not self._warned:
             warnings.warn(sentence, stacklevel=3)
         self._warned = True
+
+    def _state(self) -> str:
+        if self._hold is None:
+            return "has watched nothing yet"
+        if self.report is None:
+            steps = f"{self._hold.flight.step} steps" + (f" of {self._of}" if self._of else "")
+            return f"{'watches' if self._under_way else 'watched'} {steps}, nothing found"
+        ends = {"stop": "stopped in", "go_on": "trained on after"}[self.then]
+        return f"{ends if self.report.harmful else 'found'} {_step(self.report, self._of)}"
 
     def _look(self, weights_finite: bool, loss_finite: bool) -> None:
         """After a step. A loss that is lost is examined once."""
@@ -184,10 +206,11 @@ class Autopsy(keras.callbacks.Callback):
 
     def _examine(self, reached: Reached) -> None:
         """The report of a step, from the state before it."""
-        record, lost = reached.record, reached.lost
+        record = reached.record
         with sandbox.Sandbox(*self.limits, bool(self.model.jit_compile)) as place:
             subject = subject_of(self.model, record.batch, self.names)
-            problem = self.capsule and _problem(capsule_of(subject, record.step).save, self.capsule)
+            save = capsule_of(subject, record.step).save
+            problem = _problem(save, self.capsule) if self.capsule else ""
             subject = replace(subject, place=place)
             found = examination.report(
                 subject,
@@ -195,33 +218,16 @@ class Autopsy(keras.callbacks.Callback):
                 loss_is_finite=reached.loss_is_finite,
                 history=reached.history,
             )
-        if lost and not found.harmful:
-            computed = (
-                found.xla if found.jit_compile else found.kernels
-            ) is not None and not place.left_out
-            once = (examination.CAME_ONCE,) if computed else ()  # else it is said already
-            found = replace(found, harmful=True, lost=lost, left_out=(*found.left_out, *once))
-        if problem:
-            found = replace(
-                found, left_out=(*found.left_out, f"the capsule was not written: {problem}")
-            )
-        examples = found.guilty[0].examples if found.guilty else ()
-        if self._in_order:
-            found = replace(found, positions=tuple(record.first + example for example in examples))
-        elif examples:
-            why = (
-                "the examples' places in the data set: fit was not given arrays with shuffle=False"
-            )
-            found = replace(found, left_out=(*found.left_out, why))
-        self._found(found, written=bool(self.capsule and not problem))
+        self._found(
+            _completed(found, reached, self._in_order, problem, cut=bool(place.left_out)),
+            written=bool(self.capsule and not problem),
+        )
 
     def _found(self, report: Report, written: bool = False) -> None:
         if self.report is None or (report.harmful and not self.report.harmful):
             self.report = report
             if self.verbose:
                 print(f"\n{report}")
-                if report.harmful and self.then == "stop":
-                    print("The last finite weights are back in the model; the training ends here.")
                 if written:
                     print(f"The step is in {self.capsule}.")
 
@@ -294,6 +300,36 @@ def replay(
     found.restore(kept_of(subject))
     with sandbox.Sandbox(seconds, memory, subject.jit_compile) as place:
         return examination.report(replace(subject, place=place), found.step)
+
+
+def _completed(found: Report, reached: Reached, in_order: bool, problem: str, cut: bool) -> Report:
+    """The report of a step, with what is known of its fit.
+
+    in_order: whether the examples come as they lie in the user's arrays.
+    problem: why the capsule was not written; "" where it was, or was not to be.
+    cut: whether the examination ended before its end.
+    """
+    left_out = list(found.left_out)
+    if reached.lost and not found.harmful:
+        computed = (found.xla if found.jit_compile else found.kernels) is not None and not cut
+        left_out += [examination.CAME_ONCE] * computed  # else it is said already
+        found = replace(found, harmful=True, lost=reached.lost)
+    if problem:
+        left_out.append(f"the capsule was not written: {problem}")
+    examples = found.guilty[0].examples if found.guilty else ()
+    positions: tuple[int, ...] = ()
+    if in_order:
+        positions = tuple(reached.record.first + example for example in examples)
+    elif examples:
+        left_out.append(
+            "the examples' places in the data set: fit was not given arrays with shuffle=False"
+        )
+    return replace(found, positions=positions, left_out=tuple(left_out))
+
+
+def _step(report: Report, of: int | None) -> str:
+    """Its step, counted from 0, and of how many, where that is known."""
+    return f"step {report.step}" + (f" of {of}" if of else "")
 
 
 def _check_arguments(then, names, capsule) -> None:

@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from zeronorm.report.committed import existing, experiments_dir
+from zeronorm.report import committed
+from zeronorm.report.committed import existing
 
 LAYERS = ("words", "titles", "convolution", "dense")
 
@@ -115,7 +116,7 @@ CLAIMS = {
 
 def sentences(name: str) -> dict[int, str]:
     """{claim: its verdict there, and what shows it}; nothing outside a checkout."""
-    if not (experiments_dir() / name).is_dir():
+    if not (committed.experiments_dir() / name).is_dir():
         return {}
     where, found = fits(name)
     return {

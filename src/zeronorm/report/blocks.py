@@ -82,23 +82,44 @@ def _peers(name: str) -> str:
 
 
 def _studies(_: str) -> str:
-    """Every study of conf/study that is reported: its question, its cost, how it came out."""
+    """Every study of conf/study that is reported: its question, its cost, how it came out; for a
+    text in experiments/."""
     lines = [
         "| study | question | runs, minutes | NaN | predicted exactly |",
         "|---|---|---|---|---|",
     ]
-    for path in sorted((config.conf_dir() / "study").glob("*.yaml")):
+    for path in _study_files():
         asked = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)
         assert asked, f"{path} has no line '# Question: ...'"
         question = asked[1]
-        table, found = conditions(path.stem), provenance(path.stem)
-        dead = f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions"
-        exact = f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs"
-        link = f"[{path.stem}](experiments/{path.stem}/README.md)"
+        found, (dead, exact) = provenance(path.stem), _came_out(path.stem)
+        link = f"[{path.stem}]({path.stem}/README.md)"
         lines.append(
             f"| {link} | {question} | {found['runs']}, {found['minutes']:.0f} | {dead} | {exact} |"
         )
     return "\n".join(lines)
+
+
+def _study_list(_: str) -> str:
+    """The same in a line each; for a text beside experiments/."""
+    lines = ["| study | NaN | predicted exactly |", "|---|---|---|"]
+    for path in _study_files():
+        link = f"[{path.stem}](experiments/{path.stem}/README.md)"
+        lines.append(" | ".join(["", link, *_came_out(path.stem), ""]).strip())
+    return "\n".join(lines)
+
+
+def _study_files() -> list[Path]:
+    return sorted((config.conf_dir() / "study").glob("*.yaml"))
+
+
+def _came_out(name: str) -> tuple[str, str]:
+    """(how many conditions died, how many runs were predicted exactly) of a study."""
+    table = conditions(name)
+    return (
+        f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions",
+        f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs",
+    )
 
 
 def _noise(name: str) -> str:
@@ -161,6 +182,8 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "provenance": lambda name, _: _provenance_line(name),
     "peers": lambda name, _: _peers(name),
     "studies": lambda name, _: _studies(name),
+    "study_list": lambda name, _: _study_list(name),
+    "outcomes": lambda name, _: present.outcomes(conditions(name)),
     "verdict": lambda name, _: present.verdict(conditions(name)),
     "noise": lambda name, _: _noise(name),
     "reproductions": lambda name, _: _reproductions(name),
@@ -210,13 +233,21 @@ def refreshed(text: str) -> str:
     return re.sub(pattern, render, text, flags=re.DOTALL)
 
 
-def refresh_readmes() -> list[Path]:
-    """Renders the blocks of every README again; those that have changed. Nothing is written if one
-    cannot be."""
-    readmes = [
-        committed.experiments_dir().parent / "README.md",
-        *sorted(committed.experiments_dir().glob("[!.]*/README.md")),
+def documents() -> list[Path]:
+    """Every text that may hold blocks."""
+    experiments = committed.experiments_dir()
+    return [
+        experiments.parent / "README.md",
+        *sorted(experiments.parent.glob("docs/*.md")),
+        *sorted(experiments.glob("README.md")),
+        *sorted(experiments.glob("[!.]*/README.md")),
     ]
+
+
+def refresh_readmes() -> list[Path]:
+    """Renders the blocks of every document again; those that have changed. Nothing is written if
+    one cannot be."""
+    readmes = documents()
     before = {readme: readme.read_text() for readme in readmes}
     new = {readme: refreshed(text) for readme, text in before.items()}
     changed = [readme for readme in readmes if new[readme] != before[readme]]

@@ -1,23 +1,43 @@
-"""A study's figures. Colours are Okabe and Ito's, which the colour-blind tell apart."""
+"""A study's figures of what died: norms, steps, the norms that kill. `quality` has what ranks."""
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib import ticker
 
-from zeronorm.figures import COLOURS, draw_norms
+from zeronorm.figures import (
+    COLOURS,
+    FINITE,
+    NAN,
+    NORM,
+    STEPS,
+    WIDTH,
+    draw_norms,
+    picture,
+    place,
+    signs,
+    span,
+)
 from zeronorm.report import tables
 
+NUMERICS = {  # none of them vermilion, which is kept for a NaN; each its marker
+    "kernels": ("#009E73", "o"),
+    "xla": ("#CC79A7", "s"),
+    "tf1": ("#0072B2", "D"),
+    "auto": ("#56B4E9", "v"),
+}
 
-def drawn_runs(runs):
-    """The runs of a study whose norms are drawn: the question's condition (trainable, pretrained,
-    clamp_product) under each numerics, or the study's first condition of each where it has no such.
 
+def drawn_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a study whose norms are drawn: one condition under each numerics.
+
+    It is the question's (trainable, pretrained, clamp_product) where there is such; of several the
+    one that dies last, because its norms have a course until then. A numerics that only picks one
+    of the others, `auto`, is left out.
     runs: as in runs.csv.
     """
     wanted = runs[
@@ -25,261 +45,177 @@ def drawn_runs(runs):
         & (runs["init"] == "pretrained")
         & (runs["similarity"] == "clamp_product")
     ]
-    return (wanted if len(wanted) else runs).drop_duplicates("numerics")
+    wanted = wanted if len(wanted) else runs
+    wanted = wanted[wanted["seed"] == wanted["seed"].min()]
+    factors = [name for name in tables.factors_of(runs) if name != "numerics"]
+    key = wanted[factors].astype(str).agg(" ".join, axis=1)
+    died = pd.to_numeric(wanted["first_nan_observed"]).fillna(-1)
+    last = died.groupby(key, sort=False).max().idxmax()  # of several the first
+    chosen = wanted[key == last].drop_duplicates("numerics")
+    own = chosen["numerics"] == chosen["numerics_ran"]
+    others = ~chosen["numerics_ran"].isin(chosen.loc[own, "numerics_ran"])
+    return chosen[own | others]
 
 
-def study_norms(runs, curves, condition: Callable, path: Path) -> None:
-    """The runs of `drawn_runs`, side by side.
+def study_norms(
+    runs: pd.DataFrame, curves: pd.DataFrame, condition: Callable[..., str], path: Path
+) -> None:
+    """The runs of `drawn_runs`, a panel each.
 
-    runs, curves: pandas tables as in experiments/<study>/runs.csv and curves.csv;
+    runs, curves: as in experiments/<study>/runs.csv and curves.csv;
     condition: row of runs -> its key in curves.
     """
     wanted = drawn_runs(runs)
-    size = (3.3 * len(wanted) + 1.7, 3.4)
-    figure, panels = plt.subplots(
-        1, len(wanted), figsize=size, dpi=110, sharey=True, squeeze=False, layout="constrained"
-    )
-    last = int(curves["step"].max())
-    for axes, (_, run) in zip(panels[0], wanted.iterrows(), strict=True):
-        mine = curves[(curves["condition"] == condition(run)) & (curves["seed"] == run["seed"])]
-        drawn, deaths = {}, {}
-        start = {name: float(run[f"norm/{name}_start"]) for name in COLOURS}
-        for name in COLOURS:
-            part = mine[mine["name"] == f"norm/{name}"]
-            curve = np.full(last + 1, np.nan)
-            curve[part["step"]] = part["value"]
-            known = np.flatnonzero(np.isfinite(curve))
-            end = run[f"norm/{name}_end"] not in ("", None)
-            if end and len(known):
-                own = slice(known[-1] + 1)  # a shorter run's curve ends where the run does
-                curve[own] = np.interp(np.arange(last + 1)[own], known, curve[known])
-            elif not end:
-                deaths[name] = int(
-                    run["first_nan_observed"] if name == "titles" else run["encoder_nan_observed"]
-                )
-            drawn[f"norm/{name}"] = curve
-        draw_norms(axes, drawn, start, deaths)
-        verdict = f"dies in step {run['first_nan_observed']}" if deaths else "stays finite"
-        axes.set_title(f"{run['numerics']}: {verdict}", fontsize=10, loc="left")
-    panels[0][0].set_ylabel("norm")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)
+    last = int(curves["step"].max()) + 1
+    panels = [(run, *_course(run, curves, condition(run))) for _, run in wanted.iterrows()]
+    heights = span([lines for _, lines, _ in panels])
+    flags = max(len(set(deaths.values())) for *_, deaths in panels)
+    rows = len(panels) // 2 + 1  # two columns, and a place for the legend
+    grid = {"width_ratios": (3, 1)} if len(panels) == 1 else None
+    title = textwrap.fill(f"Norm of every weight: {_named(runs, wanted.iloc[0])}", 130)
+    top = 42 + 14 * len(title.splitlines())
+    height = top + 40 + 256 * rows
+    with picture(path, height, nrows=rows, ncols=2, squeeze=False, gridspec_kw=grid) as drawn:
+        figure, axes = drawn
+        place(figure, left=72, right=14, top=top, bottom=50, wspace=0.06, hspace=0.24)
+        for panel in axes.flat[len(panels) :]:
+            panel.set_axis_off()
+        for panel, (run, lines, deaths) in zip(axes.flat, panels, strict=False):
+            draw_norms(panel, lines, deaths, last, heights, flags)
+            outcome = f"NaN in step {run['first_nan_observed']}" if deaths else "stays finite"
+            panel.set_title(f"{run['numerics']}: {outcome}", loc="left", weight="bold")
+            first = panel.get_subplotspec().is_first_col()
+            panel.set_ylabel(NORM if first else "")
+            panel.tick_params(labelleft=first)
+        all_deaths = {name: step for *_, deaths in panels for name, step in deaths.items()}
+        signs_of = signs(panels[0][1], all_deaths)
+        axes.flat[len(panels)].legend(handles=signs_of, loc="upper left", frameon=False)
+        figure.text(12 / WIDTH, 1 - 8 / height, title, va="top")
+        figure.text(72 / WIDTH, 8 / height, STEPS, va="bottom")
 
 
-NAN_COLOUR, FINITE_COLOURS = "#D55E00", "Blues"
+def _course(run: pd.Series, curves: pd.DataFrame, key: str) -> tuple[dict, dict[str, int]]:
+    """The lines of a run's norms and the steps of their deaths, as `draw_norms` takes them."""
+    mine = curves[(curves["condition"] == key) & (curves["seed"] == run["seed"])]
+    lines, deaths = {}, {}
+    for name in COLOURS:
+        part = mine[mine["name"] == f"norm/{name}"].sort_values("step")
+        known = {0: float(run[f"norm/{name}_start"])}
+        known |= dict(zip(part["step"] + 1, part["value"], strict=True))
+        if run[f"norm/{name}_end"] == "":
+            first = "first_nan_observed" if name == "titles" else "encoder_nan_observed"
+            deaths[name] = int(run[first])
+            last = run[f"norm/{name}_last_finite"]
+            if deaths[name] and last:
+                known[deaths[name]] = float(last)
+        lines[name] = (np.array(list(known)), np.array(list(known.values())))
+    return lines, deaths
 
 
-def outcome(conditions, path: Path) -> None:
-    """A cell per condition, numerics across: vermilion where it went to NaN, else the bluer the
-    higher hits@10.
-
-    conditions: as in experiments/<study>/reported.csv.
-    """
-    factors = tables.varying(conditions)
-    named = conditions.assign(
-        row=[
-            " ".join(tables.said(name, row[name]) for name in factors if row[name] != "")
-            for _, row in conditions.iterrows()
-        ]
-    )
-    rows, columns = list(dict.fromkeys(named["row"])), list(dict.fromkeys(named["numerics"]))
-    figure, axes = plt.subplots(
-        figsize=(3.6 + 1.35 * len(columns), 0.9 + 0.27 * len(rows)), dpi=110, layout="constrained"
-    )
-    best = max(conditions["hits_at_10_mean"].max(), 1e-9)
-    shades = plt.get_cmap(FINITE_COLOURS)
-    for _, cell in named.iterrows():
-        x, y = columns.index(cell["numerics"]), rows.index(cell["row"])
-        dead, several = cell["nan_runs"] > 0, cell["seeds"] > 1
-        share = 0.1 + 0.75 * cell["hits_at_10_mean"] / best
-        axes.add_patch(
-            plt.Rectangle(
-                (x, y), 1, 1, facecolor=NAN_COLOUR if dead else shades(share), edgecolor="white"
-            )
-        )
-        count = f" {cell['nan_runs']}/{cell['seeds']}" if several else ""
-        text = f"NaN{count}" if dead else f"{cell['hits_at_10_mean']:.3f}"
-        axes.text(
-            x + 0.5,
-            y + 0.52,
-            text,
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if dead or share > 0.55 else "black",
-        )
-    axes.set_xlim(0, len(columns))
-    axes.set_ylim(len(rows), 0)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=9)
-    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("NaN, or hits@10 of all titles", fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)
+def _named(runs: pd.DataFrame, run: pd.Series) -> str:
+    """A run's condition, numerics apart, and its seed."""
+    factors = ["trainable", "init", "similarity", *tables.varying(runs)]
+    words = [tables.said(name, run[name]) for name in dict.fromkeys(factors) if run[name] != ""]
+    return f"{' '.join(words)}, seed {run['seed']}"
 
 
-def dose_response(runs, path: Path) -> None:
+def dose_response(runs: pd.DataFrame, path: Path) -> None:
     """First step with a NaN weight against the share of zero titles: each run's prediction (ring)
-    and observation (cross), and the expected first touch by chance (line).
+    and what was seen (cross), and the expected first touch by chance (line). Numerics of which all
+    runs agree are drawn as one.
 
     runs: as in experiments/<study>/runs.csv.
     """
-    colours = {"xla": "#D55E00", "tf1": "#0072B2", "kernels": "#009E73"}
-    shift = {"xla": -0.12, "tf1": 0.12, "kernels": 0.0}
     shares = sorted({float(share) for share in runs["vectors.zero_share"]})
-    figure, axes = plt.subplots(figsize=(8, 4), dpi=110, layout="constrained")
-    never = 10 ** np.ceil(
-        np.log10(
-            1 + max((int(step) for step in runs["first_nan_observed"] if step != ""), default=1)
+    seen = pd.to_numeric(runs["first_nan_observed"])
+    never = 3 * max(seen.max(), 3.0)
+    groups = _alike(runs)
+    with picture(path, 430) as (figure, axes):
+        place(figure, left=64, right=14, top=14, bottom=96)
+        axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+        for number, (names, group) in enumerate(groups.items()):
+            colour = NUMERICS[names.split(" ")[0]][0]
+            shift = 0.36 * (number - (len(groups) - 1) / 2)
+            for kind, marker, size in (("predicted", "o", 11), ("observed", "x", 6)):
+                steps = pd.to_numeric(group[f"first_nan_{kind}"]).fillna(never)
+                places = group["vectors.zero_share"].astype(float).map(shares.index) + shift
+                word = {"predicted": "predicted", "observed": "seen"}[kind]
+                look = {"color": colour, "ms": size, "mfc": "none", "mew": 1.5, "ls": "none"}
+                axes.plot(places, steps, marker=marker, label=f"{names}, {word}", **look)
+            _count(axes, places, steps)
+        expected = runs[runs["first_touch_expected"] != ""].drop_duplicates("vectors.zero_share")
+        axes.plot(
+            expected["vectors.zero_share"].astype(float).map(shares.index),
+            expected["first_touch_expected"].astype(float),
+            color="black",
+            linewidth=1,
+            label="expected step of the first batch with a zero title,\nfrom the shares alone",
         )
-    )
-    for numerics, group in runs.groupby("numerics", sort=False):
-        for kind, marker, size in (("predicted", "o", 9), ("observed", "x", 5)):
-            steps = [never if step == "" else 1 + int(step) for step in group[f"first_nan_{kind}"]]
-            places = [
-                shares.index(float(share)) + shift[numerics]
-                for share in group["vectors.zero_share"]
-            ]
-            axes.plot(
-                places,
-                steps,
-                marker,
-                color=colours[numerics],
-                ms=size,
-                mfc="none",
-                mew=1.2,
-                label=f"{numerics}, {kind}",
-            )
-    expected = runs[runs["first_touch_expected"] != ""].drop_duplicates("vectors.zero_share")
-    axes.plot(
-        [shares.index(float(share)) for share in expected["vectors.zero_share"]],
-        [1 + float(step) for step in expected["first_touch_expected"]],
-        "-",
-        color="black",
-        linewidth=1,
-        label="expected by chance",
-    )
-    axes.set_yscale("log")
-    ticks = [10**power for power in range(int(np.log10(never)))]
-    axes.set_yticks([*ticks, never], [*map(str, ticks), "never"])
-    axes.set_xticks(range(len(shares)), [f"{share:g}" for share in shares])
-    axes.set_xlabel("share of zero title rows")
-    axes.set_ylabel("steps until the first NaN weight")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)
+        ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500) if tick < never / 1.5]
+        axes.set_yticks([*ticks, never], [*map(str, ticks), "never"])
+        axes.yaxis.set_minor_locator(ticker.NullLocator())
+        axes.set_ylim(-0.25, 1.4 * never)
+        axes.set_xticks(range(len(shares)), [f"{share:g}" for share in shares])
+        axes.set_xlabel("share of zero title rows")
+        axes.set_ylabel("step of the first NaN weight")
+        axes.grid(alpha=0.25)
+        figure.legend(loc="lower left", ncols=3, frameon=False, bbox_to_anchor=(0.05, 0))
 
 
-def row_norms(conditions, path: Path) -> None:
+def _alike(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """{numerics, of several with the same steps in every run all: the runs of the first}."""
+    steps = ["vectors.zero_share", "seed", "first_nan_predicted", "first_nan_observed"]
+    found: dict[tuple, list[str]] = {}
+    for name, group in runs.groupby("numerics", sort=False):
+        key = tuple(map(tuple, group[steps].astype(str).sort_values(steps[:2]).to_numpy()))
+        found.setdefault(key, []).append(str(name))
+    return {" and ".join(names): runs[runs["numerics"] == names[0]] for names in found.values()}
+
+
+def _count(axes, places: pd.Series, steps: pd.Series) -> None:
+    """Beside a mark of several runs, how many."""
+    counts = pd.DataFrame({"x": places, "y": steps}).value_counts()
+    for (x, y), count in counts[counts > 1].items():
+        axes.annotate(f"×{count}", (x, y), xytext=(8, 0), textcoords="offset points", va="center")
+
+
+def row_norms(conditions: pd.DataFrame, path: Path) -> None:
     """Which norms of a title row kill, under each placement: a bar for each numerics, filled where
     the weights go to NaN, with a tick at each norm that was tried.
 
     conditions: as in reported.csv.
     """
-    colours = {"kernels": "#009E73", "xla": "#D55E00", "tf1": "#0072B2"}
     zones = tables.dead_zones(conditions)
     tried = sorted(set(conditions["vectors.planted_norm"].astype(float)))
     zero = np.floor(np.log10(tried[1])) - 3  # where 0 stands on the axis
+    names = list(dict.fromkeys(conditions["similarity"]))
+    shown = list(dict.fromkeys(conditions["numerics"]))
 
-    def place(norm: float) -> float:
-        return np.log10(norm) if norm > 0 else zero
+    def at(norms: Sequence[float]) -> np.ndarray:
+        return np.array([np.log10(norm) if norm > 0 else zero for norm in norms])
 
-    names, shown = (
-        list(dict.fromkeys(conditions["similarity"])),
-        list(dict.fromkeys(conditions["numerics"])),
-    )
-    figure, axes = plt.subplots(
-        figsize=(8.4, 0.9 + 0.5 * len(names)), dpi=110, layout="constrained"
-    )
-    for number, numerics in enumerate(shown):
-        shift = 0.27 * (number - (len(shown) - 1) / 2)
-        for row in range(len(names)):
-            axes.plot(
-                [place(n) for n in tried],
-                [row + shift] * len(tried),
-                "|",
-                color="#BBBBBB",
-                ms=4,
-                zorder=1,
-            )
-        own = zones[zones["numerics"] == numerics]
-        left = np.array([place(low) for low in own["low"]])
-        width = np.array([place(high) for high in own["high"]]) - left
-        at = [names.index(name) + shift for name in own["similarity"]]
-        axes.barh(
-            at, width + 0.8, 0.24, left - 0.4, color=colours[numerics], label=numerics, zorder=2
-        )
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    ticks = [power for power in range(-40, 40, 10)]
-    axes.set_xticks([zero, *ticks], ["0", *(f"$10^{{{power}}}$" for power in ticks)])
-    axes.set_xlabel("norm of the row; filled: the weights go to NaN")
-    axes.grid(alpha=0.25, axis="x")
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)
-
-
-def quality(conditions, path: Path) -> None:
-    """hits@10 of all titles (dot) and of those that started as a zero row (triangle), by condition,
-    for the conditions that stay finite under every numerics shown; colour tells the numerics.
-
-    conditions: as in reported.csv.
-    """
-    colours = {"xla": "#D55E00", "tf1": "#0072B2", "kernels": "#009E73", "auto": "#CC79A7"}
-    factors = tables.varying(conditions)
-    alive = conditions[conditions["nan_runs"] == 0]
-    labels = [
-        " ".join(tables.said(name, row[name]) for name in factors if row[name] != "")
-        for _, row in alive.iterrows()
-    ]
-    order = (
-        alive.assign(label=labels)
-        .groupby("label")["hits_at_10_mean"]
-        .mean()
-        .sort_values()
-        .index.tolist()
-    )
-    figure, axes = plt.subplots(figsize=(8, 1.6 + 0.24 * len(order)), dpi=110, layout="constrained")
-    seen = set()
-    shown = list(dict.fromkeys(alive["numerics"]))
-    for label, (_, row) in zip(labels, alive.iterrows(), strict=True):
-        for metric, marker, what in (
-            ("hits_at_10", "o", "all titles"),
-            ("zero_hits_at_10", "^", "zero-row titles"),
-        ):
-            deviation = row[f"{metric}_std"]
-            name = f"{row['numerics']}, {what}"
-            # so that equal values do not hide
-            beside = 0.2 * (shown.index(row["numerics"]) - (len(shown) - 1) / 2)
-            axes.errorbar(
-                row[f"{metric}_mean"],
-                order.index(label) + beside,
-                xerr=None if np.isnan(deviation) else deviation,
-                fmt=marker,
-                color=colours[row["numerics"]],
-                ms=6,
-                mfc="none" if marker == "^" else None,
-                elinewidth=1,
-                label=None if name in seen else name,
-            )
-            seen.add(name)
-    axes.set_yticks(range(len(order)), order, fontsize=8)
-    axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.set_xlabel("hits@10 (bars: standard deviation of the seeds)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)
+    with picture(path, 130 + 48 * len(names)) as (figure, axes):
+        place(figure, left=130, right=20, top=34, bottom=46)
+        for number, numerics in enumerate(shown):
+            shift = 0.27 * (number - (len(shown) - 1) / 2)
+            for row in range(len(names)):
+                height = [row + shift] * len(tried)
+                axes.plot(at(tried), height, "|", color="#AAAAAA", ms=5, zorder=1)
+            own = zones[zones["numerics"] == numerics]
+            left, right = at(own["low"]), at(own["high"])
+            rows = [names.index(name) + shift for name in own["similarity"]]
+            look = {"color": NUMERICS[numerics][0], "label": f"NaN under {numerics}", "zorder": 2}
+            axes.barh(rows, right - left + 0.8, 0.24, left - 0.4, **look)
+        axes.plot([], [], "|", color="#AAAAAA", ms=5, label="a norm that was tried")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        powers = range(-40, 40, 10)
+        labels = [f"1e{power}" if power else "1" for power in powers]
+        axes.set_xticks([zero, *powers], ["0", *labels])
+        axes.set_xlabel("norm of the title row")
+        axes.grid(alpha=0.25, axis="x")
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="upper left", ncols=4, frameon=False, bbox_to_anchor=(0.14, 1.0))
 
 
 def release_bands(rows: list[dict], wheels: list[dict], path: Path) -> None:
@@ -288,33 +224,90 @@ def release_bands(rows: list[dict], wheels: list[dict], path: Path) -> None:
 
     rows: as in experiments/releases/releases.json; wheels: as in wheels.csv beside it.
     """
-    compilers = {"kernels": "TensorFlow's kernels", "xla": "XLA"}
-    colours = {"NaN": "#D55E00", "finite": "#009E73", "not run": "#DDDDDD"}
+    compilers = {"xla": "XLA", "kernels": "TensorFlow's\nkernels"}  # from below
+    colours = {"NaN": NAN, "finite": FINITE, "not run": "#DDDDDD"}
     labels = {"NaN": "weights go to NaN", "finite": "trains", "not run": "not to be had, or no XLA"}
     found = {
         (row["release"], row["compiler"]): row["outcome"]
         for row in rows
         if row["similarity"] == "clamp_product"
     }
-    figure, axes = plt.subplots(figsize=(12, 2.4), dpi=110, layout="constrained")
-    for height, compiler in enumerate(reversed(compilers)):
-        for place, wheel in enumerate(wheels):
-            outcome = found.get((wheel["release"], compiler), "not run")
-            axes.barh(height, 1, 0.8, place - 0.5, color=colours[outcome], edgecolor="white")
-    ticks = [f"{wheel['minor']}\n" for wheel in wheels]
-    years = [wheel["since"][:4] for wheel in wheels]
-    for place, year in enumerate(years):
-        if place == 0 or year != years[place - 1]:
-            ticks[place] += year
-    axes.set_xticks(range(len(wheels)), ticks, fontsize=6.5)
-    axes.set_yticks(range(len(compilers)), list(compilers.values())[::-1])
-    axes.set_xlim(-0.5, len(wheels) - 0.5)
+    with picture(path, 240) as (figure, axes):
+        place(figure, left=90, right=26, top=34, bottom=82)
+        for height, compiler in enumerate(compilers):
+            for position, wheel in enumerate(wheels):
+                outcome = found.get((wheel["release"], compiler), "not run")
+                axes.barh(height, 1, 0.8, position - 0.5, color=colours[outcome], edgecolor="white")
+        years = [wheel["since"][:4] for wheel in wheels]
+        axes.set_xticks(range(len(wheels)), [wheel["minor"] for wheel in wheels], rotation=90)
+        for position, year in enumerate(years):
+            if year not in years[:position]:
+                below = {"xytext": (0, -32), "textcoords": "offset points"}
+                axes.annotate(year, (position - 0.4, -0.5), annotation_clip=False, **below)
+        axes.set_yticks(range(len(compilers)), list(compilers.values()))
+        axes.set_xlim(-0.5, len(wheels) - 0.5)
+        axes.set_ylim(-0.5, len(compilers) - 0.5)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        handles = [plt.Rectangle((0, 0), 1, 1, color=colours[outcome]) for outcome in labels]
+        figure.legend(
+            handles,
+            labels.values(),
+            ncols=3,
+            loc="upper left",
+            frameon=False,
+            bbox_to_anchor=(0.09, 1.0),
+        )
+        figure.text(90 / WIDTH, 6 / 240, "release of TensorFlow, and the year in which it came out")
+
+
+def predicted(runs: pd.DataFrame, path: Path) -> None:
+    """How many runs were predicted to die in each step, or never, and when they did: of the first
+    weight, and of the encoder's kernels.
+
+    runs: of all studies, with the columns of runs.csv.
+    """
+    exact = int(tables.exact(runs).sum())
+    died = int((runs["first_nan_observed"] != "").sum())
+    with picture(path, 452, ncols=2) as (figure, axes):
+        place(figure, left=68, right=14, top=84, bottom=48, wspace=0.16)
+        for panel, kind, title in (
+            (axes[0], "first", "first NaN in any weight"),
+            (axes[1], "encoder", "first NaN in the encoder's kernels"),
+        ):
+            _agreement(panel, runs[f"{kind}_nan_predicted"], runs[f"{kind}_nan_observed"])
+            panel.set_title(title, loc="left", weight="bold")
+            panel.set_xlabel("step, predicted before training")
+        axes[0].set_ylabel("step, seen")
+        figure.text(
+            12 / WIDTH,
+            1 - 10 / 452,
+            f"In {exact:,} of {len(runs):,} runs, those of {runs['study'].nunique()} studies, both"
+            f" steps are exactly the predicted ones: {died:,} died, {len(runs) - died:,} never"
+            " did.\nA number counts runs. Blue: predicted exactly; vermilion: not.",
+            va="top",
+        )
+
+
+def _agreement(axes, foretold: pd.Series, seen: pd.Series) -> None:
+    """Counts of (predicted, seen), each step that occurs a place on both axes."""
+    steps = sorted({int(step) for step in [*foretold, *seen] if step != ""})
+    names = [*map(str, steps), "never"]
+    counts = pd.DataFrame({"x": foretold, "y": seen}).replace("", "never").value_counts()
+    for (x, y), count in counts.items():
+        column, row = names.index(x), names.index(y)
+        axes.add_patch(
+            plt.Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, color=FINITE if x == y else NAN, linewidth=0
+            )
+        )
+        axes.text(column, row, str(count), ha="center", va="center", color="white")
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(-0.5, len(names) - 0.5)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
+    for edge in np.arange(len(names) + 1) - 0.5:
+        axes.axhline(edge, color="#E4E4E4", linewidth=0.7, zorder=0)
+        axes.axvline(edge, color="#E4E4E4", linewidth=0.7, zorder=0)
     axes.spines[:].set_visible(False)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[outcome]) for outcome in labels]
-    figure.legend(
-        handles, labels.values(), ncols=3, loc="outside upper center", frameon=False, fontsize=8
-    )
-    axes.set_xlabel("release of TensorFlow, and the year in which it came out", fontsize=8)
-    figure.savefig(path)
-    plt.close(figure)

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from zeronorm.report.tables import EMBEDDINGS, FACTORS, dead_zones, factors_of, said, varying
 
+DEAD = "#D55E00"  # as in the figures
+
 
 @dataclass(frozen=True)
 class Column:
@@ -220,7 +222,9 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
         force_terminal=console.is_terminal,
         highlight=False,
     )
-    for heading, group in groups(conditions):
+    # the dead last: what stands at the end is read first
+    parts = sorted(groups(conditions), key=lambda part: bool(part[1]["nan_runs"].any()))
+    for heading, group in parts:
         table = Table(
             box=SIMPLE_HEAD,
             padding=0,
@@ -236,7 +240,7 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
                 column.header, width=width, justify="left" if name in LEFT else "right"
             )
         for _, condition in group.iterrows():
-            table.add_row(*cells(condition, kept), style="red" if condition["nan_runs"] else None)
+            table.add_row(*cells(condition, kept), style=DEAD if condition["nan_runs"] else None)
         out.print(table, "")
     out.print(caption(conditions, kept))
     out.print(verdict(conditions), style="bold")
@@ -340,6 +344,35 @@ def summary(
         lines.append([*map(str, labels), *found])
     said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
     return _captioned(_grid([*(names.get(name, name) for name in rows), *columns], lines), said)
+
+
+def outcomes(conditions: pd.DataFrame) -> str:
+    """The table folded to a row for each start and kind of embeddings; where the placements of one
+    come out differently, a row for each kind of outcome."""
+    columns = list(dict.fromkeys(conditions["numerics"]))
+    lines = []
+    for (trainable, init), group in conditions.groupby(["trainable", "init"], sort=False):
+        alike: dict[tuple, list[str]] = {}
+        for similarity, own in group.groupby("similarity", sort=False):
+            steps = own.set_index("numerics").apply(_death, axis=1)
+            alike.setdefault(tuple(steps[columns]), []).append(str(similarity))
+        for steps, names in alike.items():
+            own = group[group["similarity"].isin(names)]
+            quality = own.groupby("numerics", sort=False)["hits_at_10_mean"].mean()
+            cells = [
+                step or f"trains, hits@10 {quality[name]:.2f}"
+                for step, name in zip(steps, columns, strict=True)
+            ]
+            which = _and([f"`{name}`" for name in names]) if len(alike) > 1 else "any"
+            lines.append([f"{EMBEDDINGS.get(trainable, trainable)}, {init}", which, *cells])
+    return _grid(["embeddings", "similarity", *columns], lines)
+
+
+def _death(condition: pd.Series) -> str:
+    """'**NaN** in step 0', or empty where nothing died."""
+    if not condition["nan_runs"]:
+        return ""
+    return f"**NaN** in step {condition['first_nan_observed']}"
 
 
 def zones_markdown(conditions: pd.DataFrame) -> str:

@@ -9,7 +9,15 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from zeronorm.report import committed, figures, reproduction, tables
+from zeronorm.report import (
+    committed,
+    figures,
+    mechanism,
+    quality,
+    releases,
+    reproduction,
+    tables,
+)
 from zeronorm.report.blocks import put, refresh_readmes
 from zeronorm.report.committed import (
     ReportError,
@@ -27,6 +35,7 @@ MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still lab
 # of such a study; of a larger one only the curves that a figure draws are committed
 MOST_CONDITIONS = 300
 FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
+PREDICTED = "predicted.png"  # in experiments/ itself
 # environment that changes the arithmetic
 NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
 
@@ -52,11 +61,7 @@ def write(
             shutil.copytree(folder, new)
         new.mkdir(exist_ok=True)
         runs = tables.runs_table(name, children)
-        save(runs, new)
-        first = runs[runs["seed"] == runs["seed"].min()]
-        first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
-        curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
-        curves.to_csv(new / "curves.csv", index=False, float_format="%.5g")
+        save_tables(runs, new, curves_of)
         (new / "provenance.json").write_text(
             json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
         )
@@ -65,7 +70,8 @@ def write(
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
-            changed = refresh_readmes()
+            overall = draw_predicted(Path(beside, PREDICTED))
+            changed = [*refresh_readmes(), overall.rename(folder.parent / PREDICTED)]
         except BaseException:
             if folder.exists():
                 folder.rename(new)
@@ -73,6 +79,19 @@ def write(
                 old.rename(folder)
             raise
     return [folder / file for file in (*FILES, *drawn)] + changed
+
+
+def save_tables(runs: pd.DataFrame, folder: Path, curves_of: Callable[[str], pd.DataFrame]) -> None:
+    """The tables that `draw` reads: runs, conditions, and the curves of the first seed's runs.
+
+    runs: from `tables.runs_table`.
+    curves_of: as `write` has it.
+    """
+    save(runs, folder)
+    first = runs[runs["seed"] == runs["seed"].min()]
+    first = figures.drawn_runs(first) if len(first) > MOST_CONDITIONS else first
+    curves = pd.concat([_thinned(curves_of(run["run_id"]), run) for _, run in first.iterrows()])
+    curves.to_csv(folder / "curves.csv", index=False, float_format="%.5g")
 
 
 def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[str]) -> None:
@@ -104,16 +123,37 @@ def draw(folder: Path) -> list[str]:
     drawn = {"norms.png": lambda path: figures.study_norms(runs, curves, condition, path)}
     readable = len(tables.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
-        drawn["outcome.png"] = lambda path: figures.outcome(table, path)
+        drawn["outcome.png"] = lambda path: quality.outcome(table, path)
     if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
         drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
     if "vectors.planted_norm" in table:
         drawn["row_norms.png"] = lambda path: figures.row_norms(table, path)
     if readable and table["similarity"].nunique() > 1:
-        drawn["quality.png"] = lambda path: figures.quality(table, path)
+        drawn["quality.png"] = lambda path: quality.quality(table, path)
     for file, picture in drawn.items():
         picture(folder / file)
     return list(drawn)
+
+
+def draw_predicted(path: Path) -> Path:
+    """The figure of the committed runs of every study, at `path`."""
+    tables_of = sorted(committed.experiments_dir().glob("*/runs.csv"))
+    figures.predicted(pd.concat(map(read_table, tables_of)), path)
+    return path
+
+
+def redraw() -> list[Path]:
+    """Draws every committed figure again, from the committed tables; returns the files written."""
+    folder = committed.experiments_dir()
+    drawn = [
+        table.parent / file
+        for table in sorted(folder.glob("*/reported.csv"))
+        for file in draw(table.parent)
+    ]
+    bands = folder / "releases" / "releases.png"
+    figures.release_bands(releases.data("releases")["rows"], releases.wheels("releases"), bands)
+    mechanism.draw(folder / "mechanism.png")
+    return [*drawn, bands, folder / "mechanism.png", draw_predicted(folder / PREDICTED)]
 
 
 def _thinned(curves: pd.DataFrame, run: pd.Series) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from zeronorm import failure
+from zeronorm import failure, views
 from zeronorm.failure import RunFailed
 from zeronorm.sweep.display import console, report_progress
 from zeronorm.sweep.process import adopt, interrupts
@@ -29,11 +29,19 @@ PARENT_FILE = "parent_run"  # the same in a file of the sweep's folder
 DEEPEST = 5  # folders from a job's up to the sweep's
 
 
-def browse_hint(config: DictConfig) -> str:
-    """How to see the runs in a browser."""
-    name = config.study or "single runs"
-    if config.tracking.name != "local":
-        return f"Browse every run: {config.tracking.uri}, experiment '{name}'"
+def browse_hint(config: DictConfig, experiment: str, run: str | None = None) -> str:
+    """How to see the runs in a browser, or the autopsy of one.
+
+    experiment: the id of the runs' experiment.
+    """
+    own = config.tracking.name == "local"
+    base = f"http://127.0.0.1:{views.PORT}/" if own else f"{config.tracking.uri}/"
+    if run:
+        address = views.artifact(base, experiment, run, "autopsy.md")
+    else:
+        address = views.page(base, experiment)
+    if not own:
+        return f"Browse: {address}"
     home = f"ZERONORM_HOME={os.environ['ZERONORM_HOME']} " if "ZERONORM_HOME" in os.environ else ""
     installed = str(Path(sys.executable).with_name("zeronorm"))
     program = (
@@ -41,7 +49,7 @@ def browse_hint(config: DictConfig) -> str:
         if shutil.which("zeronorm")
         else min(os.path.relpath(installed), installed, key=len)
     )
-    return f"Browse every run: {home}{program} ui, experiment '{name}'"
+    return f"Browse: {home}{program} ui, then {address}"
 
 
 def parent_run() -> str | None:
@@ -85,7 +93,7 @@ def job(config: DictConfig) -> None:
     state, reason = "failed", ""
     try:
         with judged(folder):
-            state = _one_run(config, folder, parent_run())
+            state, reason = _one_run(config, folder, parent_run())
     except RunFailed as failed:
         reason = str(failed)
         if hydra_config.mode == RunMode.RUN:  # Hydra would name its overrides first
@@ -101,8 +109,8 @@ def job(config: DictConfig) -> None:
             report_progress(folder, state, 1, 1, reason)
 
 
-def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
-    """Returns the run's outcome."""
+def _one_run(config: DictConfig, folder: Path, parent: str | None) -> tuple[str, str]:
+    """Returns the run's outcome, and of a NaN when and where."""
     from zeronorm import experiment, preparation, run_autopsy, tracking
     from zeronorm.result import Result, forecast
 
@@ -110,7 +118,7 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
     number = hydra_config.job.num if parent else None
     client = tracking.connect(config)
     result = Result(folder)
-    report_progress(folder, "running", 1, 0)
+    report_progress(folder, "running", 1, 0, part="preparing")
     said = 0.0
 
     def tell(progress: experiment.Progress) -> None:
@@ -118,9 +126,10 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
         interrupts().check()
         if progress.done == 0 and parent is None:
             console.print(forecast(result))
-        if time.monotonic() - said > 0.5:
+        part = {0: "compiling", progress.steps: "evaluating"}.get(progress.done, "")
+        if part or time.monotonic() - said > 0.5:
             said = time.monotonic()
-            report_progress(folder, "running", progress.steps, progress.done)
+            report_progress(folder, "running", progress.steps, progress.done, part=part)
 
     with tracking.tracked(
         client, config, list(hydra_config.overrides.task), parent, number
@@ -132,6 +141,7 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
                     experiment.run(prepared, result, tell)
                 wanted = result.outcome == "nan" or parent is None
                 if wanted if config.autopsy is None else config.autopsy:
+                    report_progress(folder, "running", 1, 1, part="examining")
                     run_autopsy.add(prepared, result)
         except BaseException:
             with suppress(tracking.TrackingError):  # why the run ended comes first
@@ -144,6 +154,18 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> str:
             console.print(result.autopsy, markup=False)
         console.print(f"Files: {folder}")
         console.print(f"Its autopsy again, or of another step: zeronorm autopsy {run_id}")
-        console.print(browse_hint(config))
+        experiment_id = tracking.experiment_id(client, config)
+        console.print(browse_hint(config, experiment_id, run_id if result.autopsy else None))
     assert result.outcome is not None  # the run has come to its end
-    return result.outcome
+    return result.outcome, _when(result.tags)
+
+
+def _when(tags: dict[str, str]) -> str:
+    """'step 0, as predicted, SqrtGrad at similarity.py:30', of the tags of a run that died."""
+    step, predicted = tags.get("nan.first_step"), tags.get("nan.predicted_step", "none")
+    if step is None:
+        return ""
+    foretold = "as predicted" if step == predicted else f"predicted {predicted}"
+    at = f" at {tags['guilty.line']}" if "guilty.line" in tags else ""
+    by = f", {tags['guilty.operation']}{at}" if "guilty.operation" in tags else ""
+    return f"step {step}, {foretold}{by}"

@@ -1,10 +1,12 @@
 """A sweep in the store: its parent run, which of its runs failed and why, its table."""
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -36,10 +38,15 @@ class ParentRun:
         self.folders = [folder / str(number) for number in self.numbers]
         self.labels = plan.labels()
         self.failed: dict[int, RunFailed] = {}  # by the job's place in `plan.jobs`
+        self.dead: list[str] = []  # run ids of those that went to NaN, once it is closed
         self.trouble = ""  # what kept the launcher from its jobs
         self.client = tracking.connect(self.config)
         self.run = tracking.open_sweep(
-            self.client, self.config, self.jobs, " ".join(["zeronorm", *command])
+            self.client,
+            self.config,
+            self.jobs,
+            " ".join(["zeronorm", *command]),
+            plan.shared,
         )
         tracking.adopt(self.client, self.run, plan.finished)
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +97,9 @@ class ParentRun:
             console.print(
                 "What is finished is kept; with --only-missing the same command makes the others."
             )
-        console.print(browse_hint(self.config))
+        if self.dead:
+            console.print(f"What killed the first of them: zeronorm autopsy {self.dead[0]}")
+        console.print(browse_hint(self.config, self.run.info.experiment_id))
         return status
 
     def _recorded(self, status: str) -> int:
@@ -124,6 +133,8 @@ class ParentRun:
             if run["status"] == "FAILED" and number in self.numbers:
                 why = RunFailed(str(run.get("tags.error", "no reason is known")))
                 self.failed.setdefault(self.numbers.index(number), why)
+        if "tags.outcome" in runs:
+            self.dead = list(runs.loc[runs["tags.outcome"] == "nan", "run_id"])
         files = self._tables(runs) if done else []
         ended = "FAILED" if status == "FINISHED" and done < self.jobs else status
         tracking.close_sweep(self.client, self.run, ended, files, lost)
@@ -141,10 +152,38 @@ class ParentRun:
             files[0].write_text(present.markdown(conditions) + "\n")
             conditions.to_csv(files[1], index=False)
             table.to_csv(files[2], index=False)
+            self._describe(runs, conditions)
+            return files + (self._figures(table) if self.config.study else [])
         except Exception as error:  # the runs' states are still to be told
             console.print(f"The table cannot be made: {failure.reason(error)}", markup=False)
-            return []
-        return files
+            return [file for file in files if file.exists()]
+
+    def _describe(self, runs, conditions) -> None:
+        """What who browses meets first: the sweep's description and numbers."""
+        from zeronorm import tracking, views
+        from zeronorm.report import description
+
+        experiment = self.run.info.experiment_id
+        pages = {name: views.page("", experiment, view) for view, name in views.NAMES.items()}
+        text = description.markdown(
+            runs,
+            conditions,
+            self.run.data.tags["command"],
+            pages,
+            lambda run: views.artifact("", experiment, run, "autopsy.md"),
+        )
+        numbers = description.numbers(conditions)
+        tracking.describe_sweep(self.client, self.run, text, numbers)
+
+    def _figures(self, table) -> list[Path]:
+        """The study's figures, of this sweep's runs."""
+        from zeronorm import tracking
+        from zeronorm.report import write
+
+        with TemporaryDirectory() as beside:
+            write.save_tables(table, Path(beside), lambda run: tracking.curves(self.client, run))
+            drawn = write.draw(Path(beside))
+            return [Path(shutil.copy(Path(beside, name), self.folder)) for name in drawn]
 
     def _say_failed(self) -> None:
         """One line a run, on stderr: which, why, and where in the user's code."""

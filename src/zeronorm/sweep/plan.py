@@ -37,10 +37,17 @@ class Plan:
     def __str__(self) -> str:
         return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones to take over."
 
+    @property
+    def shared(self) -> set[str]:
+        """The overrides that all of `jobs` have: they tell none from another."""
+        if len(self.overrides) < 2:
+            return set()
+        return set.intersection(*map(set, self.overrides))
+
     def labels(self) -> list[str]:
         """What to call each of `jobs`: its condition, and of its other overrides those that the
         jobs do not share."""
-        shared = set.intersection(*map(set, self.overrides)) if self.overrides else set()
+        shared = self.shared
         named = ("trainable=", "init=", "similarity=", "numerics=", "optimizer=")
         return [
             " ".join(

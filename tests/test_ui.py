@@ -1,0 +1,133 @@
+"""MLflow's pages in a real browser, as a person opens them: from the link that the command prints
+to what died, where, why and what cures it, without a click."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from zeronorm import views
+
+pytestmark = pytest.mark.slow  # a sweep, a server and a browser
+
+STUDY = ["study=quick_ablation", "trainable=true", "init=pretrained", "numerics=kernels,xla,tf1"]
+STUDY += ["similarity=clamp_product,add_to_product", "training=smoke"]
+STUDY += ["examples=40", "model.filters=16"]
+ZERONORM = str(Path(sys.executable).with_name("zeronorm"))
+FIRST_VISIT = {"width": 1440, "height": 900}
+CELLS = """rows => rows.map(row => [...document.querySelectorAll(
+    `.ag-row[row-index="${row.getAttribute('row-index')}"] .ag-cell`)]
+    .map(cell => cell.getAttribute('col-id') + ' ' + cell.innerText.trim()))"""
+# a line of each chart: its run and how many points it has
+LINES = """plots => plots.map(plot => plot.data.map(line => [line.name, line.x.length]))"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """(home, what the sweep printed): six runs, of which four die."""
+    home = tmp_path_factory.mktemp("browsed")
+    done = subprocess.run(
+        [ZERONORM, "train", *STUDY],
+        env=os.environ | {"ZERONORM_HOME": str(home), "COLUMNS": "200"},
+        cwd=home,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return home, done.stdout
+
+
+@pytest.fixture(scope="module")
+def links(swept):
+    """The links that `zeronorm ui` prints once its pages answer."""
+    server = subprocess.Popen(
+        [ZERONORM, "ui", "--port", str(free_port())],
+        env=os.environ | {"ZERONORM_HOME": str(swept[0])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        found = {}
+        for line in server.stdout:
+            if link := re.search(r"http://\S+#/experiments/\S+", line):
+                found[line.split()[0].strip(":")] = link[0]
+                break
+        yield found
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def page():
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    assert program, "These tests need Chromium: apt-get install chromium."
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield browser.new_page(viewport=FIRST_VISIT)
+        browser.close()
+
+
+def test_the_printed_link_shows_what_died_where_why_and_what_cures_it(page, links):
+    page.goto(links["quick_ablation"])
+    page.wait_for_selector(".ag-row", timeout=120_000)
+    page.wait_for_timeout(1_000)  # the columns are laid out after the rows
+    rows = page.eval_on_selector_all(".ag-center-cols-container .ag-row", CELLS)
+    assert len(rows) == 6
+    said = [" ".join(row) for row in rows]
+    assert [bool(re.search("NaN@0", row)) for row in said] == [True] * 4 + [False] * 2
+    for row in said[:4]:
+        assert "SqrtGrad" in row and re.search(r"similarity\.py:\d+", row)
+        assert re.search(r"tags.`cure` tf\.sqrt\(x \+ 1e-07\)", row), row
+        assert re.search(r"tags.`guilty.title` \w+", row)
+    assert {re.search("xla|tf1", row)[0] for row in said[:4]} == {"xla", "tf1"}
+    name = page.locator(".ag-row").get_by_text("NaN@0").first
+    assert name.is_visible()
+
+
+def test_a_chart_of_norms_shows_the_dead_and_the_living(page, links):
+    base, _, rest = links["quick_ablation"].partition("#")
+    experiment = rest.split("/")[2]
+    page.goto(views.page(base, experiment, views.CURVES))
+    page.wait_for_selector(".js-plotly-plot", timeout=120_000)
+    page.wait_for_timeout(3_000)  # the values come after the frames
+    charts = page.eval_on_selector_all(".js-plotly-plot", LINES)
+    norms = next(dict(map(tuple, chart)) for chart in charts if chart)
+    dead = [points for name, points in norms.items() if "NaN@0" in name]
+    alive = [points for name, points in norms.items() if "NaN@0" not in name]
+    assert len(dead) == 4 and len(alive) == 2
+    assert min(dead) >= 1 and min(alive) > max(dead)
+
+
+def test_the_autopsy_opens_at_its_head(page, links, swept):
+    base, _, rest = links["quick_ablation"].partition("#")
+    run = re.search("zeronorm autopsy ([0-9a-f]{32})", swept[1])[1]
+    page.goto(views.artifact(base, rest.split("/")[2], run, "autopsy.md"))
+    headline = page.get_by_text(re.compile("Died in step 0: SqrtGrad at similarity"))
+    headline.first.wait_for(timeout=120_000)
+    box = headline.first.bounding_box()
+    assert 0 < box["y"] < FIRST_VISIT["height"]
+    cure = page.get_by_text("Cure:").first.bounding_box()
+    assert 0 < cure["y"] < FIRST_VISIT["height"]
+
+
+def test_the_sweep_prints_the_link_and_the_next_command(swept):
+    assert re.search(
+        r"#/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=what-died",
+        swept[1],
+    )
+    assert "zeronorm autopsy " in swept[1] and "4 of 6 conditions end in NaN" in swept[1]
