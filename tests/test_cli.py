@@ -513,7 +513,7 @@ def test_ui_says_when_it_is_ready_and_prints_no_request(store, tmp_path):
         # at once, for it is ready
         assert requests.get(f"{base}/health", timeout=20).text == "OK"
         found = re.fullmatch(
-            rf"  single runs: ({base}/#/experiments/\d+/runs\?workflowType=machine_learning)\n",
+            rf"  single runs: ({base}/#/experiments/\d+/runs\?workflowType=machine_learning\S*)\n",
             link,
         )
         assert "MLflow" in requests.get(found[1], timeout=20).text

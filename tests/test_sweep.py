@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -64,12 +63,6 @@ def zeronorm(folder: Path, *arguments: str, **more) -> subprocess.CompletedProce
         text=True,
         timeout=300,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
 
 
 def store(folder: Path) -> MlflowClient:
