@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import test_scripts
-from zeronorm import cli
+from zeronorm import cli, mistakes
 from zeronorm import config as schema
 from zeronorm.sweep.plan import expand
 
@@ -55,7 +55,7 @@ def test_make_knows_the_target(target):
 @pytest.mark.parametrize("words", after(ZERONORM, "train"), ids=" ".join)
 def test_every_run_composes(words, covering, home):
     overrides = [word for word in words if not word.startswith("-")]
-    schema.require_composable(overrides)
+    mistakes.require_composable(overrides)
     with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         base = compose("config", [f"home={home}"], return_hydra_config=True)
         base.hydra.overrides.task = overrides

@@ -28,7 +28,7 @@ def zeronorm(home: Path, *arguments: str) -> subprocess.CompletedProcess:
     [
         (
             "train trainng.epochs=3",
-            "Could not override 'trainng.epochs': Key 'trainng' not in 'Config'; did you mean",
+            "trainng.epochs is no option: did you mean training.epochs?",
         ),
         (
             "train numerics=null",
@@ -56,7 +56,7 @@ def zeronorm(home: Path, *arguments: str) -> subprocess.CompletedProcess:
         ),
         (
             "reproduce claims seed=x",
-            "Error merging override seed=x: Value 'x' of type 'str' could not be converted",
+            "seed=x must be a whole number of at least 0.",
         ),
     ],
 )

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -64,12 +63,6 @@ def zeronorm(folder: Path, *arguments: str, **more) -> subprocess.CompletedProce
         text=True,
         timeout=300,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
 
 
 def store(folder: Path) -> MlflowClient:
@@ -320,45 +313,6 @@ def test_a_home_that_cannot_be_written(tmp_path):
         "file cannot be written" in done.stderr
         and "set ZERONORM_HOME to a folder that can" in done.stderr
     )
-
-
-def test_ui_serves_the_store(swept):
-    import requests
-
-    folder, _ = swept
-    port = str(free_port())
-    process = subprocess.Popen(
-        [*ZERONORM, "ui", "--port", port],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert "MLflow UI in about 20 seconds" in process.stdout.readline()
-        link = process.stdout.readline().split()[-1]
-        assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs", link)
-        base = f"http://127.0.0.1:{port}"
-        for _ in range(120):
-            try:
-                if requests.get(f"{base}/health", timeout=2).ok:
-                    break
-            except requests.ConnectionError:
-                time.sleep(1)
-        assert "MLflow" in requests.get(base, timeout=10).text
-        listed = requests.post(
-            f"{base}/api/2.0/mlflow/experiments/search", json={"max_results": 9}, timeout=10
-        ).json()
-        assert "single runs" in {experiment["name"] for experiment in listed["experiments"]}
-        used = zeronorm(folder, "ui", "--port", port)
-        assert (
-            used.returncode == 1
-            and f"Port {port} is in use: choose another with --port." in used.stderr
-        )
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
 
 
 def test_a_failing_run_is_marked_and_the_others_finish(swept):

@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from zeronorm import views
 
@@ -25,6 +27,8 @@ FIRST_VISIT = {"width": 1440, "height": 900}
 CELLS = """rows => rows.map(row => [...document.querySelectorAll(
     `.ag-row[row-index="${row.getAttribute('row-index')}"] .ag-cell`)]
     .map(cell => cell.getAttribute('col-id') + ' ' + cell.innerText.trim()))"""
+# so that the panel beside the runs stays closed, as on a second visit
+ASSISTANT_SEEN = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 # a line of each chart: its run and how many points it has
 LINES = """plots => plots.map(plot => plot.data.map(line => [line.name, line.x.length]))"""
 
@@ -50,12 +54,12 @@ def swept(tmp_path_factory):
     return home, done.stdout
 
 
-@pytest.fixture(scope="module")
-def links(swept):
-    """The links that `zeronorm ui` prints once its pages answer."""
+@contextmanager
+def served(home: Path) -> Iterator[dict[str, str]]:
+    """The links that `zeronorm ui` prints once its pages answer: {experiment: link}."""
     server = subprocess.Popen(
         [ZERONORM, "ui", "--port", str(free_port())],
-        env=os.environ | {"ZERONORM_HOME": str(swept[0])},
+        env=os.environ | {"ZERONORM_HOME": str(home)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -71,15 +75,27 @@ def links(swept):
         assert server.wait(60) == 0
 
 
-@pytest.fixture(scope="module")
-def page():
+@contextmanager
+def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "These tests need Chromium: apt-get install chromium."
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield browser.new_page(viewport=FIRST_VISIT)
-        browser.close()
+        opened = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def links(swept):
+    with served(swept[0]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page():
+    with browser() as opened:
+        yield opened.new_page(viewport=FIRST_VISIT)
 
 
 def test_the_printed_link_shows_what_died_where_why_and_what_cures_it(page, links):
@@ -131,3 +147,18 @@ def test_the_sweep_prints_the_link_and_the_next_command(swept):
         swept[1],
     )
     assert "zeronorm autopsy " in swept[1] and "4 of 6 conditions end in NaN" in swept[1]
+
+
+def picture(home: Path, path: Path) -> None:
+    """The README's picture of the view, of a store that has run quick_ablation."""
+    with served(home) as links, browser() as opened:
+        shown = opened.new_page(viewport={"width": 1220, "height": 690})
+        shown.add_init_script(ASSISTANT_SEEN)
+        shown.goto(links["quick_ablation"])
+        shown.wait_for_selector(".ag-row", timeout=120_000)
+        shown.wait_for_timeout(3_000)
+        shown.screenshot(path=path)
+
+
+if __name__ == "__main__":  # python tests/test_ui.py HOME
+    picture(Path(sys.argv[1]).resolve(), Path(__file__).parents[1] / "docs" / "mlflow.png")

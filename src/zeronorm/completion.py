@@ -5,7 +5,7 @@ Whatever goes wrong here offers nothing: a message would land in the middle of w
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -73,20 +73,23 @@ fi
 """
 
 
-def _silent(complete: Callable[[ShellComplete], str]) -> Callable[[ShellComplete], str]:
-    """`complete` of a shell, which says nothing where it fails."""
+class _Silent(ShellComplete):
+    """Offers nothing where it fails. The words before the one that is typed are the context's
+    `obj`: click parses none of them where the last is an option without its value."""
 
-    def completed(shell: ShellComplete) -> str:
+    def complete(self) -> str:
         try:
-            return complete(shell)
+            return super().complete()
         except Exception:
             return ""
 
-    return completed
+    def get_completions(self, args: list[str], incomplete: str) -> Items:
+        self.ctx_args["obj"] = list(args)
+        return super().get_completions(args, incomplete)
 
 
 @add_completion_class
-class Bash(BashComplete):
+class Bash(_Silent, BashComplete):
     """bash splits a word at each = and :, and replaces only what follows the last one."""
 
     source_template = SOURCE_BASH
@@ -96,7 +99,7 @@ class Bash(BashComplete):
         words = split_arg_string(os.environ["COMP_WORDS"])
         at = int(os.environ["COMP_CWORD"])
         last = words[at] if at < len(words) else ""
-        *args, word = _joined(words[1:at] + [last])
+        *args, word = _joined([*words[1:at], last])
         self.before = word if last and not last.strip("=:") else word.removesuffix(last)
         return args, word
 
@@ -104,11 +107,9 @@ class Bash(BashComplete):
         said = f"  ({item.help})" if item.help and os.environ.get("COMP_TYPE") == LISTED else ""
         return f"{item.type},{item.value.removeprefix(self.before)}{said}"
 
-    complete = _silent(BashComplete.complete)
-
 
 @add_completion_class
-class Zsh(ZshComplete):
+class Zsh(_Silent, ZshComplete):
     """zsh replaces the whole word, also what stands before the = of an option."""
 
     source_template = SOURCE_ZSH
@@ -123,8 +124,6 @@ class Zsh(ZshComplete):
     def format_completion(self, item: CompletionItem) -> str:
         whole = CompletionItem(self.option + item.value, item.type, item.help)
         return super().format_completion(whole)
-
-    complete = _silent(ZshComplete.complete)
 
 
 def _joined(words: Iterable[str]) -> list[str]:
@@ -178,7 +177,8 @@ def reported(ctx: click.Context, _: click.Parameter, incomplete: str) -> Items:
 
 def sweeps(ctx: click.Context, _: click.Parameter, incomplete: str) -> Items:
     """For the parent run of a sweep of the study that is named, newest first."""
-    study = ctx.params.get("name") or ctx.command.name
+    command, *words = ctx.obj
+    study = next((word for word in words if not word.startswith("-")), command)
     where = "kind.value = 'sweep' AND study.value = ?"
     return [
         CompletionItem(run, help=f"{name}, {status.lower()}")
@@ -212,7 +212,7 @@ def _names(group: str, more: str | None = None) -> list[str]:
 
 
 def _config(ctx: click.Context) -> Any:
-    """The config of the factors that are chosen on the line; the baseline's, where they make none."""
+    """The config of the factors that are chosen on the line; the baseline's, if they make none."""
     from zeronorm import mistakes
 
     more = ctx.params.get("config_dir")
@@ -261,7 +261,7 @@ def _level(ctx: click.Context, at: str) -> Iterator[tuple[str, bool]]:
         return
     node = OmegaConf.select(_config(ctx), at)
     for name in node if isinstance(node, DictConfig) else ():
-        yield name, isinstance(node._get_node(name), DictConfig)
+        yield str(name), isinstance(node._get_node(name), DictConfig)
 
 
 def _values(ctx: click.Context, key: str) -> list[str]:

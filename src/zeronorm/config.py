@@ -248,6 +248,14 @@ def _kinds(path: str) -> tuple[Any, ...]:
     return get_args(found) if isinstance(found, UnionType) else (found,)
 
 
+def require_present(config: DictConfig) -> None:
+    """Raises ConfigError with one sentence if an option of the schema is missing from a composed
+    config, or another one is there."""
+    for test, reason in _present(config, Config):
+        if test:
+            raise ConfigError(reason)
+
+
 def validate(config: DictConfig) -> None:
     """Raises ConfigError with one sentence if `config` (a composed, resolved Config) cannot be
     run."""

@@ -3,22 +3,29 @@
 import re
 from collections.abc import Iterator, Sequence
 
-MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~!])")
+MARKUP = re.compile(r"([\\`*_{}\[\]<>|#&~!:+=.)-])")
 
 
 def plain(text: str) -> str:
     """The text in one line, without markup of its own."""
-    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return MARKUP.sub(r"\\\1", _line(text))
 
 
 def code(text: str) -> str:
     """The text in one line between backticks."""
-    return f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+    return f"`{_line(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def block(text: str, language: str) -> str:
     """The text as a block of code."""
-    return f"```{language}\n{text.replace('```', '')}\n```"
+    lines = "\n".join(_line(line, strip=False) for line in text.splitlines())
+    return f"```{language}\n{lines.replace('```', '')}\n```"
+
+
+def _line(text: str, strip: bool = True) -> str:
+    """Only what can be printed: no control character, no half of a surrogate pair."""
+    words = " ".join(text.split()) if strip else text
+    return "".join(letter for letter in words if letter.isprintable())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

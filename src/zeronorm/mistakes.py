@@ -1,5 +1,5 @@
-"""What is wrong with the overrides of a command line, in one sentence: Hydra and OmegaConf say it in
-several lines, and otherwise in a sweep than in a single run."""
+"""What is wrong with the overrides of a command line, in one sentence: Hydra and OmegaConf say it
+in several lines, and otherwise in a sweep than in a single run."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from zeronorm import config as schema
 from zeronorm.config import ConfigError
@@ -49,6 +49,9 @@ def require_composable(
         chosen = [word for override in parsed if (word := _single(override)) is not None]
         config = composed(chosen, more, folder, name)
         _require_a_place(config)
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        schema.require_present(own)
+        OmegaConf.to_container(own, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(sentence(error)) from error
     if several and sweep is None and config.hydra.mode != RunMode.MULTIRUN:
@@ -123,8 +126,8 @@ def sentence(error: Exception) -> str:
         return _unreadable(error)
     if isinstance(error, MissingConfigException):
         return _no_config(error)
-    if isinstance(error, InterpolationKeyError):
-        return f"{error.full_key} cannot be: {str(error).splitlines()[0]}."
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key} cannot be: {str(error).splitlines()[0].rstrip('.')}."
     lines, cause = str(error).splitlines() or [""], error.__cause__
     for pattern, say in SENTENCES.items():
         if found := re.match(pattern, str(error)):
@@ -282,7 +285,9 @@ def _several_values(found: re.Match, _: BaseException | None) -> str:
 
 
 def _not_there(found: re.Match, cause: BaseException | None) -> str:
-    key = _full_key(cause) or found[1]
+    typed, wrong = found[1], _full_key(cause)
+    # of model={fliters:3} it is model.fliters that is not there
+    key = wrong if wrong.startswith(f"{typed}.") else typed
     return no_option(key) if key else "A value needs a key before its =: write KEY=VALUE."
 
 

@@ -96,6 +96,9 @@ def facts_of(result: Result) -> dict[str, str]:
     }
     for name, (start, end) in result.norms.items():
         facts[f"norm.{name}"] = f"{start:.6g} -> {end:.6g}"
+        curve = result.curves[f"norm/{name}"]
+        after = curve[np.isfinite(curve)]  # a step, unlike the start
+        facts[f"norm_last.{name}"] = f"{after[-1]:.6g}" if len(after) else "nan"
     return _text(facts)
 
 

@@ -94,7 +94,8 @@ class RunReport(reports.Report):
 
     def write(self, folder: Path, name: str = "autopsy") -> None:
         """The report as <name>.json, <name>.md and <name>.html in the folder."""
-        (folder / f"{name}.json").write_text(self.to_json() + "\n", encoding="utf-8")
+        data = self.to_json() + "\n"  # a name may hold half of a surrogate pair
+        (folder / f"{name}.json").write_text(data, encoding="utf-8", errors="replace")
         (folder / f"{name}.md").write_text("\n".join(_markdown(self)) + "\n", encoding="utf-8")
         (folder / f"{name}.html").write_text(html.page(self), encoding="utf-8")
 

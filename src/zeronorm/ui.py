@@ -78,7 +78,7 @@ def answers(port: int, alive: Callable[[], bool], seconds: float = STARTS) -> bo
     no longer alive."""
     deadline = time.monotonic() + seconds
     while alive() and time.monotonic() < deadline:
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", port, timeout=min(seconds, 5.0))
         try:
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:

@@ -1,5 +1,5 @@
-"""How the command is called: the order of its commands, the flags of `train` that are Hydra's, its page
-of help, and a wrong call in one line."""
+"""How the command is called: the order of its commands, the flags of `train` that are Hydra's, its
+page of help, and a wrong call in one line."""
 
 import re
 import textwrap
@@ -56,8 +56,8 @@ def given(options: Mapping[str, Any], overrides: tuple[str, ...]) -> dict[str, A
     if "shell_completion" in found:
         shell = "zsh" if any("zsh" in word for word in overrides) else "bash"
         raise WrongCall(
-            f"Hydra's script does not fit this command: write into ~/.{shell}rc the line"
-            f' eval "$(_ZERONORM_COMPLETE={shell}_source zeronorm)"'
+            "Hydra's script does not fit this command: write"
+            f' eval "$(_ZERONORM_COMPLETE={shell}_source zeronorm)" into ~/.{shell}rc.'
         )
     alone = [f"--{name}" for name in ALONE if name in found]
     if len(alone) > 1:

@@ -74,9 +74,10 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
             ends[1].replace("nan", ""),
         )
         last = finished.get(f"metrics.norm/{name}", pd.Series(np.nan, finished.index))
-        columns[f"norm/{name}_last_finite"] = last.map(
-            lambda value: "" if pd.isna(value) else f"{value:.6g}"
-        )
+        last = last.map(lambda value: "" if pd.isna(value) else f"{value:.6g}")
+        # after a step: the metric, which older runs have alone, counts the start in
+        after = finished.get(f"tags.norm_last.{name}", last).fillna(last)
+        columns[f"norm/{name}_last_finite"] = after.replace("nan", "")
     for name in ("words", "titles"):
         dead = finished.get(f"metrics.nonfinite/{name}", pd.Series(0, finished.index)).fillna(0)
         columns[f"nonfinite/{name}"] = dead.astype(int)

@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from zeronorm import config as schema
 from zeronorm import contents, failure, mistakes
@@ -251,7 +252,10 @@ def ending_the_program() -> Iterator[None]:
     a mistake of the user's with its one sentence, anything else with its traceback."""
     try:
         yield
-    except HydraException as error:  # a choice or a key that is not there: some are an OSError too
+    except (
+        HydraException,
+        OmegaConfBaseException,
+    ) as error:  # a choice or a key that is not there: some are an OSError too
         raise SystemExit(f"zeronorm: {mistakes.sentence(error)}") from None
     except (schema.ConfigError, OSError) as error:
         raise SystemExit(f"zeronorm: {error}") from None
