@@ -57,12 +57,16 @@ def test_files_of_a_run(died):
     )
     first = events["events"][0]
     assert first["phase"] == "gradient" and first["tensor"] == "titles" and "A" in first["names"]
+    assert events["events"] == sorted(events["events"], key=lambda event: event["step"])
+    text = (died.folder / "nan_events.json").read_text().splitlines()
+    assert text[1] == '"events": [' and '"step": 0' in text[2]  # not a list of rows, one a line
     deaths = pd.read_csv(died.folder / "row_deaths.csv")
+    assert deaths["step"].is_monotonic_increasing and deaths["tensor"][0] == "titles"
     titles = deaths[deaths["tensor"] == "titles"]
     audit = json.loads((died.folder / "audit.json").read_text())
     assert set(titles[titles["step"] == 0]["name"]) <= set(audit["zero_titles"])
     assert audit["titles"]["zero_rows"] == len(audit["zero_titles"]) == 57
-    assert audit["sha256"] == {name: died.tags[f"matrix.{name}"] for name in ("words", "titles")}
+    assert audit["sha256"] == {name: died.facts[f"matrix.{name}"] for name in ("words", "titles")}
     curves = pd.read_csv(died.folder / "curves.csv.gz")
     assert np.isfinite(curves["value"]).all()
     assert (died.folder / "norms.png").stat().st_size > 10_000
@@ -154,7 +158,7 @@ def test_texts_of_zero_words_kill_the_encoder_at_once(composed, tmp_path):
         == result.recording.first_nan("convolution/kernel", "dense/kernel").step
         == 0
     )
-    assert result.tags["zero_texts"] == "40"
+    assert result.facts["zero_texts"] == "40"
     # by the texts of the next batch
     assert result.predicted.titles == result.recording.first_nan("titles").step == 1
     assert run(composed(*overrides), tmp_path / "kernels").outcome == "finite"
@@ -169,7 +173,7 @@ def test_a_run_stops_when_its_encoder_is_lost(composed, tmp_path):
     assert whole.predicted.titles < whole.predicted.encoder < whole.recording.steps - 1
     assert stopped.recording.steps == whole.predicted.encoder + 1
     assert stopped.recording.first_nan("convolution/kernel").step == whole.predicted.encoder
-    assert float(whole.tags["touch.expected"]) > 1 and whole.tags["numerics"] == "xla"
+    assert float(whole.facts["touch.expected"]) > 1 and whole.tags["numerics"] == "xla"
 
 
 def test_normalising_and_float64_do_not_help(composed, tmp_path):

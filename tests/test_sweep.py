@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import checks, cli, tracking
+from zeronorm import checks, cli, markdown, tracking, views
 from zeronorm import config as schema
 from zeronorm.preparation import ExperimentError, prepare
 from zeronorm.result import Result
@@ -124,11 +124,15 @@ def test_a_new_placement_is_one_function_and_one_file(swept):
 
 def test_the_terminal_shows_progress_table_and_what_next(swept):
     folder, done = swept
-    assert re.search(r"[1-4]/4 runs  trainable pretrained add_to_root xla: finite", done.stdout)
+    assert re.search(r"finite  add_to_root xla  [1-4]/4 runs", done.stdout)
+    said = "step 0, as predicted, SqrtGrad at similarity.py"
+    assert re.search(rf"NaN     clamp_product xla  {said}:\d+  [1-4]/4 runs", done.stdout)
     assert "trainable embeddings, pretrained vectors" in done.stdout
     assert re.search(r"clamp_product +xla +NaN +0, 1 +0, 1 titles", done.stdout)
     assert "4 of 4 runs finished" in done.stdout and "zeronorm ui" in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines() if str(folder) not in line) <= 100
+    assert re.search(r"What killed the first of them: zeronorm autopsy [0-9a-f]{32}", done.stdout)
+    free = [line for line in done.stdout.splitlines() if not re.search(f"{folder}|:\\d+  ", line)]
+    assert max(map(len, free)) <= 100
     assert done.stderr == ""
     outputs = next((folder / "home" / "outputs").iterdir())
     assert (outputs / "table.md").read_text().count("\n| ") == 5
@@ -146,7 +150,7 @@ def test_the_store_holds_the_sweep(swept):
         "runs.csv",
     }
     for run in runs:
-        tags, params = run.data.tags, run.data.params
+        tags, params = tracking.found_tags(run), run.data.params
         assert run.info.status == "FINISHED" and tags["mlflow.parentRunId"] == parent.info.run_id
         assert params["similarity.name"] in tags["condition"] and params["model.filters"] == "16"
         assert len(tags["config.sha"]) == 64 and tags["seed"] == "0"
@@ -154,7 +158,16 @@ def test_the_store_holds_the_sweep(swept):
             "true",
             "false",
         )
-        assert tags["mlflow.note.content"].startswith("57 of 106 title rows start at zero.")
+        died = tags["outcome"] == "nan"
+        verdict = "titles (" if died else "All weights stayed finite over 8 steps"
+        assert tags["mlflow.note.content"].startswith("**" + markdown.plain(verdict))
+        assert "57 of 106 title rows start at zero" in tags["mlflow.note.content"]
+        factors = f"{params['numerics.name']} {params['similarity.name']} pretrained trainable s0"
+        assert tags["mlflow.runName"] == ("NaN@0 " if died else "") + factors
+        assert tags[views.COLOUR] == (views.NAN if died else views.FINITE)
+        assert len(run.data.tags) <= 30 and float(tags["norm.words"].split()[0]) > 0
+        names = sorted(one.dataset.name for one in run.inputs.dataset_inputs)
+        assert names == ["wikipedia_excerpt", "word2vec: titles", "word2vec: words"]
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {
             "config.yaml",
@@ -164,7 +177,9 @@ def test_the_store_holds_the_sweep(swept):
             "curves.csv.gz",
             ".hydra",
         } <= files
-        assert ("autopsy.md" in files) == ("autopsy.json" in files) == (tags["outcome"] == "nan")
+        assert {f"autopsy.{kind}" for kind in ("md", "json", "html")} & files == (
+            {"autopsy.md", "autopsy.json", "autopsy.html"} if died else set()
+        )
 
 
 def test_curves_are_the_closed_list_and_finite(swept):
@@ -180,6 +195,7 @@ def test_curves_are_the_closed_list_and_finite(swept):
         "dense/bias",
     )
     closed = {"train/loss", "zero_rows/titles", "deadly_rows/titles", "z/steps_per_second"}
+    closed |= {f"nan/{what}step{how}" for what in ("", "encoder_") for how in ("", "_predicted")}
     closed |= {
         f"{kind}/{weight}"
         for kind in ("norm", "norm/grad", "norm/update", "nonfinite")
@@ -197,8 +213,12 @@ def test_curves_are_the_closed_list_and_finite(swept):
         died = run.data.tags["outcome"] == "nan"
         # a gap, never a NaN
         assert [point.step for point in loss] == ([0] if died else list(range(8)))
+        norm = client.get_metric_history(run.info.run_id, "norm/titles")
+        # from before the first step on
+        assert [point.step for point in norm] == ([0] if died else list(range(9)))
         if died:
             assert run.data.metrics["nonfinite/dense/kernel"] == 16 * 100
+            assert run.data.metrics["nan/step"] == run.data.metrics["nan/step_predicted"] == 0
             assert (
                 run.data.tags["nan.first_step"] == "0"
                 and run.data.tags["nan.first_tensor"] == "titles"

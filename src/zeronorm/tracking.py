@@ -234,10 +234,11 @@ def run_name(config: DictConfig, overrides: Sequence[str], shared: Collection[st
 def found_tags(run: Run) -> dict[str, str]:
     """The tags of a run, with what its `details` hold."""
     tags = dict(run.data.tags)
-    with suppress(ValueError):
+    try:
         details = json.loads(tags.pop(DETAILS, "{}"))
-        tags |= details if isinstance(details, dict) else {}
-    return tags
+    except ValueError:  # written by somebody else
+        details = {}
+    return {**(details if isinstance(details, dict) else {}), **tags}
 
 
 def _end_failed(client: MlflowClient, run_id: str, failed: failure.RunFailed) -> None:
