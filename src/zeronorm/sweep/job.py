@@ -155,7 +155,8 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> tuple[str,
         console.print(f"Files: {folder}")
         console.print(f"Its autopsy again, or of another step: zeronorm autopsy {run_id}")
         experiment_id = tracking.experiment_id(client, config)
-        console.print(browse_hint(config, experiment_id, run_id if result.autopsy else None))
+        hint = browse_hint(config, experiment_id, run_id if result.autopsy else None)
+        console.print(hint, soft_wrap=True)  # a link that is wrapped by hand cannot be clicked
     assert result.outcome is not None  # the run has come to its end
     return result.outcome, _when(result.tags)
 

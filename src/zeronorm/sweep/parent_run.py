@@ -103,7 +103,9 @@ class ParentRun:
             )
         if self.dead:
             console.print(f"What killed the first of them: zeronorm autopsy {self.dead[0]}")
-        console.print(browse_hint(self.config, self.run.info.experiment_id))
+        # a link that is wrapped by hand cannot be clicked
+        hint = browse_hint(self.config, self.run.info.experiment_id)
+        console.print(hint, soft_wrap=True)
         return status
 
     def _recorded(self, status: str) -> int:
