@@ -35,7 +35,7 @@ script = STATE / f"{number}.sh"
 shutil.copy(sys.argv[-1], script)  # who submits it moves it afterwards
 for task in range(int(array[1]) + 1 if array else 1):
     name = f"{number}_{task}" if array else str(number)
-    passed = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]} if CLEAN else os.environ
+    passed = KEPT | {"SLURM_EXPORT_ENV": "NONE"} if CLEAN else os.environ
     own = {"SLURM_JOB_ID": str(number + task)}
     if array:
         own |= {"SLURM_ARRAY_JOB_ID": str(number), "SLURM_ARRAY_TASK_ID": str(task)}
@@ -62,6 +62,9 @@ for number, path in ((1, given.output), (2, given.error)):
     for sign, value in meant.items():
         path = path.replace(sign, value)
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+if os.environ.get("SLURM_EXPORT_ENV") == "NONE":  # then a step gets none of the script's either
+    environment = KEPT | {name: value for name, value in os.environ.items() if "SLURM_" in name}
+    os.execvpe(given.command[0], given.command, environment)
 os.execvp(given.command[0], given.command)
 """,
     "sacct": """
@@ -108,6 +111,7 @@ def stand_ins(folder: Path, clean: bool) -> Path:
         head = (
             f"#!{sys.executable}\nimport os, subprocess, sys, psutil\nfrom pathlib import Path\n"
             f"STATE, CLEAN = Path({str(state)!r}), {clean}\n"
+            "KEPT = {'PATH': os.environ['PATH'], 'HOME': os.environ['HOME']}\n"
         )
         (commands / name).write_text(head + program)
         (commands / name).chmod(0o755)
@@ -302,6 +306,42 @@ def test_a_job_that_leaves_no_result_is_a_failed_run(tmp_path, monkeypatch, code
         [found] = job.results()
     assert found.status == JobStatus.FAILED
     assert f"Slurm's job 7_0 left no result ({state}): see " in str(found._return_value)
+
+
+def test_where_slurm_is_not_no_sweep_begins(tmp_path):
+    environment = {**os.environ, "PATH": str(tmp_path), "ZERONORM_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [*ZERONORM, *SLURM, "seed=0,1"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and not (tmp_path / "home" / "mlflow.db").exists()
+    assert done.stderr == (
+        "zeronorm: hydra/launcher=slurm needs Slurm's sbatch, srun, sacct, scancel, not found here:"
+        " start it on a login node, or use hydra/launcher=workers.\n"
+    )
+
+
+def test_a_single_run_says_that_it_is_made_here(cluster):
+    folder, environment = cluster(False)
+    command = [word for word in ZERONORM if word != "-m"]
+    done = subprocess.run(
+        [*command, *SLURM, "autopsy=false"], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "A launcher is for sweeps: this single run is made here; -m submits it." in done.stdout
+    assert not list((folder / "state").iterdir())
+
+
+def test_a_sweep_of_one_run_is_a_job_by_itself(cluster):
+    found = finished(cluster, True)
+    assert found.done.returncode == 0, found.done.stderr
+    [script] = (found.folder / "state").glob("*.sh")
+    assert "--array" not in script.read_text()
+    [parent], [run] = found.parents, found.children
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
 def test_only_a_sweeps_own_jobs_are_named_to_be_cancelled(tmp_path):

@@ -111,6 +111,8 @@ class Session:
         schema.validate(one)
         if _is_ours(launcher):
             workers.plan(1, launcher.workers, launcher.threads)
+        if slurm.is_slurm(launcher):
+            console.print("A launcher is for sweeps: this single run is made here; -m submits it.")
         if self.only_missing:
             console.print("--only-missing belongs to a sweep: this single run is made in any case.")
         if _calls_own_code(one):  # which may end the process that tries it
@@ -139,6 +141,8 @@ class Session:
             console.print(f"{plan.config.study}: {plan}{more}")
             raise SystemExit(0)
         launcher = config.hydra.launcher
+        if plan.jobs and slurm.is_slurm(launcher):
+            slurm.require_commands()
         if plan.jobs and _is_ours(launcher):
             self.pool = workers.Workers(
                 *workers.plan(len(plan.jobs), launcher.workers, launcher.threads)

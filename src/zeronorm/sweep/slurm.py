@@ -3,6 +3,7 @@ result."""
 
 import importlib
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,26 @@ from unittest.mock import patch
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
+from zeronorm.config import ConfigError
 from zeronorm.failure import RunFailed
+
+COMMANDS = ("sbatch", "srun", "sacct", "scancel")  # that submitit or we call, or name
 
 
 def is_slurm(launcher: DictConfig) -> bool:
     """launcher: Hydra's node."""
     return launcher._target_.endswith(".SlurmLauncher")
+
+
+def require_commands() -> None:
+    """Raises ConfigError if this machine has not Slurm's commands: before the sweep is in the
+    store, and its corpus and vectors are built."""
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        raise ConfigError(
+            f"hydra/launcher=slurm needs Slurm's {', '.join(missing)}, not found here: start it on a"
+            " login node, or use hydra/launcher=workers."
+        )
 
 
 def cancel_hint(folder: Path) -> str:
