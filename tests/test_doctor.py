@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from zeronorm import cli, tracking
 
-WHAT = ["versions", "commit", "machine", "devices", "jit_compile", "XLA", "home", "store"]
+WHAT = ["versions", "zeronorm", "machine", "devices", "jit_compile", "XLA", "home", "store"]
 
 
 def examined(*overrides):
@@ -28,6 +28,7 @@ def test_a_machine_that_is_well(tmp_path, monkeypatch):
     done, found = examined()
     assert done.exit_code == 0 and done.stderr == ""
     assert [what for what in found if what] == WHAT
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
     assert "tensorflow 2." in found["versions"] and "none yet" in found["store"]
     assert "means kernels here" in found["jit_compile"] or "means xla here" in found["jit_compile"]
     assert not (tmp_path / "new").exists()  # nothing is made by looking
@@ -38,7 +39,7 @@ def test_a_store_that_answers(tmp_path, monkeypatch, composed):
     config = composed(f"home={tmp_path}", "study=claims")
     tracking.experiment_id(tracking.connect(config), config)
     done, found = examined()
-    assert done.exit_code == 0 and "answers; experiments: claims" in found["store"]
+    assert done.exit_code == 0 and "answers; experiments: 1, runs: 0" in found["store"]
 
 
 @pytest.mark.parametrize("fault", ["server", "home", "uri"])
@@ -56,3 +57,14 @@ def test_each_fault_is_one_sentence_and_the_status(tmp_path, monkeypatch, fault)
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
     assert sum(line.startswith("FAULT") for line in found.values()) == 1
+
+
+@pytest.mark.parametrize("secret", ["s3cret", "s3:cret", "s3@cret", "s3%40cret"])
+def test_no_password_is_printed(tmp_path, monkeypatch, secret):
+    monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = f"http://user:{secret}@127.0.0.1:{closed_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    done, found = examined("tracking=server")
+    assert done.exit_code == 1 and "user:***@127.0.0.1" in found["store"]
+    assert secret not in done.stdout + done.stderr

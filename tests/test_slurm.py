@@ -319,8 +319,8 @@ def test_where_slurm_is_not_no_sweep_begins(tmp_path):
     )
     assert done.returncode == 1 and not (tmp_path / "home" / "mlflow.db").exists()
     assert done.stderr == (
-        "zeronorm: hydra/launcher=slurm needs Slurm's sbatch, srun, sacct, scancel, not found here:"
-        " start it on a login node, or use hydra/launcher=workers.\n"
+        "zeronorm: hydra/launcher=slurm needs Slurm's sbatch, srun, sacct, scancel, not found"
+        " here: start it on a login node, or use hydra/launcher=workers.\n"
     )
 
 
@@ -328,7 +328,11 @@ def test_a_single_run_says_that_it_is_made_here(cluster):
     folder, environment = cluster(False)
     command = [word for word in ZERONORM if word != "-m"]
     done = subprocess.run(
-        [*command, *SLURM, "autopsy=false"], cwd=folder, env=environment, capture_output=True, text=True
+        [*command, *SLURM, "autopsy=false"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "A launcher is for sweeps: this single run is made here; -m submits it." in done.stdout

@@ -1,11 +1,14 @@
 """What a run would find here: versions, devices, compilers, the home folder and the store."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import joblib
 import psutil
 import tensorflow as tf
 from omegaconf import DictConfig
@@ -13,6 +16,7 @@ from omegaconf import DictConfig
 from zeronorm import checks, numerics, preparation, provenance, tracking
 
 GIGA = 2**30
+COUNTED = 1000  # runs, at most
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ def examined(config: DictConfig) -> Iterator[Finding]:
     yield Finding("versions", ", ".join(libraries[:4]))
     yield Finding("", ", ".join(libraries[4:]))
     dirty = " with uncommitted changes" if made.get("git.dirty") == "true" else ""
-    yield Finding("commit", made.get("git.commit", "none: an installed package")[:12] + dirty)
+    commit = made["git.commit"][:12] if "git.commit" in made else "an installed package"
+    yield Finding("zeronorm", f"{version('zeronorm')}, {commit}{dirty}")
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0))
+    cores = joblib.cpu_count()  # those that a sweep may use, container limits included
     room = f"{memory.available / GIGA:.1f} of {memory.total / GIGA:.1f} GiB of memory free"
     yield Finding("machine", f"{cores} cores, {room}")
     yield from _compilers()
@@ -84,10 +89,19 @@ def _store(config: DictConfig) -> Finding:
     if uri.startswith("sqlite:///") and not file.exists():
         return Finding("store", f"none yet at {file}: the first run makes it")
     try:
-        experiments = tracking.answering(uri).search_experiments()
+        client = tracking.answering(uri)
+        found = [one for one in client.search_experiments() if one.name != "Default"]
+        numbers = [one.experiment_id for one in found]
+        runs = len(client.search_runs(numbers, max_results=COUNTED)) if numbers else 0
     except tracking.TrackingError as error:
-        return Finding("store", uri, str(error))
+        return Finding("store", _shown(uri), _shown(str(error)))
     except tracking.MlflowException as error:
-        return Finding("store", uri, f"The store does not answer ({str(error)[:100]}).")
-    named = [one.name for one in experiments if one.name != "Default"]
-    return Finding("store", f"{uri} answers; experiments: {', '.join(named) or 'none yet'}")
+        fault = f"The store does not answer ({_shown(str(error))[:100]})."
+        return Finding("store", _shown(uri), fault)
+    more = " or more" if runs == COUNTED else ""
+    return Finding("store", f"{_shown(uri)} answers; experiments: {len(found)}, runs: {runs}{more}")
+
+
+def _shown(text: str) -> str:
+    """Without the password of a URI in it: the lines are made to be passed on."""
+    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)

@@ -30,8 +30,8 @@ def require_commands() -> None:
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
         raise ConfigError(
-            f"hydra/launcher=slurm needs Slurm's {', '.join(missing)}, not found here: start it on a"
-            " login node, or use hydra/launcher=workers."
+            f"hydra/launcher=slurm needs Slurm's {', '.join(missing)}, not found here: start it on"
+            " a login node, or use hydra/launcher=workers."
         )
 
 
