@@ -333,7 +333,7 @@ OFFERED = {
     "zeronorm train optimizer.keras.l": ["optimizer.keras.learning_rate="],
     "zeronorm train hydra.launcher.w": ["hydra.launcher.workers="],
     "zeronorm train hydra/l": ["hydra/launcher="],
-    "zeronorm train hydra/launcher=": ["basic", "workers"],
+    "zeronorm train hydra/launcher=": ["basic", "slurm", "workers"],
     "zeronorm train +train": ["+training=", "+training.", "+trainable="],
     "zeronorm train seed=": [],
     "zeronorm train --only": ["--only-missing"],
