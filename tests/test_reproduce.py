@@ -70,7 +70,7 @@ def checkout(tmp_path_factory, home, excerpt):
 
 
 def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
-    said = "NaN     trainable pretrained clamp_product xla  step 0, as predicted, SqrtGrad at"
+    said = "NaN     trainable pretrained clamp_product xla  step 0, as predicted  1/1 runs"
     assert said in checkout.first.stdout
     assert ", 0 FAIL." in checkout.first.stdout
     [entry] = json.loads((checkout.reported / "reproductions.json").read_text())[-1:]
