@@ -319,7 +319,7 @@ def test_it_is_refused_before_training(swept):
     folder, _ = swept
     done = zeronorm(folder, "train", f"--config-dir={folder}/conf", "similarity=nameless", *SMALL)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("zeronorm: The similarity's YAML file needs the keys name and")
+    assert done.stderr.startswith("zeronorm: similarity.name is missing: give it a value")
     wrong = zeronorm(folder, "train", f"--config-dir={folder}/conf", "similarity=wrong", *SMALL)
     assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
     assert wrong.stderr.startswith(f"zeronorm: {REFUSED['wrong']}")

@@ -38,7 +38,8 @@ class ParentRun:
         self.numbers = list(range(len(plan.jobs))) if counted else plan.numbers
         self.folders = [folder / str(number) for number in self.numbers]
         self.labels = plan.labels()
-        self.on_slurm = any(slurm.is_slurm(one.hydra.launcher) for one in plan.configs[:1])
+        first = plan.configs[:1]
+        self.on_slurm = any("hydra" in one and slurm.is_slurm(one.hydra.launcher) for one in first)
         self.failed: dict[int, RunFailed] = {}  # by the job's place in `plan.jobs`
         self.dead: list[str] = []  # run ids of those that went to NaN, once it is closed
         self.trouble = ""  # what kept the launcher from its jobs
