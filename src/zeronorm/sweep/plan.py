@@ -48,7 +48,10 @@ class Plan:
         """What to call each of `jobs`: its condition, and of its other overrides those that the
         jobs do not share."""
         shared = self.shared
+        named: tuple[str, ...]
         named = ("trainable=", "init=", "similarity=", "numerics=", "optimizer=")
+        if len(self.jobs) == 1:  # shares with no other: these say nothing of what it trains
+            named += ("study=", "autopsy=")
         return [
             " ".join(
                 [
