@@ -27,6 +27,7 @@ FIRST_VISIT = {"width": 1440, "height": 900}
 CELLS = """rows => rows.map(row => [...document.querySelectorAll(
     `.ag-row[row-index="${row.getAttribute('row-index')}"] .ag-cell`)]
     .map(cell => cell.getAttribute('col-id') + ' ' + cell.innerText.trim()))"""
+NARROW_CURE = 125  # pixels of a cell that holds tf.sqrt(x + 1e-07)
 # so that the panel beside the runs stays closed, as on a second visit
 ASSISTANT_SEEN = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 # a line of each chart: its run and how many points it has
@@ -113,6 +114,31 @@ def test_the_printed_link_shows_what_died_where_why_and_what_cures_it(page, link
     assert {re.search("xla|tf1", row)[0] for row in said[:4]} == {"xla", "tf1"}
     name = page.locator(".ag-row").get_by_text("NaN@0").first
     assert name.is_visible()
+
+
+def test_the_cells_that_say_what_died_are_not_cut(page, links):
+    """On a first visit, beside the panel that MLflow opens."""
+    page.goto(links["quick_ablation"])
+    page.wait_for_selector(".ag-row", timeout=120_000)
+    page.wait_for_timeout(1_000)
+    for column in ("guilty.operation", "guilty.line", "guilty.title", "cure"):
+        cell = page.locator(f".ag-row[row-index='0'] [col-id='tags.`{column}`']").first
+        assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth"), column
+    box, panel = cell.bounding_box(), page.get_by_text("MLflow Assistant").first.bounding_box()
+    assert box["x"] + NARROW_CURE <= panel["x"]
+
+
+def test_the_menu_s_second_view_lists_the_dead_first(page, links):
+    page.goto(links["quick_ablation"])
+    page.wait_for_selector(".ag-row", timeout=120_000)
+    page.get_by_role("button", name=views.NAMES[views.DIED][:9]).click()
+    assert page.get_by_role("menuitem").filter(has_text="drawn").count() == 0
+    page.get_by_text(views.NAMES[views.CURVES]).last.click()
+    page.wait_for_url(re.compile(f"viewStateShareKey={views.CURVES}(&|$)"))
+    page.wait_for_timeout(3_000)
+    names = [name for name in page.locator(".ag-row [col-id^='attributes']").all_inner_texts()]
+    dead = ["NaN@0" in name for name in names if name.strip()]
+    assert dead == [True] * 4 + [False] * 2
 
 
 def test_a_chart_of_norms_shows_the_dead_and_the_living(page, links):

@@ -12,17 +12,20 @@ TAG = "mlflow.sharedViewState."  # of an experiment, with the view's id
 COLOUR = "mlflow.runColor"  # tag of a run: of its mark in every list, and of its curves
 NAN, FINITE = "#D55E00", "#0072B2"  # as in the figures
 DIED, CURVES = "what-died", "curves"  # views
+# what the link to CURVES opens, beside the menu of views. Its order is the other way round, because
+# of curves the last lie on top: there the dead, which have a point or two; in a list they are first
+DRAWN = "curves-drawn"
 NAMES = {DIED: "What died, where, why and what cures it", CURVES: "Curves of dead and living runs"}
 
 # columns of the runs, with their widths in pixels: what fits beside a panel that MLflow opens on
-# one's first visit comes first
+# one's first visit comes first, up to the cure in a window of 1440 pixels
 COLUMNS = {
-    "attributes.`Run Name`": 210,
-    "metrics.`nan/step`": 72,
-    "tags.`guilty.operation`": 85,
+    "attributes.`Run Name`": 205,
+    "metrics.`nan/step`": 68,
+    "tags.`guilty.operation`": 80,
     "tags.`guilty.line`": 115,
-    "tags.`guilty.title`": 95,
-    "tags.`cure`": 165,
+    "tags.`guilty.title`": 112,
+    "tags.`cure`": 160,
     "tags.`nan.first_tensor`": 70,
     "metrics.`nan/step_predicted`": 70,
     "metrics.`eval/hits_at_10`": 75,
@@ -39,21 +42,24 @@ CHARTS = {
     "how well it ranks": (("eval/hits_at_10", "eval/hits_at_1", "eval/mrr"), False),
     "predicted and seen NaN steps": (("nan/step_predicted", "nan/step"), False),
 }
+# MLflow titles a chart by its metric, and cuts it in three columns beside its panel: two, of a
+# height that shows two rows
+GRID = {"columns": 2, "cardHeight": 270}
 AT_THE_END = ("how well it ranks", "predicted and seen NaN steps")  # one value a run: bars
 
 
 def tags() -> dict[str, str]:
     """{tag: value} of an experiment, which make its saved views."""
-    # of curves the last lie on top: the dead
-    upwards = {"orderByAsc": True, "runsHiddenMode": "SHOW_ALL"}
-    state = {DIED: _state(), CURVES: _state() | upwards}
-    return {
+    curves = _state() | {"runsHiddenMode": "SHOW_ALL"}
+    found = {
         TAG + view: json.dumps(
             # a date that stays: the tag is written again only where the view has changed
-            {"name": NAMES[view], "createdAt": 0, "updatedAt": 0, "state": json.dumps(one)}
+            {"name": NAMES[view], "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
         )
-        for view, one in state.items()
+        for view, state in {DIED: _state(), CURVES: curves}.items()
     }
+    # without a name: MLflow opens it by its address, and leaves it out of its menu
+    return found | {TAG + DRAWN: json.dumps(curves | {"orderByAsc": True})}
 
 
 def page(base: str, experiment: str, view: str = DIED) -> str:
@@ -62,8 +68,8 @@ def page(base: str, experiment: str, view: str = DIED) -> str:
     base: of the server, "http://127.0.0.1:5000"; empty for a link inside of MLflow.
     experiment: its id.
     """
-    mode = "&compareRunsMode=CHART" if view == CURVES else ""
-    query = f"workflowType=machine_learning&viewStateShareKey={view}{mode}"
+    key = f"{DRAWN}&compareRunsMode=CHART" if view == CURVES else view
+    query = f"workflowType=machine_learning&viewStateShareKey={key}"
     return f"{base}#/experiments/{experiment}/runs?{query}"
 
 
@@ -76,7 +82,7 @@ def artifact(base: str, experiment: str, run: str, path: str) -> str:
 def _state() -> dict:
     sections = [
         {"uuid": _id(name), "name": name, "display": True, "isReordered": True}
-        | {"deleted": False, "isGenerated": False}
+        | {"deleted": False, "isGenerated": False, **GRID}
         for name in CHARTS
     ]
     charts = [
