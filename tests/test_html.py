@@ -221,6 +221,13 @@ OUTCOMES = [
 ]
 
 
+def test_the_cure_stands_right_below_the_head():
+    cures = (Cure("epsilon", "tf.sqrt(x + 1e-07)", True),)
+    below = ElementTree.fromstring(html.fragment(report(cures=cures)))[1]
+    assert "".join(below.itertext()) == "Cure: tf.sqrt(x + 1e-07)"
+    assert "Cure:" not in Parts(html.fragment(report(cures=()))).text
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_every_outcome_has_a_line_and_a_page(named):
     for outcome in OUTCOMES:

@@ -85,6 +85,10 @@ class RunReport(reports.Report):
         return {key: value for key, value in found.items() if value}
 
     @property
+    def remedies(self) -> list[str]:
+        return [one for one in (self.cure, self.override) if one]
+
+    @property
     def override(self) -> str:
         """The cure as a choice of this project's: the first of ADVISED, or else of all placements,
         with which the step is finite; empty where none is."""
@@ -151,9 +155,8 @@ def _markdown(report: RunReport) -> Iterator[str]:
     """The report as MLflow's page of an artifact shows it: a long block of text would open at its
     end there."""
     yield f"# {markdown.plain(report.title)}\n"
-    known = [markdown.code(cure) for cure in (report.cure, report.override) if cure]
-    if known:
-        yield f"**Cure:** {', here '.join(known)}\n"
+    if report.remedies:
+        yield f"**Cure:** {', here '.join(map(markdown.code, report.remedies))}\n"
     yield from (markdown.plain(sentence) for sentence in report.story())
     for number in report.told()[: thresholds.SHOWN]:
         yield ""

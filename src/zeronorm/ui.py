@@ -92,13 +92,17 @@ def answers(port: int, alive: Callable[[], bool], seconds: float = STARTS) -> bo
 
 
 def _say_ready(client: tracking.MlflowClient, port: int) -> None:
-    """A link to the runs of each experiment that has one."""
-    base = f"http://127.0.0.1:{port}"
-    click.echo(f"Ready: {base} (stop it with Ctrl-C)")
-    for experiment in client.search_experiments():
-        number = experiment.experiment_id
-        if experiment.name != "Default" and client.search_runs([number], max_results=1):
-            click.echo(f"  {experiment.name}: {views.page(base + '/', number)}")
+    """A link to the runs of each experiment that has one. The server's own address is not said: it
+    opens a page without any run."""
+    base = f"http://127.0.0.1:{port}/"
+    links = [
+        f"  {experiment.name}: {views.page(base, experiment.experiment_id)}"
+        for experiment in client.search_experiments()
+        if experiment.name != "Default"
+        and client.search_runs([experiment.experiment_id], max_results=1)
+    ]
+    what = "open the link behind a study's name" if links else "the store has no run yet"
+    click.echo("\n".join([f"Ready: {what} (stop it with Ctrl-C)", *links]))
 
 
 def _last_line(said: IO[bytes]) -> str:

@@ -64,6 +64,8 @@ def of_watch(said: str, report) -> str:
 
 def _parts(report) -> Iterator[str]:
     yield f"<h3>{_text(report.title)}</h3>"
+    if report.remedies:
+        yield f"<p><b>Cure:</b> {', here '.join(map(_code, report.remedies))}</p>"
     yield f"<p>{_text(' '.join(report.story()))}</p>"
     yield f"<p>{' '.join(_badges(report))}</p>"
     told = report.told()
@@ -128,14 +130,14 @@ def _cures(report) -> str:
     rows = []
     for cure in report.cures:
         name = f"{cure.name}; {cure.leaves}" if cure.leaves else cure.name
-        write = (
-            f'<code style="user-select:all">{_text(cure.write)}</code>'  # a click takes all of it
-            if cure.write
-            else ""
-        )
+        write = _code(cure.write) if cure.write else ""
         elsewhere = "" if cure.elsewhere is None else _mark(cure.elsewhere)
         rows.append([_mark(cure.finite), _text(name), write, elsewhere])
     return _table(["the step", "what was tried", "to write", f"under {_text(other)}"], rows)
+
+
+def _code(text: str) -> str:
+    return f'<code style="user-select:all">{_text(text)}</code>'  # a click takes all of it
 
 
 def _mark(finite: bool | None) -> str:

@@ -86,6 +86,12 @@ class Report:
         return (best or known[0]).write if known else ""
 
     @property
+    def remedies(self) -> list[str]:
+        """What to write or to choose, any one of them, for the head of a page; none if no cure is
+        known."""
+        return [self.cure] if self.cure else []
+
+    @property
     def brief(self) -> str:
         """Who is guilty and what cures it, in a few words; "" of a step that is finite."""
         said = self._who() if self.guilty else ""

@@ -424,7 +424,7 @@ def verdict(conditions: pd.DataFrame) -> str:
     return (
         f"{len(dead)} of {len(conditions)} conditions end in NaN{which if len(dead) else ''}. In"
         f" {int(conditions['predicted_exactly'].sum())} of {seeds} runs the prediction, made before"
-        " training, is exact: no NaN, or both steps."
+        " training, is exact: no NaN, or the step of the row and the step of the weights."
     )
 
 

@@ -159,7 +159,8 @@ def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def exact(runs: pd.DataFrame) -> pd.Series:
-    """bool: whether what was predicted before training is what happened: no NaN, or both steps."""
+    """bool: whether what was predicted before training is what happened: no NaN, or both
+    steps, of the first weight and of the encoder."""
     return (runs["first_nan_predicted"] == runs["first_nan_observed"]) & (
         runs["encoder_nan_predicted"] == runs["encoder_nan_observed"]
     )
