@@ -1,5 +1,7 @@
 """The READMEs equal the data, their commands parse, and the data says what the prose says."""
 
+import io
+import os
 import re
 import shlex
 import subprocess
@@ -46,6 +48,14 @@ def test_every_link_inside_the_repository_leads_somewhere(text):
         headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M) if anchor else []
         slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
         assert not anchor or anchor in slugs, target
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_image_says_in_words_what_is_to_be_seen(text):
+    """More than a name: a sentence's part."""
+    for said in re.findall(r"!\[([^\]]*)\]\(", text.read_text()):
+        assert len(said.split()) >= 4, said
+    assert "<img" not in text.read_text()
 
 
 def test_every_page_is_reached_from_the_readme():
@@ -252,7 +262,45 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     assert said in " ".join(readme.split()) and len(why.split()) <= 620
     bugs = [row for row in measured.suite_data("autopsy")["rows"] if row["birth"]]
     named = all(all(row["autopsy"]["right"].values()) for row in bugs)
-    assert f"Of {len(bugs)} bugs re-created from public threads it names all" in readme and named
+    sentence = f"It names the cause of all {len(bugs)} bugs re-created from public threads."
+    assert sentence in readme and named
+
+
+def test_the_readme_shows_what_its_first_command_prints():
+    """All but the runs themselves, which tests/test_sweep.py makes on a small scale."""
+    readme = (ROOT / "README.md").read_text()
+    assert re.search("^make ablation ", readme, re.MULTILINE)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    would = subprocess.run(
+        ["make", "-n", "ablation"], cwd=ROOT, env=outside, capture_output=True, text=True
+    )
+    assert would.stdout.splitlines()[-1] == ".venv/bin/zeronorm train study=quick_ablation"
+    printed = io.StringIO()
+    present.print_table(committed.conditions("quick_ablation"), Console(file=printed, width=100))
+    shown = next(block for block in readme.split("```text\n") if " conditions end in NaN" in block)
+    verdict, end = re.match(r"(.*?)(^\d+ of \d+ runs finished.*?)```", shown, re.S | re.M).groups()
+    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    assert lines[-verdict.count("\n") :] == verdict.splitlines()
+    runs = committed.provenance("quick_ablation")["runs"]
+    assert end.startswith(f"{runs} of {runs} runs finished; tables: ")
+
+
+def test_the_norms_of_an_unscaled_start_are_those_of_the_runs():
+    """A factor, the same for each row, brings a start to `init.norm`: so its own follows from two
+    runs."""
+    text = " ".join((ROOT / "experiments" / "init_scale" / "README.md").read_text().split())
+    found = committed.conditions("init_scale").set_index(["init", "init.norm"])
+
+    def own(init: str, weight: str) -> str:
+        starts = found[f"norm/{weight}_start"].astype(float)
+        return f"{starts[init, ''] / starts[init, '1.0']:.2g}"
+
+    assert f"{own('pretrained', 'titles')} for the titles of `pretrained`" in text
+    assert f"{own('repaired', 'titles')} for those of `repaired`" in text
+    assert own("pretrained", "words") == own("repaired", "words")
+    assert f"{own('pretrained', 'words')} for the words of both" in text
+    assert own("uniform", "words") == own("uniform", "titles")
+    assert f"{own('uniform', 'words')} for titles and words of `uniform`" in text
 
 
 def test_what_tells_runs_apart_stands_beside_them():
