@@ -136,7 +136,7 @@ def test_nothing_shipped_adds_to_the_identity(base):
     assert contents.named(plain) == {}
     for name in (
         "keras.optimizers.SGD",
-        "zeronorm.optimizers.LazyAdam",
+        "zeronorm.optimizers.Adam2017",
         "os.path.join",
         "math.sqrt",
         "no.such.thing",

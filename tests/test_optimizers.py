@@ -1,6 +1,7 @@
 """Adam in one kernel and by rows, against Keras's own Adam on the same gradients."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -13,7 +14,12 @@ ROWS, D = 12, 4
 STEPS = 30
 
 
-def trained(optimizer, ids_of_step, jit_compile=False, seed=0):
+def applied(optimizer, by_rows):
+    """How an optimizer takes a step: whole tables, or the rows that a gradient names."""
+    return optimizer.by_rows() if by_rows else nullcontext()
+
+
+def trained(optimizer, ids_of_step, jit_compile=False, by_rows=False, seed=0):
     """The table after STEPS sparse gradients, and the dense weight after as many dense ones."""
     rng = np.random.default_rng(seed)
     table, dense = (
@@ -23,7 +29,8 @@ def trained(optimizer, ids_of_step, jit_compile=False, seed=0):
 
     @tf.function(jit_compile=jit_compile)
     def step(ids, values, gradient):
-        optimizer.apply([tf.IndexedSlices(values, ids, (ROWS, D)), gradient], [table, dense])
+        with applied(optimizer, by_rows):
+            optimizer.apply([tf.IndexedSlices(values, ids, (ROWS, D)), gradient], [table, dense])
 
     for number in range(STEPS):
         ids = np.asarray(ids_of_step(number), np.int32)
@@ -38,22 +45,22 @@ def trained(optimizer, ids_of_step, jit_compile=False, seed=0):
 @pytest.mark.parametrize(
     "options", [{}, {"learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}]
 )
-@pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
-def test_a_row_touched_at_every_step_is_updated_as_by_keras(ours, options, jit_compile):
+@pytest.mark.parametrize("by_rows", [False, True], ids=["whole", "by rows"])
+def test_a_row_touched_at_every_step_is_updated_as_by_keras(by_rows, options, jit_compile):
     """Every row in every step, some of them twice: the three agree, in the slots too."""
 
     def every_row(number):
         return [*range(ROWS), 3, 3, number % ROWS]
 
     expected = trained(keras.optimizers.Adam(**options), every_row)
-    found = trained(ours(**options), every_row, jit_compile)
+    found = trained(optimizers.Adam(**options), every_row, jit_compile, by_rows)
     for x, y in zip((*expected[:2], *expected[2]), (*found[:2], *found[2]), strict=True):
         np.testing.assert_allclose(y, x, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("times", [optimizers.CROWDED // 4, optimizers.CROWDED + 1, 100_000])
-@pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
-def test_a_row_named_thousands_of_times_is_updated_as_by_keras(ours, times):
+@pytest.mark.parametrize("by_rows", [False, True], ids=["whole", "by rows"])
+def test_a_row_named_thousands_of_times_is_updated_as_by_keras(by_rows, times):
     """As a step with very many negatives, or a large batch of short texts, names a title or the
     padding: their gradients point one way, and the square of their sum dwarfs the sum of their
     squares."""
@@ -61,61 +68,34 @@ def test_a_row_named_thousands_of_times_is_updated_as_by_keras(ours, times):
     ids = tf.constant(rng.integers(0, 2, times, np.int32))
     values = tf.constant(rng.normal(0.1, 0.01, (times, D)).astype(np.float32))
 
-    def moved(optimizer):
+    def moved(optimizer, by_rows=False):
         table = keras.Variable(np.ones((ROWS, D), np.float32))
         optimizer.build([table])
-        for _ in range(3):
-            optimizer.apply([tf.IndexedSlices(values, ids, (ROWS, D))], [table])
+        with applied(optimizer, by_rows):
+            for _ in range(3):
+                optimizer.apply([tf.IndexedSlices(values, ids, (ROWS, D))], [table])
         return table.numpy(), optimizer._velocities[0].numpy()
 
-    for x, y in zip(moved(keras.optimizers.Adam()), moved(ours()), strict=True):
+    ours = moved(optimizers.Adam(), by_rows)
+    for x, y in zip(moved(keras.optimizers.Adam()), ours, strict=True):
         np.testing.assert_allclose(y, x, rtol=5e-3)
 
 
-def test_adam_moves_untouched_rows_as_keras_does_and_lazy_adam_leaves_them():
+def test_adam_moves_untouched_rows_as_keras_does_and_by_rows_leaves_them():
     def first_half_then_rest(number):
         return range(6) if number < 15 else range(6, ROWS)
 
-    start = trained(optimizers.LazyAdam(learning_rate=0.0), first_half_then_rest)[0]
     expected = trained(keras.optimizers.Adam(), first_half_then_rest)[0]
-    np.testing.assert_allclose(
-        trained(optimizers.Adam(), first_half_then_rest)[0], expected, rtol=2e-5, atol=1e-6
-    )
+    whole = trained(optimizers.Adam(), first_half_then_rest)[0]
+    np.testing.assert_allclose(whole, expected, rtol=2e-5, atol=1e-6)
 
-    stopped = []  # what the lazy rows 0 to 5 were when they were last touched
-
-    def noted(number):
-        stopped.append(number)
-        return first_half_then_rest(number)
-
-    lazy = trained(optimizers.LazyAdam(), noted)[0]
-    upto = trained(optimizers.LazyAdam(), lambda number: range(6) if number < 15 else [11])[0]
+    by_rows = trained(optimizers.Adam(), first_half_then_rest, by_rows=True)[0]
+    upto = trained(
+        optimizers.Adam(), lambda number: range(6) if number < 15 else [11], by_rows=True
+    )[0]
     # 15 more steps on other rows have not moved them
-    np.testing.assert_array_equal(lazy[:6], upto[:6])
-    assert np.abs(lazy[:6] - expected[:6]).max() > 1e-3  # where Adam's momentum has
-    assert np.abs(lazy - start).min(axis=1).max() > 0
-
-
-def test_lazy_adam_touches_only_the_rows_it_is_given_and_makes_no_dense_gradient():
-    table = keras.Variable(np.ones((1000, D), np.float32))
-    optimizer = optimizers.LazyAdam()
-    optimizer.build([table])
-
-    @tf.function
-    def step(values, ids):
-        optimizer.apply([tf.IndexedSlices(values, ids, (1000, D))], [table])
-
-    arguments = tf.ones((2, D)), tf.constant([3, 500])
-    graph = step.get_concrete_function(*arguments).graph
-    made = [
-        op
-        for op in graph.get_operations()
-        if any(1000 in (x.shape or []) for x in op.outputs if x.shape.rank)
-    ]
-    assert [op.type for op in made] == []
-    step(*arguments)
-    assert np.flatnonzero((table.numpy() != 1).any(axis=1)).tolist() == [3, 500]
-    assert np.flatnonzero(optimizer._momentums[0].numpy().any(axis=1)).tolist() == [3, 500]
+    np.testing.assert_array_equal(by_rows[:6], upto[:6])
+    assert np.abs(by_rows[:6] - expected[:6]).max() > 1e-3  # where Adam's momentum has
 
 
 def test_amsgrad_is_refused():
@@ -123,14 +103,16 @@ def test_amsgrad_is_refused():
         optimizers.Adam(amsgrad=True)
 
 
-def once(optimizer, ids, values, jit_compile):
+def once(optimizer, ids, values, jit_compile, by_rows=False):
     """A table of 4 rows of 1 after one sparse gradient."""
     table = keras.Variable(np.ones((4, 3), np.float32))
     optimizer.build([table])
 
     @tf.function(jit_compile=jit_compile)
     def step(values):
-        optimizer.apply([tf.IndexedSlices(values, tf.constant(ids), tf.constant([4, 3]))], [table])
+        slices = tf.IndexedSlices(values, tf.constant(ids), tf.constant([4, 3]))
+        with applied(optimizer, by_rows):
+            optimizer.apply([slices], [table])
 
     step(tf.constant(values, tf.float32))
     return np.array(table)
@@ -138,17 +120,16 @@ def once(optimizer, ids, values, jit_compile):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("size", [1e19, 1e25, 3e38])
-@pytest.mark.parametrize("ours", [optimizers.Adam, optimizers.LazyAdam])
-def test_a_gradient_whose_square_overflows_loses_no_row(ours, size, jit_compile):
+@pytest.mark.parametrize("by_rows", [False, True], ids=["whole", "by rows"])
+def test_a_gradient_whose_square_overflows_loses_no_row(by_rows, size, jit_compile):
     """Keras's velocity becomes infinite there, and the row stays: infinity less infinity would have
     been NaN."""
     for ids in ([1, 2], [1, 1, 2]):
         values = [[size] * 3] + [[0.1] * 3] * (len(ids) - 1)
-        expected, found = (
-            once(made(), ids, values, jit_compile) for made in (keras.optimizers.Adam, ours)
-        )
+        expected = once(keras.optimizers.Adam(), ids, values, jit_compile)
+        found = once(optimizers.Adam(), ids, values, jit_compile, by_rows)
         assert np.isfinite(found).all()
-        if ids == [1, 2] and ours is optimizers.Adam:
+        if ids == [1, 2] and not by_rows:
             np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -161,7 +142,6 @@ EVERYWHERE = optimizers.Reach(True, True, True, True)
     "made, expected",
     [
         (optimizers.Adam, {}),
-        (optimizers.LazyAdam, {}),
         (keras.optimizers.SGD, {}),
         (
             lambda: optimizers.Adam(clipnorm=1.0),

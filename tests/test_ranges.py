@@ -24,7 +24,7 @@ CHOICES = [
 ]
 OPTIMIZERS = [
     value
-    for value in (*vars(keras.optimizers).values(), optimizers.Adam, optimizers.LazyAdam)
+    for value in (*vars(keras.optimizers).values(), optimizers.Adam)
     if inspect.isclass(value) and issubclass(value, keras.Optimizer)
 ]
 VALUES = (

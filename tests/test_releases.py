@@ -60,7 +60,11 @@ def test_the_probe_computes_what_the_run_does(composed, tmp_path, compiler, over
 
 @pytest.mark.parametrize(
     "override",
-    ["optimizer=lazy_adam", "+optimizer.keras.clipnorm=1.0", "+optimizer.keras.use_ema=true"],
+    [
+        "+optimizer.keras.weight_decay=0.01",
+        "+optimizer.keras.clipnorm=1.0",
+        "+optimizer.keras.use_ema=true",
+    ],
 )
 def test_an_optimizer_that_the_probe_has_not_is_one_sentence(composed, tmp_path, override):
     with pytest.raises(ExperimentError, match="plain Adam and SGD at one learning rate, not by"):

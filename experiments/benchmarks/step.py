@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import pairs
 import plain_keras
-from zeronorm import examples, model, numerics, optimizers, recorder, similarity, training
+from zeronorm import deferred, examples, model, numerics, optimizers, recorder, similarity, training
 
 PLACEMENT = partial(similarity.clamp_product, epsilon=1e-7)
 
@@ -79,7 +79,7 @@ def ours(
         trainable_titles=trainable,
         similarity=PLACEMENT,
         numerics=used,
-        rows_only=optimizers.rows_only(optimizer),
+        rows_only=deferred.course_of(optimizer) is not None,
         **size.network,
     )
     program = training.program(ranker, optimizer, used)

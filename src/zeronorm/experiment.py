@@ -117,6 +117,7 @@ def _train(
         tell(Progress(last.step + 1, result.steps))
         last_of_epoch = (last.batch + 1) * config.training.batch >= examples_drawn
         if config.training.evaluate_every_epoch and last_of_epoch:
+            program.flush()
             result.epochs[last.step] = _evaluated(prepared, singular)
 
     clock = time.perf_counter()

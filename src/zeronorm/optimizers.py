@@ -1,7 +1,8 @@
-"""Adam: Keras's own rule in one kernel, the rule of 2017, and the lazy variant whose cost does not
-depend on a table's rows. And what an optimizer makes of a gradient that is not finite, measured on
-the optimizer itself."""
+"""Adam: Keras's own rule in one kernel, or by rows, and the rule of 2017. And what an optimizer
+makes of a gradient that is not finite, measured on the optimizer itself."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -27,12 +28,38 @@ class Adam(keras.optimizers.Adam):
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **kwargs):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad=False, **kwargs)
+        self._by_rows = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a row that a gradient does not name moves by its momentum alone."""
+        clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
+        return (
+            not (self.weight_decay or self.use_ema or self.gradient_accumulation_steps)
+            and not self.loss_scale_factor
+            and clips == (None, None, None)
+            and isinstance(self._learning_rate, keras.Variable)
+            and self.epsilon > 0
+        )
+
+    @contextmanager
+    def by_rows(self) -> Iterator[None]:
+        """Within it a gradient of an embedding moves the rows that it names and no others: what
+        becomes of those is up to the caller (`deferred.Table`)."""
+        self._by_rows = True
+        try:
+            yield
+        finally:
+            self._by_rows = False
 
     def update_step(self, gradient, variable, learning_rate):
+        if isinstance(gradient, tf.IndexedSlices) and self._by_rows:
+            self._update_rows(gradient.values, gradient.indices, variable, learning_rate)
+            return
         if isinstance(gradient, tf.IndexedSlices) and (gradient.values.shape[0] or 0) > CROWDED:
             super().update_step(gradient, variable, learning_rate)
             return
-        momentum, velocity = self._slots(variable)
+        momentum, velocity = self.slots(variable)
         beta_1_power, beta_2_power = self._powers()
         dense = tf.convert_to_tensor(gradient)
         if isinstance(gradient, tf.IndexedSlices):
@@ -49,7 +76,7 @@ class Adam(keras.optimizers.Adam):
             updates = excess * ((1 - self.beta_2) / self.beta_2)
             tf.raw_ops.ResourceScatterAdd(resource=velocity.handle, indices=ids, updates=updates)
         tf.raw_ops.ResourceApplyAdam(
-            var=_resource(variable).handle,
+            var=resource(variable).handle,
             m=momentum.handle,
             v=velocity.handle,
             beta1_power=beta_1_power,
@@ -61,9 +88,23 @@ class Adam(keras.optimizers.Adam):
             grad=dense,
         )
 
-    def _slots(self, variable) -> tuple[tf.Variable, tf.Variable]:
+    def slots(self, variable) -> tuple[tf.Variable, tf.Variable]:
+        """Momentum and velocity, each of the variable's shape."""
         position = self._get_variable_index(variable)
-        return _resource(self._momentums[position]), _resource(self._velocities[position])
+        return resource(self._momentums[position]), resource(self._velocities[position])
+
+    def _update_rows(self, values, ids, variable, learning_rate):
+        # A row named twice is computed twice and written twice, with the same value: all shapes
+        # stay static, for XLA.
+        momentum, velocity = self.slots(variable)
+        beta_1_power, beta_2_power = self._powers()
+        rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - beta_2_power) / (1 - beta_1_power)
+        m, v = momentum.sparse_read(ids), velocity.sparse_read(ids)
+        m = m + (_totals(values, ids) - m) * (1 - self.beta_1)
+        v = v + (_totals(values * values, ids) - v) * (1 - self.beta_2)
+        row = resource(variable).sparse_read(ids) - rate * m / (tf.sqrt(v) + self.epsilon)
+        for table, rows in ((momentum, m), (velocity, v), (resource(variable), row)):
+            tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=ids, updates=rows)
 
     def _powers(self):
         # with gradient_accumulation_steps Keras counts the updates by an expression, no variable
@@ -82,39 +123,6 @@ class Adam2017(Adam):
         super().update_step(tf.convert_to_tensor(gradient), variable, learning_rate)
 
 
-class LazyAdam(Adam):
-    """Adam that leaves the rows alone which a step's gradient does not name: no dense copy of an
-    embedding's gradient, and a step's time does not grow with the embedding's rows.
-
-    The difference from Adam: there a row goes on moving, by its decaying momentum, through steps
-    that do not touch it; here row, momentum and velocity stay. A row touched at every step is
-    updated as by Adam. The bias correction counts all steps. Other gradients than IndexedSlices are
-    treated as by Adam.
-    """
-
-    def update_step(self, gradient, variable, learning_rate):
-        if not isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate)
-            return
-        # A row named twice is computed twice and written twice, with the same value: all shapes
-        # stay static, for XLA.
-        values, ids = gradient.values, gradient.indices
-        momentum, velocity = self._slots(variable)
-        beta_1_power, beta_2_power = self._powers()
-        rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - beta_2_power) / (1 - beta_1_power)
-        m, v = momentum.sparse_read(ids), velocity.sparse_read(ids)
-        m = m + (_totals(values, ids) - m) * (1 - self.beta_1)
-        v = v + (_totals(values * values, ids) - v) * (1 - self.beta_2)
-        row = _resource(variable).sparse_read(ids) - rate * m / (tf.sqrt(v) + self.epsilon)
-        for table, rows in ((momentum, m), (velocity, v), (_resource(variable), row)):
-            tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=ids, updates=rows)
-
-
-def rows_only(optimizer) -> bool:
-    """Whether an embedding's update is confined to the rows its gradient names."""
-    return isinstance(optimizer, LazyAdam)
-
-
 def _totals(values, ids):
     """float32 [n, d]: for each of ids, int [n], the sum of all rows of values, float32 [n, d], that
     have this id.
@@ -131,7 +139,8 @@ def _totals(values, ids):
     return tf.gather(sums, tf.gather(segment, tf.argsort(order)))
 
 
-def _resource(variable) -> tf.Variable:
+def resource(variable) -> tf.Variable:
+    """TensorFlow's variable in Keras's."""
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 

@@ -16,6 +16,7 @@ from zeronorm import (
     baseline,
     cache,
     contents,
+    deferred,
     examples,
     model,
     numerics,
@@ -365,7 +366,7 @@ def _compiled(
         **dict(graph),
         similarity=placement,
         numerics=numerics.named(name),
-        rows_only=optimizers.rows_only(made),
+        rows_only=deferred.course_of(made) is not None,
     )
     return training.program(ranker, made, numerics.named(name))
 

@@ -18,23 +18,43 @@ EMBEDDINGS = ("words", "titles")
 
 
 @dataclass(frozen=True)
+class Drift:
+    """What an update did to the rows of an embedding that the step does not name.
+
+    growth: float64 [], by how much their sum of squares has grown;
+    squares: float64 [], the sum of squares of their updates.
+    """
+
+    growth: tf.Tensor
+    squares: tf.Tensor
+
+
+@dataclass(frozen=True)
 class Change:
     """What an update did to a weight, or, with `ids`, to those of its rows that the step names.
 
-    before, after: float32, the weight; or, with ids, float32 [rows, d]. ids: int [rows], each once.
+    before, after: float32, the weight; or, with ids, float32 [rows, d].
+    ids: int [rows], each once.
+    drift: with ids, of the other rows.
     """
 
     before: tf.Tensor
     after: tf.Tensor
     ids: tf.Tensor | None = None
+    drift: Drift | None = None
 
     def growth(self):
-        """float64 []: by how much the sum of squares of the rows has grown; 0 of a whole weight,
-        whose own is measured."""
-        if self.ids is None:
+        """float64 []: by how much the sum of squares of an embedding has grown; 0 of a whole
+        weight, whose own is measured."""
+        if self.drift is None:
             return tf.constant(0.0, tf.float64)
         after, before = (tf.cast(rows, tf.float64) for rows in (self.after, self.before))
-        return tf.reduce_sum(after * after - before * before)
+        return tf.reduce_sum(after * after - before * before) + self.drift.growth
+
+    def squares(self):
+        """float32 []: the sum of squares of the update."""
+        named = tf.reduce_sum(tf.math.squared_difference(self.after, self.before))
+        return named if self.drift is None else named + tf.cast(self.drift.squares, tf.float32)
 
     def nonfinite(self):
         """int32 [3], as `count_nonfinite`: of the whole weight, or what its rows have gained."""
@@ -54,25 +74,13 @@ class Change:
 
 
 class Watch:
-    """Reads a weight before an update, at construction, and after it, by `change`.
+    """Reads a weight before an update, at construction, and after it, by `change`."""
 
-    rows: int, any shape: the only rows the update can change; None: any may.
-    """
-
-    def __init__(self, variable: tf.Variable, rows=None):
-        self.variable, self.ids = (
-            variable,
-            None if rows is None else tf.unique(tf.reshape(rows, [-1])).y,
-        )
-        self.before = self._read()
-
-    def _read(self):
-        return (
-            self.variable.read_value() if self.ids is None else self.variable.sparse_read(self.ids)
-        )
+    def __init__(self, variable: tf.Variable):
+        self.variable, self.before = variable, variable.read_value()
 
     def change(self) -> Change:
-        return Change(self.before, self._read(), self.ids)
+        return Change(self.before, self.variable.read_value())
 
 
 def summed(slices: tf.IndexedSlices):
@@ -119,7 +127,7 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
     of_changes = list(changes.values())
 
     sums = [squares(tensor) for tensor in (*forward.values(), *of_gradients)]
-    sums += [tf.reduce_sum(tf.math.squared_difference(c.after, c.before)) for c in of_changes]
+    sums += [change.squares() for change in of_changes]
     sums = tf.stack(sums + [squares(c.after) for c in of_changes])
     finite = tf.math.is_finite(sums)
 

@@ -1,6 +1,7 @@
 """The compiled steps and the loop around them."""
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby, islice
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm import model, optimizers, recorder
+from zeronorm import deferred, model, recorder
 from zeronorm.examples import Batch
 from zeronorm.model import Ranker
 from zeronorm.numerics import Numerics, xla_witness
@@ -30,7 +31,8 @@ class Program:
         [], and what take returns), that step compiled, without measurements.
     steps: (numbers int32 [n], text [n, batch, window], positive, negatives, stop_at bool [tensors])
         -> (how many were taken, {name: measurements of `recorder.measure`, [n, ...]}), as `program`
-        says.
+        says. Rows of `tables` are then as of the step that last named them, until `flush`.
+    tables: {embedding: its rows and their course}, where the optimizer's is known.
     """
 
     ranker: Ranker
@@ -39,6 +41,7 @@ class Program:
     take: Callable
     update: Callable
     steps: Callable
+    tables: dict[str, deferred.Table]
     _optimizer_start: list[np.ndarray | None]  # None: zeros
 
     @property
@@ -60,6 +63,13 @@ class Program:
         model.initialise(self.ranker, words, titles, seed, masked)
         for variable, value in zip(self.optimizer.variables, self._optimizer_start, strict=True):
             variable.assign(tf.zeros(variable.shape, variable.dtype) if value is None else value)
+        for table in self.tables.values():
+            table.reset()
+
+    def flush(self) -> None:
+        """Brings every row of the embeddings up to date: `state` is then the training's."""
+        for table in self.tables.values():
+            table.flush()
 
     def finish(self) -> None:
         """What Keras's fit does after its last step: an optimizer that keeps a moving average of
@@ -73,14 +83,9 @@ class Program:
 
         names: {embedding: what each row stands for}.
         """
-        in_rows = [
-            name
-            for name in recorder.EMBEDDINGS
-            if name in self.trained and optimizers.rows_only(self.optimizer)
-        ]
         start = {
             name: float(np.sum(np.square(self.ranker.weights[name].numpy(), dtype=np.float64)))
-            for name in in_rows
+            for name in self.tables
         }
         return recorder.Recording(self.trained, names, start)
 
@@ -94,6 +99,12 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     """
     weights = {name: variable for name, variable in ranker.weights.items() if variable.trainable}
     optimizer.build(list(weights.values()))
+    course = deferred.course_of(optimizer)
+    tables = {
+        name: deferred.Table(optimizer, weights[name], course)
+        for name in recorder.EMBEDDINGS
+        if course and name in weights
+    }
 
     def take(text, positive, negatives):
         with tf.GradientTape() as tape:
@@ -108,7 +119,8 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
 
     @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def update(number, text, positive, negatives):
-        forward, gradients = take(text, positive, negatives)
+        with optimizer.by_rows() if tables else nullcontext():
+            forward, gradients = take(text, positive, negatives)
         return xla_witness(number) if numerics.jit_compile else tf.constant(0), forward, gradients
 
     # Whoever computes the update, TensorFlow's kernels measure it: on a CPU XLA sums a large array
@@ -116,9 +128,10 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     @tf.function(jit_compile=False, autograph=False)
     def step(number, text, positive, negatives):
         touched = {"words": text, "titles": tf.concat([positive, negatives], axis=1)}
-        in_rows = touched if optimizers.rows_only(optimizer) else {}
         watches = {
-            name: recorder.Watch(variable.value, in_rows.get(name))
+            name: tables[name].watch(touched[name])
+            if name in tables
+            else recorder.Watch(variable.value)
             for name, variable in weights.items()
         }
         ran_xla, forward, gradients = update(number, text, positive, negatives)
@@ -137,7 +150,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
         return loop(*(tuple(x.shape[1:]) for x in inputs[:-1]))(*inputs)
 
     starts = [value if np.any(value) else None for value in map(np.array, optimizer.variables)]
-    return Program(ranker, optimizer, numerics, take, update, steps, starts)
+    return Program(ranker, optimizer, numerics, take, update, steps, tables, starts)
 
 
 def _repeated(one, numbers, text, positive, negatives, stop_at):
@@ -185,25 +198,28 @@ def train(
 
     stop_at: (phase, name) of the tensors in recording.tensors with whose first non-finite value to
         end.
-    after_chunk: called with the last batch taken.
+    after_chunk: called with the last batch taken; it flushes the program before it reads weights.
     Returns the number of steps that XLA computed. A NaN raises nothing.
     """
     xla_steps = 0
     stops = tf.constant([tensor in stop_at for tensor in recording.tensors])
-    for chunk in chunks(batches):
-        numbers = np.array([batch.step for batch in chunk], np.int32)
-        inputs = (
-            np.stack([getattr(batch, part) for batch in chunk])
-            for part in ("text", "positive", "negatives")
-        )
-        taken, measured = program.steps(*map(tf.constant, (numbers, *inputs)), stops)
-        taken = int(taken)
-        measured = {name: value.numpy()[:taken] for name, value in measured.items()}
-        recording.add(chunk[:taken], measured)
-        xla_steps += int(measured["xla"].sum())
-        after_chunk(chunk[taken - 1])
-        if taken < len(chunk):
-            break
+    try:
+        for chunk in chunks(batches):
+            numbers = np.array([batch.step for batch in chunk], np.int32)
+            inputs = (
+                np.stack([getattr(batch, part) for batch in chunk])
+                for part in ("text", "positive", "negatives")
+            )
+            taken, measured = program.steps(*map(tf.constant, (numbers, *inputs)), stops)
+            taken = int(taken)
+            measured = {name: value.numpy()[:taken] for name, value in measured.items()}
+            recording.add(chunk[:taken], measured)
+            xla_steps += int(measured["xla"].sum())
+            after_chunk(chunk[taken - 1])
+            if taken < len(chunk):
+                break
+    finally:  # also at an interruption
+        program.flush()
     return xla_steps
 
 
