@@ -19,6 +19,7 @@ SMALL = ("--small", "--to", "{folder}")
 ARGUMENTS = {
     "autopsy/example.py": (),
     "autopsy/suite.py": SMALL,
+    "benchmarks/adam.py": SMALL,
     "benchmarks/mlflow_cost.py": ("1", *SMALL),
     "benchmarks/recording.py": ("1", *SMALL),
     "benchmarks/step.py": ("1", *SMALL),

@@ -30,7 +30,6 @@ class NumpyNorms(keras.callbacks.Callback):
 CASES = {  # what is trained
     "adam, trainable": (optimizers.Adam, True),
     "adam, frozen": (optimizers.Adam, False),
-    "lazy_adam, trainable": (optimizers.LazyAdam, True),
 }
 
 

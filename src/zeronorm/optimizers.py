@@ -133,9 +133,8 @@ def _totals(values, ids):
     ordered = tf.gather(ids, order)
     starts = tf.concat([[0], tf.cast(ordered[1:] != ordered[:-1], tf.int32)], axis=0)
     segment = tf.cumsum(starts)  # of each position of the ordered ids
-    sums = tf.math.unsorted_segment_sum(
-        tf.gather(values, order), segment, num_segments=values.shape[0]
-    )
+    count = tf.shape(values)[0] if values.shape[0] is None else values.shape[0]
+    sums = tf.math.unsorted_segment_sum(tf.gather(values, order), segment, num_segments=count)
     return tf.gather(sums, tf.gather(segment, tf.argsort(order)))
 
 

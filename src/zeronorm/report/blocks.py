@@ -193,6 +193,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "verdicts": lambda name, _: claims.verdicts_markdown(claims.judged(committed_runs(name))),
     "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
     "benchmark": lambda name, _: measured.benchmark(name),
+    "accuracy": lambda name, _: measured.accuracy(name),
     "phases": lambda name, _: measured.phases(name),
     "measured": lambda name, _: measured.when_measured(name),
     "releases": lambda name, _: releases.table(name),

@@ -16,6 +16,7 @@ MEASURES = {  # of the benchmarks' rows: what the column says, and how
     "share": ("share of the training", "{:.1%}"),
     "training_s": ("training, s", "{:.2f}"),
     "mlflow_s": ("MLflow, s", "{:.3f}"),
+    "distance": ("largest distance of a weight", "{:.1e}"),
     "minutes": ("minutes", "{:.1f}"),
     "ratio": ("times this project's minutes", "{:.2f}"),
 }
@@ -58,12 +59,20 @@ def phases(name: str) -> str:
 
 def when_measured(name: str) -> str:
     found = benchmark_data(name)
-    rounds = (
-        f"{found['rounds']} rounds, "
-        if "rounds" in found
-        else f"{found['naive_runs']} naive runs, "
+    counted = {"rounds": "rounds", "naive_runs": "naive runs", "steps": "steps"}
+    taken = next(f"{found[key]:,} {name}, " for key, name in counted.items() if key in found)
+    return taken + where_measured(found)
+
+
+def accuracy(name: str) -> str:
+    """How far the weights of a benchmark moved, and how far off the norms were."""
+    found = benchmark_data(name)
+    return (
+        f"In {found['steps']:,} steps with gradients of 1e-8 to 1 the weights move by up to"
+        f" {found['moved']:.2f}. The norm of the table that is recorded is off by at most"
+        f" {found['norm_off']:.0e} of itself in any of them, that of its update by"
+        f" {found['update_off']:.0e}."
     )
-    return rounds + where_measured(found)
 
 
 def where_measured(found: dict) -> str:
