@@ -9,6 +9,8 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,17 @@ import tensorflow as tf
 
 import pairs
 import plain_keras
-from zeronorm import deferred, examples, model, numerics, optimizers, recorder, similarity, training
+from zeronorm import (
+    convolution,
+    deferred,
+    examples,
+    model,
+    numerics,
+    optimizers,
+    recorder,
+    similarity,
+    training,
+)
 
 PLACEMENT = partial(similarity.clamp_product, epsilon=1e-7)
 
@@ -186,6 +198,30 @@ def main(rounds: int, small: bool, to: Path) -> None:
     pairs.write(to, "step", rows, rounds=rounds)
 
 
+# what is written by hand, and what puts the obvious in its place while a turn is traced
+BY_HAND: dict[str, Callable[[], AbstractContextManager]] = {
+    "whole tables": lambda: mock.patch.object(deferred, "course_of", lambda optimizer: None),
+    "plain gradient of the maximum": lambda: mock.patch.object(model, "MaxOverTime", plain_maximum),
+    "steps one by one": lambda: mock.patch.object(training, "CHUNK", 1),
+}
+
+
+def plain_maximum(filters: int, width: int, sparse: bool, trainable_input: bool, name: str):
+    return convolution.MaxOverTime(filters, width, False, trainable_input, name=name)
+
+
+def without(part: str, *arguments):
+    """A turn of this project's training in which a part that is written by hand is the obvious."""
+    with BY_HAND[part]():
+        turn = ours(*arguments)
+
+    def patched() -> tuple[int, float]:
+        with BY_HAND[part]():
+            return turn()
+
+    return patched
+
+
 def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list[float]]:
     drawn = data(size)
     variants = {
@@ -193,6 +229,9 @@ def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list
         "ours, not recording": ours_without_recording(size, used, *drawn, optimizers.Adam()),
         "ours": ours(size, used, *drawn, optimizers.Adam()),
     }
+    for part in BY_HAND:
+        if part != "plain gradient of the maximum" or not used.jit_compile:  # XLA's is plain
+            variants[f"ours, {part}"] = without(part, size, used, *drawn, optimizers.Adam())
     if not used.jit_compile:
         variants["forward product"] = forward_product(size)
     return pairs.interleaved(variants, rounds)

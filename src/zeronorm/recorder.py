@@ -158,6 +158,23 @@ def measure(forward: dict, gradients: dict, changes: dict[str, Change]) -> dict:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A weight before the first step.
+
+    squares: the sum of its squares.
+    nonfinite: int [3], how many elements are NaN, +inf and -inf.
+    """
+
+    squares: float
+    nonfinite: np.ndarray
+
+    @staticmethod
+    def of(weight: np.ndarray) -> "Start":
+        squares = float(np.sum(np.square(weight, dtype=np.float64)))
+        return Start(squares, count_nonfinite(tf.constant(weight)).numpy())
+
+
+@dataclass(frozen=True)
 class NanEvent:
     """A tensor that was finite until this step and no longer is.
 
@@ -186,8 +203,7 @@ class Recording:
 
     trained: names of the trained weights, in the order of `measure`.
     names: {embedding: what each row stands for}.
-    in_rows: {weight watched by rows: its sum of squares before the first step}; all its values are
-        finite there.
+    in_rows: {weight watched by rows: what it is before the first step}.
 
     After the training: `curves`, {path: float64 [steps]} with NaN where the measured value was not
     finite; `events`, the NanEvents in the order they happened; `deaths`, {embedding: {row id: step
@@ -198,11 +214,12 @@ class Recording:
         self,
         trained: Sequence[str],
         names: dict[str, list[str]],
-        in_rows: dict[str, float] | None = None,
+        in_rows: dict[str, Start] | None = None,
     ):
         self.trained, self.names = list(trained), names
-        self._squares = dict(in_rows or {})
-        self._nonfinite = dict.fromkeys(self._squares, 0)
+        self._start = dict(in_rows or {})
+        self._squares = {name: start.squares for name, start in self._start.items()}
+        self._nonfinite = dict.fromkeys(self._start, 0)
         self.tensors = [("forward", name) for name in FORWARD]
         self.tensors += [
             (phase, name) for phase in ("gradient", "update", "weight") for name in self.trained
@@ -219,7 +236,10 @@ class Recording:
         """Takes the measurements of consecutive steps, [steps, ...] each, beside the batches they
         belong to."""
         self._extend("train/loss", measured["loss"])
-        counts = measured["nonfinite"]  # [steps, tensors, kinds]
+        counts = measured["nonfinite"].copy()  # [steps, tensors, kinds]
+        if self.steps == 0 and len(batches):
+            for name, start in self._start.items():
+                counts[0, self.tensors.index(("weight", name))] += start.nonfinite
         of = {tensor: measured["squares"][:, column] for column, tensor in enumerate(self.tensors)}
         for column, name in enumerate(self.trained):
             squares = of["weight", name]
@@ -234,7 +254,9 @@ class Recording:
             self._extend(f"nonfinite/{name}", nonfinite)
         for position in np.flatnonzero(counts.any(axis=(1, 2))).tolist():
             self._note(
-                batches[position], {name: value[position] for name, value in measured.items()}
+                batches[position],
+                {name: value[position] for name, value in measured.items()}
+                | {"nonfinite": counts[position]},
             )
         self.steps += len(batches)
 

@@ -83,10 +83,7 @@ class Program:
 
         names: {embedding: what each row stands for}.
         """
-        start = {
-            name: float(np.sum(np.square(self.ranker.weights[name].numpy(), dtype=np.float64)))
-            for name in self.tables
-        }
+        start = {name: recorder.Start.of(self.ranker.weights[name].numpy()) for name in self.tables}
         return recorder.Recording(self.trained, names, start)
 
 
