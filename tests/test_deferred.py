@@ -52,7 +52,7 @@ class Trained:
 
         @tf.function(jit_compile=jit_compile, autograph=False)
         def update(ids, values):
-            with self.optimizer.by_rows():
+            with self.optimizer.by_rows(static_shapes=jit_compile):
                 slices = tf.IndexedSlices(values, ids, tf.constant(start.shape))
                 self.optimizer.apply([slices], [self.variable])
 

@@ -14,12 +14,16 @@ ROWS, D = 12, 4
 STEPS = 30
 
 
+# by rows or not, with static shapes or not; compiled by XLA or not, which needs static ones
+WAYS = [(None, False), (None, True), ("static", False), ("static", True), ("dynamic", False)]
+
+
 def applied(optimizer, by_rows):
     """How an optimizer takes a step: whole tables, or the rows that a gradient names."""
-    return optimizer.by_rows() if by_rows else nullcontext()
+    return nullcontext() if by_rows is None else optimizer.by_rows(by_rows == "static")
 
 
-def trained(optimizer, ids_of_step, jit_compile=False, by_rows=False, seed=0):
+def trained(optimizer, ids_of_step, jit_compile=False, by_rows=None, seed=0):
     """The table after STEPS sparse gradients, and the dense weight after as many dense ones."""
     rng = np.random.default_rng(seed)
     table, dense = (
@@ -41,11 +45,10 @@ def trained(optimizer, ids_of_step, jit_compile=False, by_rows=False, seed=0):
     return table.numpy(), dense.numpy(), [v.numpy() for v in optimizer.variables]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(
     "options", [{}, {"learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3}]
 )
-@pytest.mark.parametrize("by_rows", [False, True], ids=["whole", "by rows"])
+@pytest.mark.parametrize("by_rows, jit_compile", WAYS)
 def test_a_row_touched_at_every_step_is_updated_as_by_keras(by_rows, options, jit_compile):
     """Every row in every step, some of them twice: the three agree, in the slots too."""
 
@@ -59,7 +62,7 @@ def test_a_row_touched_at_every_step_is_updated_as_by_keras(by_rows, options, ji
 
 
 @pytest.mark.parametrize("times", [optimizers.CROWDED // 4, optimizers.CROWDED + 1, 100_000])
-@pytest.mark.parametrize("by_rows", [False, True], ids=["whole", "by rows"])
+@pytest.mark.parametrize("by_rows", [None, "static", "dynamic"])
 def test_a_row_named_thousands_of_times_is_updated_as_by_keras(by_rows, times):
     """As a step with very many negatives, or a large batch of short texts, names a title or the
     padding: their gradients point one way, and the square of their sum dwarfs the sum of their
@@ -68,7 +71,7 @@ def test_a_row_named_thousands_of_times_is_updated_as_by_keras(by_rows, times):
     ids = tf.constant(rng.integers(0, 2, times, np.int32))
     values = tf.constant(rng.normal(0.1, 0.01, (times, D)).astype(np.float32))
 
-    def moved(optimizer, by_rows=False):
+    def moved(optimizer, by_rows=None):
         table = keras.Variable(np.ones((ROWS, D), np.float32))
         optimizer.build([table])
         with applied(optimizer, by_rows):
@@ -89,9 +92,9 @@ def test_adam_moves_untouched_rows_as_keras_does_and_by_rows_leaves_them():
     whole = trained(optimizers.Adam(), first_half_then_rest)[0]
     np.testing.assert_allclose(whole, expected, rtol=2e-5, atol=1e-6)
 
-    by_rows = trained(optimizers.Adam(), first_half_then_rest, by_rows=True)[0]
+    by_rows = trained(optimizers.Adam(), first_half_then_rest, by_rows="static")[0]
     upto = trained(
-        optimizers.Adam(), lambda number: range(6) if number < 15 else [11], by_rows=True
+        optimizers.Adam(), lambda number: range(6) if number < 15 else [11], by_rows="static"
     )[0]
     # 15 more steps on other rows have not moved them
     np.testing.assert_array_equal(by_rows[:6], upto[:6])
@@ -103,7 +106,7 @@ def test_amsgrad_is_refused():
         optimizers.Adam(amsgrad=True)
 
 
-def once(optimizer, ids, values, jit_compile, by_rows=False):
+def once(optimizer, ids, values, jit_compile, by_rows=None):
     """A table of 4 rows of 1 after one sparse gradient."""
     table = keras.Variable(np.ones((4, 3), np.float32))
     optimizer.build([table])
@@ -118,9 +121,8 @@ def once(optimizer, ids, values, jit_compile, by_rows=False):
     return np.array(table)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("size", [1e19, 1e25, 3e38])
-@pytest.mark.parametrize("by_rows", [False, True], ids=["whole", "by rows"])
+@pytest.mark.parametrize("by_rows, jit_compile", WAYS)
 def test_a_gradient_whose_square_overflows_loses_no_row(by_rows, size, jit_compile):
     """Keras's velocity becomes infinite there, and the row stays: infinity less infinity would have
     been NaN."""

@@ -109,7 +109,7 @@ def by_rows(steps: int) -> tuple[np.ndarray, float, float]:
     @tf.function(autograph=False, reduce_retracing=True)
     def step(ids, values):
         watch = held.watch(ids)
-        with optimizer.by_rows():
+        with optimizer.by_rows(static_shapes=False):
             optimizer.apply([tf.IndexedSlices(values, ids, tf.constant([ROWS, D]))], [table])
         change = watch.change()
         return change.growth(), change.squares()

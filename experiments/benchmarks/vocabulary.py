@@ -44,7 +44,7 @@ def updates(rows: int, by_rows: bool):
     def step(ids):
         watch = held.watch(ids) if held else recorder.Watch(table.value)
         gradient = tf.IndexedSlices(values, ids, (rows, D))
-        with optimizer.by_rows() if held else nullcontext():
+        with optimizer.by_rows(static_shapes=False) if held else nullcontext():
             optimizer.apply([gradient], [table])
         return recorder.measure(forward, {"words": gradient}, {"words": watch.change()})["squares"]
 

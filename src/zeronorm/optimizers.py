@@ -28,7 +28,7 @@ class Adam(keras.optimizers.Adam):
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **kwargs):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad=False, **kwargs)
-        self._by_rows = False
+        self._by_rows, self._static_shapes = False, True
 
     @property
     def is_plain(self) -> bool:
@@ -43,10 +43,13 @@ class Adam(keras.optimizers.Adam):
         )
 
     @contextmanager
-    def by_rows(self) -> Iterator[None]:
+    def by_rows(self, static_shapes: bool = True) -> Iterator[None]:
         """Within it a gradient of an embedding moves the rows that it names and no others: what
-        becomes of those is up to the caller (`deferred.Table`)."""
-        self._by_rows = True
+        becomes of those is up to the caller (`deferred.Table`).
+
+        static_shapes: as XLA needs them; without, a row that is named twice is computed once.
+        """
+        self._by_rows, self._static_shapes = True, static_shapes
         try:
             yield
         finally:
@@ -94,14 +97,21 @@ class Adam(keras.optimizers.Adam):
         return resource(self._momentums[position]), resource(self._velocities[position])
 
     def _update_rows(self, values, ids, variable, learning_rate):
-        # A row named twice is computed twice and written twice, with the same value: all shapes
-        # stay static, for XLA.
         momentum, velocity = self.slots(variable)
+        if self._static_shapes:
+            # a row named twice is computed twice and written twice, with the same value
+            total, squares = _totals(values, ids), _totals(values * values, ids)
+        else:
+            ids, position = tf.unique(ids)
+            total, squares = (
+                tf.math.unsorted_segment_sum(of, position, tf.size(ids))
+                for of in (values, values * values)
+            )
         beta_1_power, beta_2_power = self._powers()
         rate = tf.cast(learning_rate, tf.float32) * tf.sqrt(1 - beta_2_power) / (1 - beta_1_power)
         m, v = momentum.sparse_read(ids), velocity.sparse_read(ids)
-        m = m + (_totals(values, ids) - m) * (1 - self.beta_1)
-        v = v + (_totals(values * values, ids) - v) * (1 - self.beta_2)
+        m = m + (total - m) * (1 - self.beta_1)
+        v = v + (squares - v) * (1 - self.beta_2)
         row = resource(variable).sparse_read(ids) - rate * m / (tf.sqrt(v) + self.epsilon)
         for table, rows in ((momentum, m), (velocity, v), (resource(variable), row)):
             tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=ids, updates=rows)
@@ -133,8 +143,9 @@ def _totals(values, ids):
     ordered = tf.gather(ids, order)
     starts = tf.concat([[0], tf.cast(ordered[1:] != ordered[:-1], tf.int32)], axis=0)
     segment = tf.cumsum(starts)  # of each position of the ordered ids
-    count = tf.shape(values)[0] if values.shape[0] is None else values.shape[0]
-    sums = tf.math.unsorted_segment_sum(tf.gather(values, order), segment, num_segments=count)
+    sums = tf.math.unsorted_segment_sum(
+        tf.gather(values, order), segment, num_segments=values.shape[0]
+    )
     return tf.gather(sums, tf.gather(segment, tf.argsort(order)))
 
 

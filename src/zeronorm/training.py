@@ -116,7 +116,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
 
     @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def update(number, text, positive, negatives):
-        with optimizer.by_rows() if tables else nullcontext():
+        with optimizer.by_rows(numerics.jit_compile) if tables else nullcontext():
             forward, gradients = take(text, positive, negatives)
         return xla_witness(number) if numerics.jit_compile else tf.constant(0), forward, gradients
 
