@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from test_training import recorded
-from zeronorm import deferred, numerics, recorder
+from test_training import build, order_of, recorded
+from zeronorm import deferred, numerics, optimizers, recorder, training
 from zeronorm.examples import Batch
 
 
@@ -82,6 +82,30 @@ def test_a_weight_watched_by_rows_is_measured_as_the_whole_weight_is(tiny, used)
     assert by_rows.events == whole.events and by_rows.deaths == whole.deaths
     for name, curve in whole.curves.items():
         np.testing.assert_allclose(by_rows.curves[name], curve, rtol=1e-4, atol=1e-6)
+
+
+def test_a_table_that_is_not_finite_from_the_start_is_an_event_of_the_first_step(tiny):
+    """Also where it is watched by rows, and no step names the row."""
+    _, words, titles = tiny
+    words = np.concatenate([words, np.full((1, 8), np.inf), np.full((1, 8), np.nan)])
+    names = {"words": [str(row) for row in range(len(words))], "titles": tiny[0].titles}
+    batches = order_of(tiny, 4)
+    for stop in (False, True):
+        program = training.program(
+            build(numerics.KERNELS, words, titles, rows_only=True),
+            optimizers.Adam(),
+            numerics.KERNELS,
+        )
+        assert program.tables
+        program.reset(words, titles, seed=7)
+        recording = program.recording(names)
+        stops = [("weight", "words")] if stop else ()
+        training.train(program, batches, recording, stops)
+        first = [(e.step, e.kind, e.count) for e in recording.events if e.tensor == "words"][:2]
+        assert first == [(batches[0].step, "nan", 8), (batches[0].step, "+inf", 8)]
+        assert recording.curves["nonfinite/words"][0] == 16
+        assert np.isnan(recording.curves["norm/words"]).all()
+        assert recording.steps == (1 if stop else len(batches))
 
 
 def test_curves_hold_gaps_where_the_value_was_not_finite():

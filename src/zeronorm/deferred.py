@@ -15,10 +15,12 @@ b1^j u / (1 - y d(j)), a series in y d(j) that is short, since b1^j vanishes bef
 docs/adam.md tells how the norms follow, how far all this is from dense Adam, and what others do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, comb, log
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -92,6 +94,17 @@ def course_of(optimizer) -> Course | None:
     if type(optimizer) is not Adam or not optimizer.is_plain:
         return None
     return course(float(optimizer.beta_1), float(optimizer.beta_2))
+
+
+def tables(optimizer, weights: Mapping[str, keras.Variable]) -> dict[str, "Table"]:
+    """{embedding: its `Table`}, of the weights that an optimizer has been built with; empty if the
+    course of their rows is not known."""
+    course = course_of(optimizer)
+    return {
+        name: Table(optimizer, weights[name], course)
+        for name in recorder.EMBEDDINGS
+        if course and name in weights
+    }
 
 
 class _Now:

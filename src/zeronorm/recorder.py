@@ -4,7 +4,7 @@
 `Recording` lives on the host and receives the measurements of many steps at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -231,6 +231,14 @@ class Recording:
         self.steps = 0
         self._seen: set[tuple[str, str, str]] = set()
         self._columns: dict[str, list[np.ndarray]] = {}
+
+    def is_lost(self, tensors: Container[tuple[str, str]]) -> bool:
+        """Whether one of these, each (phase, name), is a weight that was not finite from the
+        start."""
+        return any(
+            ("weight", name) in tensors and start.nonfinite.any()
+            for name, start in self._start.items()
+        )
 
     def add(self, batches: Sequence[Batch], measured: dict[str, np.ndarray]) -> None:
         """Takes the measurements of consecutive steps, [steps, ...] each, beside the batches they

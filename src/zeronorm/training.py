@@ -96,12 +96,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     """
     weights = {name: variable for name, variable in ranker.weights.items() if variable.trainable}
     optimizer.build(list(weights.values()))
-    course = deferred.course_of(optimizer)
-    tables = {
-        name: deferred.Table(optimizer, weights[name], course)
-        for name in recorder.EMBEDDINGS
-        if course and name in weights
-    }
+    tables = deferred.tables(optimizer, weights)
 
     def take(text, positive, negatives):
         with tf.GradientTape() as tape:
@@ -202,6 +197,8 @@ def train(
     stops = tf.constant([tensor in stop_at for tensor in recording.tensors])
     try:
         for chunk in chunks(batches):
+            if recording.is_lost(stop_at):
+                chunk = chunk[:1]
             numbers = np.array([batch.step for batch in chunk], np.int32)
             inputs = (
                 np.stack([getattr(batch, part) for batch in chunk])
@@ -213,7 +210,7 @@ def train(
             recording.add(chunk[:taken], measured)
             xla_steps += int(measured["xla"].sum())
             after_chunk(chunk[taken - 1])
-            if taken < len(chunk):
+            if taken < len(chunk) or recording.is_lost(stop_at):
                 break
     finally:  # also at an interruption
         program.flush()
