@@ -27,7 +27,8 @@ def run(config, folder):
 
 @pytest.fixture(scope="module")
 def died(composed, tmp_path_factory):
-    return run(composed("numerics=xla", *SMALL), tmp_path_factory.mktemp("died"))
+    store = "tracking.uri=postgresql://user:s3cret@127.0.0.1/runs"  # which a run does not open
+    return run(composed("numerics=xla", store, *SMALL), tmp_path_factory.mktemp("died"))
 
 
 def test_a_nan_is_an_outcome(died):
@@ -37,6 +38,12 @@ def test_a_nan_is_an_outcome(died):
     assert died.tags["nan.encoder_step"] == died.tags["nan.predicted_encoder_step"] == "1"
     assert died.tags["xla.steps"] == "8 of 8"
     assert died.metrics["eval/hits_at_10"] == 0 and died.metrics["eval/mean_rank"] == 106
+
+
+def test_no_password_is_in_a_runs_files(died):
+    assert "postgresql://user:***@127.0.0.1/runs" in (died.folder / "config.yaml").read_text()
+    for file in died.folder.iterdir():
+        assert b"s3cret" not in file.read_bytes(), file.name
 
 
 def test_the_story_says_what_happened(died):

@@ -107,3 +107,32 @@ def test_the_source_is_among_what_a_run_says(monkeypatch):
         len(provenance.tags()["code.sha"]) == 64
         and tracking.otherwise([run("a", "1", **provenance.tags())]) == ""
     )
+
+
+def test_no_password_is_in_a_store_or_in_what_is_said_of_it(composed, monkeypatch):
+    """Of a URI that was typed, or that the config has from the environment."""
+    uri = "postgresql://user:s3cret@127.0.0.1/runs"
+    config, written = composed(f"tracking.uri={uri}"), []
+
+    class Client:
+        def create_run(self, *arguments, **options):
+            written.append((arguments, options))
+            return SimpleNamespace(info=SimpleNamespace(run_id="a"))
+
+        def __getattr__(self, name):
+            return lambda *arguments, **options: written.append((arguments, options))
+
+    monkeypatch.setattr(tracking, "experiment_id", lambda client, config: "1")
+    overrides = [f"tracking.uri={uri}", "seed=1"]
+    tracking.open_sweep(Client(), config, 1, f"zeronorm train tracking.uri={uri}", overrides)
+    with tracking.tracked(Client(), config, overrides, None, 0):
+        pass
+    said = " ".join(
+        vars(item).__str__() if hasattr(item, "__dict__") else str(item)
+        for arguments, options in written
+        for item in (*arguments, *options.values())
+    )
+    params = [p for _, options in written for p in options.get("params", ())]
+    said += " ".join(param.value for param in params)
+    assert len(params) > 20 and said.count("user:***@127.0.0.1") >= 4 and "s3cret" not in said
+    assert "s3cret" not in str(tracking.TrackingError(f"The store {uri} does not answer."))

@@ -1,7 +1,6 @@
 """What a run would find here: versions, devices, compilers, the home folder and the store."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,6 +84,7 @@ def _store(config: DictConfig) -> Finding:
     if config.tracking.uri is None:
         return Finding("store", "none", "tracking=server needs a URI: set MLFLOW_TRACKING_URI.")
     uri = tracking.store_uri(config)
+    shown = provenance.without_passwords(uri)
     file = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not file.exists():
         return Finding("store", f"none yet at {file}: the first run makes it")
@@ -94,14 +94,9 @@ def _store(config: DictConfig) -> Finding:
         numbers = [one.experiment_id for one in found]
         runs = len(client.search_runs(numbers, max_results=COUNTED)) if numbers else 0
     except tracking.TrackingError as error:
-        return Finding("store", _shown(uri), _shown(str(error)))
+        return Finding("store", shown, str(error))
     except tracking.MlflowException as error:
-        fault = f"The store does not answer ({_shown(str(error))[:100]})."
-        return Finding("store", _shown(uri), fault)
+        fault = f"The store does not answer ({provenance.without_passwords(str(error))[:100]})."
+        return Finding("store", shown, fault)
     more = " or more" if runs == COUNTED else ""
-    return Finding("store", f"{_shown(uri)} answers; experiments: {len(found)}, runs: {runs}{more}")
-
-
-def _shown(text: str) -> str:
-    """Without the password of a URI in it: the lines are made to be passed on."""
-    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)
+    return Finding("store", f"{shown} answers; experiments: {len(found)}, runs: {runs}{more}")

@@ -16,6 +16,7 @@ from zeronorm import (
     figures,
     model,
     prediction,
+    provenance,
     ranking,
     recorder,
     singularity,
@@ -52,7 +53,8 @@ def run(
 
     Raises ExperimentError if the disk is full. A NaN raises nothing.
     """
-    OmegaConf.save(prepared.config, result.folder / "config.yaml", resolve=True)
+    text = provenance.without_passwords(OmegaConf.to_yaml(prepared.config, resolve=True))
+    (result.folder / "config.yaml").write_text(text)
     require_space(result.folder)
     # The audit and the prediction come first: they need the matrices and the batch order, not the
     # training.

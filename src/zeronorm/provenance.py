@@ -3,6 +3,7 @@ here."""
 
 import os
 import platform
+import re
 import subprocess
 from contextlib import suppress
 from datetime import date
@@ -39,6 +40,11 @@ def tags() -> dict[str, str]:
         "code.sha": contents.folder(Path(__file__).parent, "*.py"),
         **commit(),
     }
+
+
+def without_passwords(text: str) -> str:
+    """The text without the passwords of the URIs in it: what is recorded is read by others."""
+    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)
 
 
 def commit() -> dict[str, str]:

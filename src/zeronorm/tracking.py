@@ -56,7 +56,11 @@ LOCKED = 60.0  # seconds to wait for another process that opens the same store
 
 
 class TrackingError(Exception):
-    """A store that cannot be used: one sentence that says which and what to do."""
+    """A store that cannot be used: one sentence that says which, without its password, and what to
+    do."""
+
+    def __init__(self, said: str):
+        super().__init__(provenance.without_passwords(said))
 
 
 def store_uri(config: DictConfig) -> str:
@@ -152,7 +156,11 @@ def open_sweep(
         PROCESS: _process(),
         **provenance.tags(),
     }
-    return client.create_run(experiment_id(client, config), tags=tags)
+    return client.create_run(experiment_id(client, config), tags=_recorded(tags))
+
+
+def _recorded(found: Mapping[str, object]) -> dict[str, str]:
+    return {key: provenance.without_passwords(str(value)) for key, value in found.items()}
 
 
 def _source(program: str) -> dict[str, str]:
@@ -188,8 +196,9 @@ def tracked(
     }
     if parent:
         tags |= {PARENT: parent, JOB: str(number)}
-    run_id = client.create_run(experiment_id(client, config), tags=tags).info.run_id
-    params = [Param(key, str(value)[:6000]) for key, value in schema.flatten(config).items()]
+    run_id = client.create_run(experiment_id(client, config), tags=_recorded(tags)).info.run_id
+    values = _recorded(schema.flatten(config))
+    params = [Param(key, value[:6000]) for key, value in values.items()]
     try:
         for start in range(0, len(params), 100):  # MLflow takes 100 at a time
             client.log_batch(run_id, params=params[start : start + 100])
