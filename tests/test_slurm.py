@@ -15,7 +15,10 @@ import psutil
 import pytest
 from hydra.core.utils import JobStatus
 from mlflow import MlflowClient
+from submitit.core.job_environment import SignalHandler
+from submitit.core.utils import UncompletedJobError
 
+from zeronorm import failure
 from zeronorm.sweep import slurm
 
 pytestmark = pytest.mark.slow  # starts processes
@@ -415,3 +418,13 @@ def test_completion_names_the_launcher_without_the_extra(tmp_path):
     assert done.stdout.split() == [
         f"plain,hydra/launcher={name}" for name in ("basic", "slurm", "workers")
     ]
+
+
+def test_a_run_that_slurm_ends_in_time_says_how_to_get_more(tmp_path):
+    """What submitit raises in a job that is told of its end, and may not be queued again."""
+    delayed = SimpleNamespace(_timeout_countdown=0, function=int)
+    handler = SignalHandler(SimpleNamespace(global_rank=0), SimpleNamespace(), delayed)
+    handler.has_timed_out = lambda: True
+    with pytest.raises(UncompletedJobError) as ended:
+        handler.checkpoint_and_try_requeue(signal.SIGUSR2)
+    assert "hydra.launcher.timeout_min" in failure.reason(ended.value)

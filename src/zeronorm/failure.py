@@ -12,6 +12,7 @@ from types import FrameType
 from hydra.errors import CompactHydraException
 
 LONGEST = 300  # characters of a reason
+TIMED_OUT = "Slurm's time limit: give each run more minutes by hydra.launcher.timeout_min"
 
 
 class RunFailed(CompactHydraException):
@@ -36,9 +37,11 @@ def of(error: BaseException) -> RunFailed:
 
 def reason(error: BaseException) -> str:
     """`ValueError: what it says`; of this project's own exceptions, which are sentences, these
-    alone."""
+    alone; of a run that a cluster has told of its time limit, what to do."""
     said = next((text.strip() for text in str(error).splitlines() if text.strip()), "")[:LONGEST]
     name = type(error).__name__
+    if name == "UncompletedJobError" and "timed-out" in said:  # submitit's
+        return TIMED_OUT
     if type(error).__module__.split(".")[0] == __package__ and said:
         return said
     return f"{name}: {said}" if said else name
