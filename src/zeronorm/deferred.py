@@ -15,9 +15,9 @@ b1^j u / (1 - y d(j)), a series in y d(j) that is short, since b1^j vanishes bef
 docs/adam.md tells how the norms follow, how far all this is from dense Adam, and what others do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import ceil, comb, log
 
 import keras
@@ -145,7 +145,6 @@ class Table:
         self.sums = tf.Variable(tf.zeros([course.ages, kept], tf.float64), trainable=False)
         # 0; NaN once a row is lost, which moves on by NaN in every later step
         self.lost = tf.Variable(tf.zeros([], tf.float64), trainable=False)
-        self._flush = tf.function(self._flushed, [tf.TensorSpec([None], tf.int32)], autograph=False)
 
     def reset(self) -> None:
         """As before the first step."""
@@ -158,9 +157,17 @@ class Table:
         for start in range(0, rows, BLOCK):
             self._flush(tf.range(start, min(start + BLOCK, rows)))
 
-    def _flushed(self, ids):
-        now = _Now(self.course, self.optimizer)
-        self._enter(ids, self._caught_up(ids, now), now.done)
+    @cached_property
+    def _flush(self) -> Callable:
+        """Brings rows up to date, int32 [n]: traced once, and for each table anew."""
+
+        @tf.function(autograph=False)
+        def flush(ids):
+            now = _Now(self.course, self.optimizer)
+            self._enter(ids, self._caught_up(ids, now), now.done)
+
+        # a concrete function: TensorFlow takes the traces of many tables for those of one
+        return flush.get_concrete_function(tf.TensorSpec([None], tf.int32))
 
     def watch(self, named) -> "Watch":
         """Brings the rows up to date that a step is about to read, and watches its update of them.

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from zeronorm import model, recorder
 from zeronorm.autopsy.subject import Snapshot, nonfinite
 from zeronorm.examples import Batch
+from zeronorm.numerics import Numerics
 from zeronorm.training import Program
 
 
@@ -103,22 +105,36 @@ def _taken(
     return finite, gradient, first, after
 
 
-@lru_cache(maxsize=64)
 def _head(program: Program, placement: Callable) -> Callable:
     """(z [batch, d], rows [batch, 1 + k, d], ids [batch, 1 + k]) -> loss, d/dz, d/drows, as the run
     computes it."""
-    ranker, numerics = program.ranker, program.numerics
+    layers, optimizer = program.ranker.model.layers, program.optimizer
+    margin = program.ranker.model.get_layer("max_margin").margin
+    mask = next((layer for layer in layers if isinstance(layer, model.Present)), None)
+    keeps = type(optimizer).scale_loss is keras.optimizers.Optimizer.scale_loss
+    scale = None if keeps and not optimizer.loss_scale_factor else optimizer.scale_loss
+    return _compiled_head(program.numerics, placement, margin, mask, scale)
+
+
+# what is compiled serves the programs of all placements: most have no mask and no scale
+@lru_cache(maxsize=64)
+def _compiled_head(
+    numerics: Numerics,
+    placement: Callable,
+    margin: float,
+    mask: model.Present | None,
+    scale: Callable | None,
+) -> Callable:
     similarity = model.Similarity(lambda a, b: placement(a, b, numerics))
-    margin = ranker.model.get_layer("max_margin")
-    masks = [layer for layer in ranker.model.layers if isinstance(layer, model.Present)]
+    max_margin = model.MaxMargin(margin, numerics.maximum)
 
     @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def head(z, rows, ids):
-        present = masks[0](ids) if masks else None
+        present = mask(ids) if mask else None
         with tf.GradientTape() as tape:
             tape.watch([z, rows])
-            loss = tf.reduce_mean(margin(similarity(z, rows[:, :1], rows[:, 1:]), present))
-            scaled = program.optimizer.scale_loss(loss)  # as the step does
+            loss = tf.reduce_mean(max_margin(similarity(z, rows[:, :1], rows[:, 1:]), present))
+            scaled = scale(loss) if scale else loss  # as the step does
         return loss, *tape.gradient(scaled, [z, rows])
 
     return head
