@@ -380,12 +380,17 @@ def under_way(folder, earlier, number, *overrides):
         stderr=subprocess.PIPE,
         text=True,
     )
+    wait_for_steps(process, folder, earlier, number)
+    return process
+
+
+def wait_for_steps(process, folder, earlier, number):
     for _ in range(600):
         time.sleep(0.2)
         new = [path for path in (folder / "home" / "outputs").iterdir() if path not in earlier]
         status = status_file(new[0] / str(number)) if new else None
         if status and status.exists() and json.loads(status.read_text())["done"] > 0:
-            return process
+            return
         assert process.poll() is None, process.communicate()
     raise AssertionError("the run has not begun within two minutes")
 
@@ -498,6 +503,7 @@ def test_hydras_own_launcher_gives_the_same_runs(fresh):
 def test_ctrl_c_in_a_terminal_reaches_every_process_and_both_workers_end_in_order(fresh):
     folder, earlier, added = fresh
     process = under_way(folder, earlier, 1, "hydra.launcher.workers=2", "training.epochs=200")
+    wait_for_steps(process, folder, earlier, 0)
     for one in (process, *psutil.Process(process.pid).children()):
         one.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
