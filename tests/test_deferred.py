@@ -44,7 +44,7 @@ class Trained:
 
     def __init__(self, start, jit_compile=False, **options):
         self.variable = keras.Variable(start)
-        self.optimizer = optimizers.Adam(**options)
+        self.optimizer = optimizers.AdamByRows(**options)
         self.optimizer.build([self.variable])
         course = deferred.course_of(self.optimizer)
         self.table = deferred.Table(self.optimizer, self.variable, course)
@@ -117,7 +117,7 @@ def test_a_row_is_kerass_after_any_number_of_steps_that_do_not_name_it(options, 
     # the first bias correction, 1 - b2, is off by float32's rounding of 1, Keras's too
     off = 6e-8 / (1 - options.get("beta_2", 0.999)) * moved + 3e-7
     np.testing.assert_allclose(trained.variable.numpy(), table, rtol=0, atol=off)
-    reference, theirs = keras.Variable(start), keras.optimizers.Adam(**options)
+    reference, theirs = keras.Variable(start), keras.optimizers.AdamByRows(**options)
     theirs.build([reference])
 
     @tf.function(autograph=False)
@@ -198,25 +198,25 @@ SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
 @pytest.mark.parametrize(
     "made",
     [
-        lambda: keras.optimizers.Adam(),
+        lambda: keras.optimizers.AdamByRows(),
         lambda: keras.optimizers.SGD(),
         lambda: optimizers.Adam2017(),
-        lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam()),
-        lambda: optimizers.Adam(learning_rate=SCHEDULE),
-        lambda: optimizers.Adam(weight_decay=0.01),
-        lambda: optimizers.Adam(use_ema=True),
-        lambda: optimizers.Adam(clipnorm=1.0),
-        lambda: optimizers.Adam(clipvalue=1.0),
-        lambda: optimizers.Adam(global_clipnorm=1.0),
-        lambda: optimizers.Adam(gradient_accumulation_steps=2),
-        lambda: optimizers.Adam(loss_scale_factor=8.0),
-        lambda: optimizers.Adam(epsilon=0.0),  # a row that was never named is 0/0
-        lambda: optimizers.Adam(beta_1=0.5, beta_2=0.9),  # the series is too long
-        lambda: optimizers.Adam(beta_1=0.0),
-        lambda: optimizers.Adam(beta_1=0.99),
-        lambda: optimizers.Adam(beta_2=1 - 1e-7),
+        lambda: keras.optimizers.LossScaleOptimizer(optimizers.AdamByRows()),
+        lambda: optimizers.AdamByRows(learning_rate=SCHEDULE),
+        lambda: optimizers.AdamByRows(weight_decay=0.01),
+        lambda: optimizers.AdamByRows(use_ema=True),
+        lambda: optimizers.AdamByRows(clipnorm=1.0),
+        lambda: optimizers.AdamByRows(clipvalue=1.0),
+        lambda: optimizers.AdamByRows(global_clipnorm=1.0),
+        lambda: optimizers.AdamByRows(gradient_accumulation_steps=2),
+        lambda: optimizers.AdamByRows(loss_scale_factor=8.0),
+        lambda: optimizers.AdamByRows(epsilon=0.0),  # a row that was never named is 0/0
+        lambda: optimizers.AdamByRows(beta_1=0.5, beta_2=0.9),  # the series is too long
+        lambda: optimizers.AdamByRows(beta_1=0.0),
+        lambda: optimizers.AdamByRows(beta_1=0.99),
+        lambda: optimizers.AdamByRows(beta_2=1 - 1e-7),
     ],
 )
 def test_where_the_course_is_not_known_whole_tables_are_updated(made):
     assert deferred.course_of(made()) is None
-    assert deferred.course_of(optimizers.Adam()) is not None
+    assert deferred.course_of(optimizers.AdamByRows()) is not None

@@ -77,8 +77,12 @@ def plain(tiny, used, optimizer, trainable=True):
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize(
     ("optimizer", "kerass"),
-    [(optimizers.Adam, keras.optimizers.Adam), (keras.optimizers.SGD, keras.optimizers.SGD)],
-    ids=["adam", "sgd"],
+    [
+        (optimizers.Adam, keras.optimizers.Adam),
+        (optimizers.AdamByRows, keras.optimizers.Adam),
+        (keras.optimizers.SGD, keras.optimizers.SGD),
+    ],
+    ids=["adam", "adam_by_rows", "sgd"],
 )
 @pytest.mark.parametrize("used", [numerics.KERNELS, numerics.XLA], ids=lambda used: used.name)
 def test_equals_plain_keras_fit(tiny, used, optimizer, kerass, trainable):

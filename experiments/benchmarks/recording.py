@@ -28,8 +28,8 @@ class NumpyNorms(keras.callbacks.Callback):
 
 
 CASES = {  # what is trained
-    "adam, trainable": (optimizers.Adam, True),
-    "adam, frozen": (optimizers.Adam, False),
+    "adam, trainable": (optimizers.AdamByRows, True),
+    "adam, frozen": (optimizers.AdamByRows, False),
 }
 
 

@@ -30,7 +30,7 @@ SIZES, SMALL = (10_000, 1_000_000), (100, 1000)  # rows of the table
 def updates(rows: int, by_rows: bool):
     """A turn of STEPS sparse gradients on a table of `rows`, recorded as a training records
     them."""
-    table, optimizer = keras.Variable(np.full((rows, D), 0.1, np.float32)), optimizers.Adam()
+    table, optimizer = keras.Variable(np.full((rows, D), 0.1, np.float32)), optimizers.AdamByRows()
     optimizer.build([table])
     course = deferred.course_of(optimizer)
     assert course is not None
@@ -60,7 +60,7 @@ def updates(rows: int, by_rows: bool):
 def keras_updates(rows: int):
     """A turn of Keras's own Adam on the same gradients, not recorded."""
     table = keras.Variable(np.full((rows, D), 0.1, np.float32))
-    optimizer = keras.optimizers.Adam()
+    optimizer = keras.optimizers.AdamByRows()
     optimizer.build([table])
     rng = np.random.default_rng(0)
     ids = [tf.constant(rng.integers(0, rows, NAMED, np.int32)) for _ in range(STEPS)]
