@@ -117,7 +117,7 @@ def test_a_row_is_kerass_after_any_number_of_steps_that_do_not_name_it(options, 
     # the first bias correction, 1 - b2, is off by float32's rounding of 1, Keras's too
     off = 6e-8 / (1 - options.get("beta_2", 0.999)) * moved + 3e-7
     np.testing.assert_allclose(trained.variable.numpy(), table, rtol=0, atol=off)
-    reference, theirs = keras.Variable(start), keras.optimizers.AdamByRows(**options)
+    reference, theirs = keras.Variable(start), keras.optimizers.Adam(**options)
     theirs.build([reference])
 
     @tf.function(autograph=False)
@@ -198,7 +198,8 @@ SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
 @pytest.mark.parametrize(
     "made",
     [
-        lambda: keras.optimizers.AdamByRows(),
+        lambda: keras.optimizers.Adam(),
+        lambda: optimizers.Adam(),
         lambda: keras.optimizers.SGD(),
         lambda: optimizers.Adam2017(),
         lambda: keras.optimizers.LossScaleOptimizer(optimizers.AdamByRows()),
