@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 
+import click
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -70,7 +71,10 @@ def test_every_run_composes(words, covering, home):
 @pytest.mark.parametrize("words", after(ZERONORM), ids=" ".join)
 def test_every_option_is_there(words):
     command, *given = words
-    context = cli.main.commands[command].make_context(command, list(given))
+    with click.Context(
+        cli.main, **cli.main.context_settings
+    ) as whole:  # click keeps its help's names
+        context = cli.main.commands[command].make_context(command, list(given), parent=whole)
     if command in ("study", "reproduce"):
         assert (schema.conf_dir() / "study" / f"{context.params['name']}.yaml").is_file()
 
