@@ -60,7 +60,7 @@ def updates(rows: int, by_rows: bool):
 def keras_updates(rows: int):
     """A turn of Keras's own Adam on the same gradients, not recorded."""
     table = keras.Variable(np.full((rows, D), 0.1, np.float32))
-    optimizer = keras.optimizers.AdamByRows()
+    optimizer = keras.optimizers.Adam()
     optimizer.build([table])
     rng = np.random.default_rng(0)
     ids = [tf.constant(rng.integers(0, rows, NAMED, np.int32)) for _ in range(STEPS)]
