@@ -28,8 +28,8 @@ class NumpyNorms(keras.callbacks.Callback):
 
 
 CASES = {  # what is trained
-    "adam, trainable": (optimizers.AdamByRows, True),
-    "adam, frozen": (optimizers.AdamByRows, False),
+    "adam by rows, trainable": (optimizers.AdamByRows, True),
+    "adam by rows, frozen": (optimizers.AdamByRows, False),
 }
 
 

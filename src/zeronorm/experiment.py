@@ -54,7 +54,7 @@ def run(
     Raises ExperimentError if the disk is full. A NaN raises nothing.
     """
     text = provenance.without_passwords(OmegaConf.to_yaml(prepared.config, resolve=True))
-    (result.folder / "config.yaml").write_text(text)
+    (result.folder / "config.yaml").write_text(text, encoding="utf-8")
     require_space(result.folder)
     # The audit and the prediction come first: they need the matrices and the batch order, not the
     # training.
