@@ -44,7 +44,7 @@ class Trained:
 
     def __init__(self, start, jit_compile=False, **options):
         self.variable = keras.Variable(start)
-        self.optimizer = optimizers.AdamByRows(**options)
+        self.optimizer = optimizers.Adam(**options)
         self.optimizer.build([self.variable])
         course = deferred.course_of(self.optimizer)
         self.table = deferred.Table(self.optimizer, self.variable, course)
@@ -202,22 +202,22 @@ SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
         lambda: optimizers.Adam(),
         lambda: keras.optimizers.SGD(),
         lambda: optimizers.Adam2017(),
-        lambda: keras.optimizers.LossScaleOptimizer(optimizers.AdamByRows()),
-        lambda: optimizers.AdamByRows(learning_rate=SCHEDULE),
-        lambda: optimizers.AdamByRows(weight_decay=0.01),
-        lambda: optimizers.AdamByRows(use_ema=True),
-        lambda: optimizers.AdamByRows(clipnorm=1.0),
-        lambda: optimizers.AdamByRows(clipvalue=1.0),
-        lambda: optimizers.AdamByRows(global_clipnorm=1.0),
-        lambda: optimizers.AdamByRows(gradient_accumulation_steps=2),
-        lambda: optimizers.AdamByRows(loss_scale_factor=8.0),
-        lambda: optimizers.AdamByRows(epsilon=0.0),  # a row that was never named is 0/0
-        lambda: optimizers.AdamByRows(beta_1=0.5, beta_2=0.9),  # the series is too long
-        lambda: optimizers.AdamByRows(beta_1=0.0),
-        lambda: optimizers.AdamByRows(beta_1=0.99),
-        lambda: optimizers.AdamByRows(beta_2=1 - 1e-7),
+        lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam()),
+        lambda: optimizers.Adam(learning_rate=SCHEDULE),
+        lambda: optimizers.Adam(weight_decay=0.01),
+        lambda: optimizers.Adam(use_ema=True),
+        lambda: optimizers.Adam(clipnorm=1.0),
+        lambda: optimizers.Adam(clipvalue=1.0),
+        lambda: optimizers.Adam(global_clipnorm=1.0),
+        lambda: optimizers.Adam(gradient_accumulation_steps=2),
+        lambda: optimizers.Adam(loss_scale_factor=8.0),
+        lambda: optimizers.Adam(epsilon=0.0),  # a row that was never named is 0/0
+        lambda: optimizers.Adam(beta_1=0.5, beta_2=0.9),  # the series is too long
+        lambda: optimizers.Adam(beta_1=0.0),
+        lambda: optimizers.Adam(beta_1=0.99),
+        lambda: optimizers.Adam(beta_2=1 - 1e-7),
     ],
 )
 def test_where_the_course_is_not_known_whole_tables_are_updated(made):
     assert deferred.course_of(made()) is None
-    assert deferred.course_of(optimizers.AdamByRows()) is not None
+    assert deferred.course_of(optimizers.Adam()) is not None

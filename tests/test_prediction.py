@@ -284,7 +284,6 @@ def test_predicted_is_observed(tiny, made, used, name, trainable, zero):
 ADAM, SGD = "zeronorm.optimizers.Adam", "keras.optimizers.SGD"
 OPTIMIZERS = {
     "adam": f"{{_target_: {ADAM}}}",
-    "by rows": "{_target_: zeronorm.optimizers.AdamByRows}",
     "momentum": f"{{_target_: {SGD}, learning_rate: 0.01, momentum: 0.9, nesterov: true}}",
     "clipnorm": f"{{_target_: {ADAM}, clipnorm: 1.0}}",
     "global_clipnorm": f"{{_target_: {ADAM}, global_clipnorm: 1.0}}",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from test_training import build, order_of, recorded
+from test_training import OnWholeTables, build, order_of, recorded
 from zeronorm import numerics, optimizers, recorder, training
 from zeronorm.examples import Batch
 
@@ -74,8 +74,8 @@ def test_events_name_the_rows_and_the_order_is_the_mechanism(tiny):
 def test_a_weight_watched_by_rows_is_measured_as_the_whole_weight_is(tiny, used):
     """Adam by rows that are brought up to date when they are named, and Adam on whole tables: the
     same curves, counts and events, NaN included."""
-    _, by_rows, _, _ = recorded(tiny, used, optimizer=optimizers.AdamByRows(), rows_only=True)
-    _, whole, _, _ = recorded(tiny, used)
+    _, by_rows, _, _ = recorded(tiny, used, optimizer=optimizers.Adam(), rows_only=True)
+    _, whole, _, _ = recorded(tiny, used, optimizer=OnWholeTables())
     assert by_rows.events == whole.events and by_rows.deaths == whole.deaths
     for name, curve in whole.curves.items():
         np.testing.assert_allclose(by_rows.curves[name], curve, rtol=1e-4, atol=1e-6)
@@ -90,7 +90,7 @@ def test_a_table_that_is_not_finite_from_the_start_is_an_event_of_the_first_step
     for stop in (False, True):
         program = training.program(
             build(numerics.KERNELS, words, titles, rows_only=True),
-            optimizers.AdamByRows(),
+            optimizers.Adam(),
             numerics.KERNELS,
         )
         assert program.tables

@@ -100,7 +100,7 @@ def applied(optimizer, steps: int) -> np.ndarray:
 def by_rows(steps: int) -> tuple[np.ndarray, float, float]:
     """The table after the last step, and by how much the norms of the table and of its updates that
     are recorded are off, at most, relative to themselves."""
-    table, optimizer = keras.Variable(start()), optimizers.AdamByRows()
+    table, optimizer = keras.Variable(start()), optimizers.Adam()
     optimizer.build([table])
     course = deferred.course_of(optimizer)
     assert course is not None

@@ -28,8 +28,8 @@ class NumpyNorms(keras.callbacks.Callback):
 
 
 CASES = {  # what is trained
-    "adam by rows, trainable": (optimizers.AdamByRows, True),
-    "adam by rows, frozen": (optimizers.AdamByRows, False),
+    "trainable": (optimizers.Adam, True),
+    "frozen": (optimizers.Adam, False),
 }
 
 

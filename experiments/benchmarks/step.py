@@ -226,12 +226,12 @@ def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list
     drawn = data(size)
     variants = {
         "keras fit": keras_fit(size, used, *drawn, keras.optimizers.Adam()),
-        "ours, not recording": ours_without_recording(size, used, *drawn, optimizers.AdamByRows()),
-        "ours": ours(size, used, *drawn, optimizers.AdamByRows()),
+        "ours, not recording": ours_without_recording(size, used, *drawn, optimizers.Adam()),
+        "ours": ours(size, used, *drawn, optimizers.Adam()),
     }
     for part in BY_HAND:
         if part != "plain gradient of the maximum" or not used.jit_compile:  # XLA's is plain
-            variants[f"ours, {part}"] = without(part, size, used, *drawn, optimizers.AdamByRows())
+            variants[f"ours, {part}"] = without(part, size, used, *drawn, optimizers.Adam())
     if not used.jit_compile:
         variants["forward product"] = forward_product(size)
     return pairs.interleaved(variants, rounds)

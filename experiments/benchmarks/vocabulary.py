@@ -30,7 +30,7 @@ SIZES, SMALL = (10_000, 1_000_000), (100, 1000)  # rows of the table
 def updates(rows: int, by_rows: bool):
     """A turn of STEPS sparse gradients on a table of `rows`, recorded as a training records
     them."""
-    table, optimizer = keras.Variable(np.full((rows, D), 0.1, np.float32)), optimizers.AdamByRows()
+    table, optimizer = keras.Variable(np.full((rows, D), 0.1, np.float32)), optimizers.Adam()
     optimizer.build([table])
     course = deferred.course_of(optimizer)
     assert course is not None

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from zeronorm import recorder
-from zeronorm.optimizers import Adam, AdamByRows, resource
+from zeronorm.optimizers import Adam, resource
 
 TERMS = 5  # of the series of a movement; as many sums of u.u y^n are kept
 CROSS = 3  # sums of w.u y^n that are kept
@@ -89,9 +89,9 @@ def course(beta_1: float, beta_2: float) -> Course | None:
 
 def course_of(optimizer) -> Course | None:
     """The course of the rows that a step of an optimizer leaves alone; None of an optimizer of
-    which it is not known: any but a plain AdamByRows (no schedule of the learning rate, no weight
+    which it is not known: any but a plain Adam (no schedule of the learning rate, no weight
     decay, no moving average, no gradients that are clipped, accumulated or scaled)."""
-    if type(optimizer) is not AdamByRows or not optimizer.is_plain:
+    if type(optimizer) is not Adam or not optimizer.is_plain:
         return None
     return course(float(optimizer.beta_1), float(optimizer.beta_2))
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -58,9 +59,12 @@ def run(
     require_space(result.folder)
     # The audit and the prediction come first: they need the matrices and the batch order, not the
     # training.
-    foretold = _foretell(prepared, result)
-    norms, xla_steps, seconds = _train(prepared, result, foretold.singular, tell)
-    _conclude(prepared, result, foretold, norms, xla_steps, seconds)
+    with result.clock("prediction"):
+        foretold = _foretell(prepared, result)
+    with result.clock("steps"):
+        norms, xla_steps, seconds = _train(prepared, result, foretold.singular, tell)
+    with result.clock("files"):
+        _conclude(prepared, result, foretold, norms, xla_steps, seconds)
 
 
 def _foretell(prepared: Prepared, result: Result) -> Foretold:
@@ -116,13 +120,16 @@ def _train(
     start = {name: _norm(variable) for name, variable in program.ranker.weights.items()}
 
     def after_chunk(last: examples.Batch) -> None:
+        looks.append((last.step + 1, time.perf_counter()))
         tell(Progress(last.step + 1, result.steps))
         last_of_epoch = (last.batch + 1) * config.training.batch >= examples_drawn
         if config.training.evaluate_every_epoch and last_of_epoch:
             program.flush()
-            result.epochs[last.step] = _evaluated(prepared, singular)
+            with result.clock("evaluation"):
+                result.epochs[last.step] = _evaluated(prepared, singular)
 
     clock = time.perf_counter()
+    looks = [(0, clock)]  # how many steps are done, and when
     try:
         xla_steps = training.train(
             program,
@@ -133,6 +140,7 @@ def _train(
         )
         seconds = time.perf_counter() - clock
         program.finish()
+        result.clock.move(_compiling(looks), "steps", to="compilation")
     finally:  # also at an interruption: what was measured until then is kept
         result.curves = recording.curves
         for name, norm in start.items():
@@ -146,6 +154,18 @@ def _train(
     return start, xla_steps, seconds
 
 
+def _compiling(looks: list[tuple[int, float]]) -> float:
+    """Seconds by which the first steps, which are traced and compiled first, took longer than the
+    fastest later ones.
+
+    looks: (steps done, when), the first before any.
+    """
+    pairs = list(pairwise(looks))
+    paces = [(then - now) / (after - before) for (before, now), (after, then) in pairs]
+    (_, begun), (steps, done) = pairs[0]
+    return max(0.0, done - begun - steps * min(paces))
+
+
 def _conclude(
     prepared: Prepared,
     result: Result,
@@ -157,7 +177,8 @@ def _conclude(
     """Evaluates, and says what happened, as numbers, in words and as a figure."""
     config, recording = prepared.config, result.recording
     assert recording is not None  # it was trained
-    result.metrics = _evaluated(prepared, foretold.singular)
+    with result.clock("evaluation"):
+        result.metrics = _evaluated(prepared, foretold.singular)
     without = prepared.data.baseline.get(config.training.evaluate_on.value, {})
     result.metrics |= {f"eval_tfidf/{name}": value for name, value in without.items()}
     result.metrics["z/steps_per_second"] = recording.steps / seconds

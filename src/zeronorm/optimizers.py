@@ -122,14 +122,6 @@ class Adam(keras.optimizers.Adam):
         return tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
 
 
-class AdamByRows(Adam):
-    """Adam, of which a training moves a row of an embedding when a step names it, to where Adam has
-    moved it by then (`deferred.Table`): its result, at a cost that does not grow with the table.
-
-    Applied by itself it is Adam.
-    """
-
-
 class Adam2017(Adam):
     """Adam as Keras 2.0.8 (2017) and the paper have it: epsilon is 1e-8, and the gradients of an
     embedding's row that a step names several times are added before they are squared."""

@@ -10,6 +10,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from zeronorm import numerics, prediction, recorder, singularity, vectors
+from zeronorm.clock import Clock
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Result:
     facts: what is looked up, not searched for: a tag and a file hold them all.
     verdict: the first sentence of `story`, what happened in its own words.
     autopsy: what a terminal shows of it.
+    clock: where its time goes: preparation, prediction, compilation, steps, evaluation, files,
+        autopsy, logging.
     """
 
     folder: Path
@@ -49,6 +52,7 @@ class Result:
     verdict: str = ""
     story: str = ""
     autopsy: str = ""
+    clock: Clock = field(default_factory=Clock)
 
 
 def tags_of(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, str]:

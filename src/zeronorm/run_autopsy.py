@@ -30,7 +30,7 @@ from zeronorm import (
 from zeronorm.autopsy import examination, graph, trace
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.capsule import Capsule, CapsuleError
-from zeronorm.autopsy.subject import Snapshot, Subject, lost_since, nonfinite
+from zeronorm.autopsy.subject import Subject, Trial
 from zeronorm.examples import Batch
 from zeronorm.result import Result
 from zeronorm.run_report import RunReport
@@ -182,38 +182,30 @@ def examine(moment: Moment) -> RunReport:
     """The autopsy of the step that follows the moment."""
     own = numerics.named(moment.config.numerics.name).name
     programs = {name: moment.program(name) for name in numerics.BY_NAME}
-    lost = {name: _lost(program, moment.batch) for name, program in programs.items()}
+    subjects = {name: _subject(program, moment) for name, program in programs.items()}
+    # None of one that cannot be computed so
+    lost = {name: Trial(subject, subject.jit_compile)() for name, subject in subjects.items()}
     examined = next((name for name in (own, *lost) if lost[name]), own)
-    program = programs[examined]
+    program, subject = programs[examined], subjects[examined]
 
-    traced, compiled = _traced(program, tuple(tensor.shape for tensor in _data(moment.batch)))
-    subject = Subject(
-        step=lambda data: program.take(*data),
-        data=_data(moment.batch),
-        weights=_weights(program),
-        state=[variable.value for variable in program.state],
-        optimizers=[program.optimizer],
-        jit_compile=program.numerics.jit_compile,
-        names={"words": moment.vocabulary, "titles": moment.titles},
-        inputs=("text", "positive", "negatives"),
-        compiled=compiled,
-    )
+    traced = _traced(program, tuple(tensor.shape for tensor in subject.tensors))
     outcomes = {False: lost["kernels" if examined == "xla" else examined], True: lost["xla"]}
     report = examination.report(
         subject, moment.step, outcomes, traced, _emulated, history=moment.history
     )
+    fails = {name: None if of is None else bool(of) for name, of in lost.items()}
     known = vars(report) | {
         "harmful": bool(lost[own]),
-        "kernels": bool(lost["kernels"]),
-        "xla": bool(lost["xla"]),
+        "kernels": fails["kernels"],
+        "xla": fails["xla"],
         "jit_compile": own == "xla",
-        "lost": lost[examined],
+        "lost": lost[examined] or {},
     }
     return RunReport(
         **known,
         own=own,
         examined=examined,
-        fails={name: bool(of) for name, of in lost.items()},
+        fails=fails,
         places=tuple(tuple(_places(one, moment, program)) for one in report.guilty),
         treated=tuple(_treated(moment, program)),
     )
@@ -258,25 +250,32 @@ def _weights(program: training.Program) -> dict:
     return {name: variable.value for name, variable in named.items()}
 
 
-def _lost(program: training.Program, batch: Batch) -> dict[str, int]:
-    """{weight: elements that the step loses}, taken by the program's own compiled step. The state
-    is as before."""
-    held, before = (
-        Snapshot([variable.value for variable in program.state]),
-        nonfinite(_weights(program)),
+def _subject(program: training.Program, moment: Moment) -> Subject:
+    """The step of a program that follows the moment, at which the program is."""
+    return Subject(
+        step=lambda data: program.take(*data),
+        data=_data(moment.batch),
+        weights=_weights(program),
+        state=[variable.value for variable in program.state],
+        optimizers=[program.optimizer],
+        jit_compile=program.numerics.jit_compile,
+        names={"words": moment.vocabulary, "titles": moment.titles},
+        inputs=("text", "positive", "negatives"),
+        compiled=_compiled(program),
     )
-    try:
-        program.update(tf.constant(np.int32(batch.step)), *_data(batch))
-        return lost_since(nonfinite(_weights(program)), before)
-    finally:
-        held.restore()
 
 
-@lru_cache(maxsize=8)  # runs of one graph follow each other
-def _traced(program: training.Program, shapes: tuple) -> tuple[graph.Step, dict]:
-    """The program's step as a graph, and room for what is compiled of it."""
+@lru_cache(maxsize=24)  # runs of one graph follow each other, and each is tried under all numerics
+def _compiled(program: training.Program) -> dict:
+    """Room for what is compiled of a program's step."""
+    return {}
+
+
+@lru_cache(maxsize=8)
+def _traced(program: training.Program, shapes: tuple) -> graph.Step:
+    """The program's step as a graph."""
     data = tuple(tf.zeros(shape, tf.int32) for shape in shapes)
-    return trace.trace(lambda data: program.take(*data), data, [program.optimizer]), {}
+    return trace.trace(lambda data: program.take(*data), data, [program.optimizer])
 
 
 def _history(recording) -> tuple[dict, ...]:

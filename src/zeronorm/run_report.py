@@ -17,7 +17,8 @@ NAMES = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x
 
 @dataclass(frozen=True, repr=False)
 class RunReport(reports.Report):
-    """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it}.
+    """As `autopsy.Report`, and: fails: {numerics: whether the step poisons a weight under it; None
+    where it cannot be computed so}.
 
     own: the run's numerics;
     examined: that under which the guilty were found.
@@ -28,7 +29,7 @@ class RunReport(reports.Report):
 
     own: str = ""
     examined: str = ""
-    fails: Mapping[str, bool] = field(default_factory=dict)
+    fails: Mapping[str, bool | None] = field(default_factory=dict)
     places: tuple[tuple[dict, ...], ...] = ()
     treated: tuple[treatments.Treatment, ...] = ()
 
@@ -112,10 +113,14 @@ class RunReport(reports.Report):
             )
 
     @property
+    def _finite_under(self) -> list[str]:
+        return [name for name, fails in self.fails.items() if fails is False]
+
+    @property
     def title(self) -> str:
         """What happened, in a line: for the head of a page."""
         if not self.guilty:
-            return f"Step {self.step} is finite under {_and(self.fails)}"
+            return f"Step {self.step} is finite under {_and(self._finite_under)}"
         first = self.guilty[0]
         at = f" at {Path(first.file).name}:{first.line}" if first.file else ""
         if self.harmful:
@@ -127,7 +132,7 @@ class RunReport(reports.Report):
     def headline(self) -> str:
         """What happened, in a sentence for a run's description."""
         if not self.guilty:
-            return f"Step {self.step} is finite under {', '.join(self.fails)}."
+            return f"Step {self.step} is finite under {', '.join(self._finite_under)}."
         first, places = self.guilty[0], self.places[0]
         opening = "Guilty of" if self.harmful else f"Finite under {self.own}; elsewhere guilty of"
         who = (

@@ -354,7 +354,7 @@ def _rows_of(
                 values.arrays[lookup.ids],
                 tensor.name,
                 batch,
-                values.subject.run,
+                values.subject.values,
             )
             for element in elements if tensor.shape.rank is not None else ():
                 index = _broadcast(element, shape, tuple(tensor.shape))

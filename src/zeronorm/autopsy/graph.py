@@ -335,5 +335,17 @@ def _needed(graph_def, fetches: Sequence[str]):
     return kept
 
 
+# of a variable, what leaves it as it is
+READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "Identity")
+
+
+def may_assign(graph: tf.Graph) -> bool:
+    """Whether some operation of a graph may change a variable."""
+    return any(
+        operation.type not in READS and any(t.dtype == tf.resource for t in operation.inputs)
+        for operation in graph.get_operations()
+    )
+
+
 def is_symbolic(tensor) -> bool:
     return isinstance(tensor, tf.Tensor) and tf.is_symbolic_tensor(tensor)

@@ -45,7 +45,7 @@ class Taint:
     ids: int, the rows that it looks up.
     target: the tensor in which to look for the taint.
     batch: the step's own.
-    run: calls a function as `subject.Subject.run` does, in this process by default.
+    run: calls a function as `subject.Subject.values` does, in this process by default.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Taint:
         ids: np.ndarray,
         target: str,
         batch: Sequence[tf.Tensor],
-        run: Callable = lambda function, arguments, jit_compile, kept: (function(*arguments), {}),
+        run: Callable = lambda function, arguments: function(*arguments),
     ):
         graph_def = step.graph.as_graph_def()
         output, tainted = lookup.operation, f"{lookup.operation}/tainted"
@@ -70,7 +70,7 @@ class Taint:
         function = graph.runner(
             step, [fetched], False, edited=graph_def, given=["taint"], pure=True
         )
-        self._run = lambda arguments: run(function, arguments, False, [0])[0]
+        self._run = lambda arguments: run(function, arguments)
         self._wide, self._dtype = ids.shape + (1,) * (tensor.shape.rank - ids.ndim), tensor.dtype
         self._ids, self._batch = ids, batch
         shape = step.graph.get_tensor_by_name(target).shape

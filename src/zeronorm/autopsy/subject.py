@@ -113,6 +113,16 @@ class Subject:
             function, arguments, jit_compile, self.state, self.weights, kept, undo
         )
 
+    def values(
+        self, function: tf.types.experimental.PolymorphicFunction, arguments: Sequence
+    ) -> list:
+        """What a function returns that is run for its values alone, by TensorFlow's kernels: no
+        weight is judged, and the state is kept only where the function may change it."""
+        tensors = list(map(tf.convert_to_tensor, arguments))
+        concrete = function.get_concrete_function(*tensors)
+        state = self.state if graph.may_assign(concrete.graph) else ()
+        return self.place.run(function, tensors, False, state, {}, [0], undo=bool(state))[0]
+
     @property
     def tensors(self) -> list[tf.Tensor]:
         """Those of the batch, flat."""

@@ -116,8 +116,8 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> tuple[str,
 
     hydra_config = HydraConfig.get()
     number = hydra_config.job.num if parent else None
-    client = tracking.connect(config)
     result = Result(folder)
+    client = tracking.connect(config)
     report_progress(folder, "running", 1, 0, part="preparing")
     said = 0.0
 
@@ -137,17 +137,22 @@ def _one_run(config: DictConfig, folder: Path, parent: str | None) -> tuple[str,
         try:
             with judged(folder):
                 with interrupts().held():
-                    prepared = preparation.prepare(config)
+                    with result.clock("preparation"):
+                        prepared = preparation.prepare(config)
                     experiment.run(prepared, result, tell)
                 wanted = result.outcome == "nan" or parent is None
                 if wanted if config.autopsy is None else config.autopsy:
                     report_progress(folder, "running", 1, 1, part="examining")
-                    run_autopsy.add(prepared, result)
+                    with result.clock("autopsy"):
+                        run_autopsy.add(prepared, result)
         except BaseException:
             with suppress(tracking.TrackingError):  # why the run ended comes first
                 tracking.log(client, run_id, result, config.tracking.points)
             raise
-        tracking.log(client, run_id, result, config.tracking.points)
+        with result.clock("logging"):
+            tracking.log(client, run_id, result, config.tracking.points)
+    with suppress(OSError):
+        result.clock.write(folder / "seconds.json")
     if parent is None:
         console.print(result.story)
         if result.autopsy:
