@@ -199,7 +199,6 @@ SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     "made",
     [
         lambda: keras.optimizers.Adam(),
-        lambda: optimizers.Adam(),
         lambda: keras.optimizers.SGD(),
         lambda: optimizers.Adam2017(),
         lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam()),

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "benchmarks/adam.py": SMALL,
     "benchmarks/mlflow_cost.py": ("1", *SMALL),
     "benchmarks/recording.py": ("1", *SMALL),
+    "benchmarks/scaling.py": SMALL,
     "benchmarks/step.py": ("1", *SMALL),
     "benchmarks/sweep.py": SMALL,
     "benchmarks/vocabulary.py": ("1", *SMALL),

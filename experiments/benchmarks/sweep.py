@@ -9,10 +9,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import psutil
 from mlflow import MlflowClient
 
 import pairs
@@ -26,60 +30,139 @@ KINDS: list[tuple[str, str]] = [
 ]
 SAMPLE: list[tuple[str, str]] = [("pretrained", "clamp_product"), ("uniform", "clamp_squares")]
 RUNS_OF_A_KIND = 8  # 48 runs, 6 kinds
+LAUNCHERS = {
+    "zeronorm train study=quick_ablation": "hydra/launcher=workers",
+    "the same, hydra/launcher=joblib": "hydra/launcher=joblib",
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep, from a home without a store or caches.
+
+    wall: its seconds.
+    begun: when it began, in seconds since the epoch.
+    peaks: bytes of memory that the command, and the largest of its processes, held at most.
+    folder: the sweep's.
+    """
+
+    wall: float
+    begun: float
+    peaks: tuple[int, int]
+    folder: Path
+
+    @property
+    def clocks(self) -> list[dict]:
+        """What each run's seconds.json says."""
+        files = sorted(self.folder.glob("*/seconds.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "runs.csv", keep_default_na=False, dtype=str)
+
+    def phases(self, workers: int) -> dict[str, float]:
+        """{phase: seconds}, which add up to `workers` times the wall time."""
+        clocks = self.clocks
+        first, last = min(c["begun"] for c in clocks), max(c["ended"] for c in clocks)
+        found = {"start": workers * (first - self.begun)}
+        for clock in clocks:
+            for phase, seconds in clock["seconds"].items():
+                found[phase] = found.get(phase, 0.0) + seconds
+        inside = sum(sum(clock["seconds"].values()) for clock in clocks)
+        of_runs = sum(clock["ended"] - clock["begun"] for clock in clocks)
+        return found | {
+            "opening and closing the run in MLflow": of_runs - inside,
+            "workers that wait": workers * (last - first) - of_runs,
+            "tables and figures of the sweep": workers * (self.begun + self.wall - last),
+        }
+
+
+def made(home: Path, *overrides: str) -> Sweep:
+    """Runs `zeronorm train` with the overrides."""
+    start, begun = time.perf_counter(), time.time()
+    command = subprocess.Popen([ZERONORM, "train", f"home={home}", *overrides])
+    peaks = peaks_of(command)
+    wall = time.perf_counter() - start
+    if command.returncode:
+        raise subprocess.CalledProcessError(command.returncode, command.args)
+    return Sweep(wall, begun, peaks, next(home.glob("outputs/*")))
+
+
+def peaks_of(command: subprocess.Popen) -> tuple[int, int]:
+    """Waits for the command. Returns the most bytes that it, and the largest process that it
+    started, had in memory (VmHWM, which Linux keeps)."""
+    found: dict[int, int] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            with suppress(psutil.Error):
+                for process in [own := psutil.Process(command.pid), *own.children(recursive=True)]:
+                    with suppress(OSError, StopIteration):
+                        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                        peak = next(line for line in lines if line.startswith("VmHWM"))
+                        found[process.pid] = 1024 * int(peak.split()[1])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    command.wait()
+    ended.set()
+    looking.join()
+    own = found.pop(command.pid, 0)
+    return own, max(found.values(), default=0)
 
 
 def main(small: bool, to: Path) -> None:
-    kinds, samples, narrowed, alike = KINDS, SAMPLE, [], []
+    kinds, samples, narrowed = KINDS, SAMPLE, []
     with tempfile.TemporaryDirectory() as folder:
         if small:  # one run, naive and ours
-            kinds, samples, alike = KINDS[:1], SAMPLE[:1], pairs.small_run(Path(folder))
-            narrowed = [
-                f"{name}={value}" for name, value in factors(*kinds[0], *samples[0]).items()
-            ]
-        home = Path(folder, "home")
+            kinds, samples, narrowed = KINDS[:1], SAMPLE[:1], pairs.small_run(Path(folder))
+            chosen = factors(*kinds[0], *samples[0]).items()
+        alike = list(narrowed)
+        if small:
+            narrowed += [f"{name}={value}" for name, value in chosen]
         # made before, as a user's would be
         MlflowClient(f"sqlite:///{folder}/naive.db").search_experiments()
-        naive = [
-            run for sample in samples[:1] for run in naive_runs(Path(folder), kinds, sample, alike)
-        ]
-        start = time.perf_counter()
-        # nothing cached, no store
-        subprocess.run(
-            [ZERONORM, "train", "study=quick_ablation", f"home={home}", *alike, *narrowed],
-            check=True,
-        )
-        ours = time.perf_counter() - start
-        naive += [
-            run for sample in samples[1:] for run in naive_runs(Path(folder), kinds, sample, alike)
-        ]
-        runs = pd.read_csv(next(home.glob("outputs/*/runs.csv")), keep_default_na=False, dtype=str)
-    report(naive, ours, runs, to)
+        naive = naive_runs(Path(folder), kinds, samples[0], alike)
+        sweeps = {
+            variant: made(
+                Path(folder, f"home{number}"), "study=quick_ablation", launcher, *narrowed
+            )
+            for number, (variant, launcher) in enumerate(LAUNCHERS.items())
+        }
+        for sample in samples[1:]:
+            naive += naive_runs(Path(folder), kinds, sample, alike)
+        report(naive, sweeps, to)
 
 
-def report(naive: list[dict], ours: float, runs: pd.DataFrame, to: Path) -> None:
+def report(naive: list[dict], sweeps: dict[str, Sweep], to: Path) -> None:
     """Writes the table.
 
     naive: the naive runs, as `naive_runs` gives them.
-    ours: wall seconds of the sweep.
-    runs: of the sweep, its runs.csv.
+    sweeps: {variant: its sweep}, the default launcher's first.
     """
+    ours = next(iter(sweeps.values()))
     runs_of = pd.DataFrame([run | run["seconds"] for run in naive]).groupby(
         ["trainable", "numerics"], sort=False
     )
     naive_sweep = RUNS_OF_A_KIND * runs_of["wall"].mean().sum()
     shared = naive_sweep - RUNS_OF_A_KIND * runs_of["corpus and vectors"].mean().sum()
+    seconds = {
+        "naive, one process a run": naive_sweep,
+        "the same, corpus and vectors for nothing": shared,
+        **{variant: sweep.wall for variant, sweep in sweeps.items()},
+    }
+    peaks = {variant: sweep.peaks for variant, sweep in sweeps.items()}
     rows = [
         {
-            "variant": "naive, one process a run",
-            "minutes": naive_sweep / 60,
-            "ratio": naive_sweep / ours,
-        },
-        {
-            "variant": "the same, corpus and vectors for nothing",
-            "minutes": shared / 60,
-            "ratio": shared / ours,
-        },
-        {"variant": "zeronorm train study=quick_ablation", "minutes": ours / 60, "ratio": 1.0},
+            "variant": variant,
+            "minutes": wall / 60,
+            "ratio": wall / ours.wall,
+            "command_gb": peaks[variant][0] / 1e9 if variant in peaks else None,
+            "worker_gb": peaks[variant][1] / 1e9 if variant in peaks else None,
+        }
+        for variant, wall in seconds.items()
     ]
     of_kinds = [
         {
@@ -89,7 +172,8 @@ def report(naive: list[dict], ours: float, runs: pd.DataFrame, to: Path) -> None
         for (trainable, numerics), group in runs_of
     ]
     phases = pd.DataFrame([run["seconds"] for run in naive]).mean().to_dict()
-    same = [same_outcome(run, runs) for run in naive]
+    same = [same_outcome(run, ours.runs) for run in naive]
+    workers = min(len(ours.clocks), psutil.cpu_count() or 1)
     pairs.write(
         to,
         "sweep",
@@ -98,6 +182,8 @@ def report(naive: list[dict], ours: float, runs: pd.DataFrame, to: Path) -> None
         same_outcomes=sum(same),
         kinds=of_kinds,
         naive_phases=phases,
+        workers=workers,
+        phases=ours.phases(workers),
     )
 
 

@@ -19,6 +19,9 @@ MEASURES = {  # of the benchmarks' rows: what the column says, and how
     "distance": ("largest distance of a weight", "{:.1e}"),
     "minutes": ("minutes", "{:.1f}"),
     "ratio": ("times this project's minutes", "{:.2f}"),
+    "predicted": ("minutes by the model", "{:.1f}"),
+    "command_gb": ("peak of the command, GB", "{:.2f}"),
+    "worker_gb": ("peak of a worker, GB", "{:.2f}"),
 }
 
 
@@ -33,8 +36,8 @@ def benchmark(name: str) -> str:
     columns = [key for key in rows[0] if not key.endswith(("_low", "_high"))]
 
     def cell(row: dict, key: str) -> str:
-        if key not in MEASURES:
-            return str(row[key])
+        if key not in MEASURES or row[key] is None:
+            return str(row[key] or "")
         text = MEASURES[key][1].format(row[key])
         if f"{key}_low" in row and row[f"{key}_low"] != row[f"{key}_high"]:
             text += " ({} to {})".format(
@@ -55,6 +58,16 @@ def phases(name: str) -> str:
     total = sum(seconds for _, seconds in phases)
     lines = [f"| {phase} | {seconds:.1f} | {seconds / total:.0%} |" for phase, seconds in phases]
     return "\n".join(["| phase | seconds a run | share |", "|---|---|---|", *lines])
+
+
+def sweep_phases(name: str) -> str:
+    """Where the seconds of the benchmark's workers went, start and end of the sweep included."""
+    found = benchmark_data(name)
+    phases = sorted(found["phases"].items(), key=lambda item: -item[1])
+    total = sum(seconds for _, seconds in phases)
+    lines = [f"| {phase} | {seconds:.1f} | {seconds / total:.0%} |" for phase, seconds in phases]
+    whole = f"| {found['workers']} workers, from the command to its end | {total:.1f} | 100% |"
+    return "\n".join(["| phase | seconds | share |", "|---|---|---|", *lines, whole])
 
 
 def when_measured(name: str) -> str:
