@@ -114,7 +114,7 @@ def main(small: bool, to: Path) -> None:
         measured = {(len(jobs), 1): one, (len(jobs), 2): two}
         for count, overrides in () if small else GROWN.items():
             measured[count, 2] = made(f"runs{count}", 2, *overrides)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "runs": runs,
                 "workers": workers,

@@ -82,6 +82,20 @@ def ours(
     size: Size, used: numerics.Numerics, words, titles, drawn, optimizer, trainable: bool = True
 ):
     """A turn of this project's training over `drawn`, recording included."""
+    program, names = made(size, used, words, titles, optimizer, trainable)
+    batches = list(examples.batches(drawn, 1, 10, False, 0))
+
+    def turn() -> int:
+        training.train(program, batches, program.recording(names))
+        return len(batches)
+
+    return pairs.timed(turn)
+
+
+def made(
+    size: Size, used: numerics.Numerics, words, titles, optimizer, trainable: bool = True
+) -> tuple[training.Program, dict[str, list[str]]]:
+    """This project's steps, and names of the rows for their recording."""
     ranker = model.build(
         n_words=len(words),
         n_titles=len(titles),
@@ -96,14 +110,7 @@ def ours(
     )
     program = training.program(ranker, optimizer, used)
     program.reset(words, titles, seed=0)
-    batches = list(examples.batches(drawn, 1, 10, False, 0))
-    names = {"words": [""] * len(words), "titles": [""] * len(titles)}
-
-    def turn() -> int:
-        training.train(program, batches, program.recording(names))
-        return len(batches)
-
-    return pairs.timed(turn)
+    return program, {"words": [""] * len(words), "titles": [""] * len(titles)}
 
 
 def ours_without_recording(*arguments, **options):
@@ -187,15 +194,100 @@ def forward_product(size: Size):
 def main(rounds: int, small: bool, to: Path) -> None:
     size = SMALL if small else QUESTION
     times: dict[str, list[float]] = {}
+    pieces: dict[str, dict[str, float]] = {}
     for used in (numerics.KERNELS, numerics.XLA):
         times |= {
             f"{variant}, {used.name}": ms for variant, ms in measured(size, used, rounds).items()
         }
+        pieces[used.name] = taken_apart(size, used, rounds)
     rows = []
     for name in ("kernels", "xla"):
         of_name = {variant: ms for variant, ms in times.items() if variant.endswith(name)}
         rows += pairs.summary(of_name, f"keras fit, {name}")
-    pairs.write(to, "step", rows, rounds=rounds)
+    pairs.write(to, "step", rows, rounds=rounds, pieces=pieces)
+
+
+class Parts:
+    """A training step up to some point, each longer than the one before."""
+
+    def __init__(self, size: Size, used: numerics.Numerics, words, titles):
+        self.program, self.names = made(size, used, words, titles, optimizers.Adam())
+        self.used, self.ranker, self.optimizer = used, self.program.ranker, self.program.optimizer
+        self.weights = {name: self.ranker.weights[name] for name in self.program.trained}
+
+    def encoder(self, text, positive, negatives):
+        return [self.ranker.encoder(text, training=True)]
+
+    def loss(self, *batch):
+        return [self.ranker.observed(list(batch), training=True)["loss"]]
+
+    def gradients(self, *batch):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.loss(*batch)[0])
+        found = tape.gradient(loss, [weight.value for weight in self.weights.values()])
+        return [g.values if isinstance(g, tf.IndexedSlices) else g for g in found]
+
+    def update(self, *batch):
+        with self.optimizer.by_rows(self.used.jit_compile):
+            forward, _ = self.program.take(*batch)
+        return [forward["loss"]]
+
+    def turn(self, part: Callable, rows: bool, batches: list[examples.Batch]):
+        """A turn of the steps up to `part`, in the compiled loop of a training.
+
+        rows: whether rows are brought up to date, and the tables' norms kept.
+        """
+        tables = self.program.tables if rows else {}
+        compiled = tf.function(part, jit_compile=self.used.jit_compile, autograph=False)
+
+        @tf.function(autograph=False)
+        def step(number, text, positive, negatives):
+            named = {"words": text, "titles": tf.concat([positive, negatives], axis=1)}
+            watches = [table.watch(named[name]) for name, table in tables.items()]
+            values = compiled(text, positive, negatives)
+            kept = [watch.change().squares() for watch in watches]
+            # each value is needed, so none is left out of the graph
+            seen = tf.add_n([tf.reshape(value, [-1])[0] for value in (*values, *kept)])
+            return {"loss": seen, "nonfinite": tf.zeros([1, 3], tf.int32)}
+
+        shapes = [part.shape for part in inputs_of(batches[:1])]
+        one = step.get_concrete_function(*(tf.TensorSpec(s[1:], tf.int32) for s in shapes))
+        loop = tf.function(partial(training._repeated, one), autograph=False)
+
+        def turn() -> int:
+            for chunk in training.chunks(batches):
+                taken, _ = loop(*map(tf.constant, inputs_of(chunk)), tf.constant([False]))
+            taken.numpy()
+            return len(batches)
+
+        return pairs.timed(turn)
+
+
+def inputs_of(chunk: list[examples.Batch]) -> list[np.ndarray]:
+    numbers = np.array([batch.step for batch in chunk], np.int32)
+    parts = ("text", "positive", "negatives")
+    return [numbers, *(np.stack([getattr(b, part) for b in chunk]) for part in parts)]
+
+
+def taken_apart(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, float]:
+    """{piece of a step: its ms}, which sum to a step with everything recorded: each is what the
+    step up to it takes longer than the step up to the one before, the median of the rounds."""
+    words, titles, drawn = data(size)
+    parts = Parts(size, used, words, titles)
+    batches = list(examples.batches(drawn, 1, 10, False, 0))
+    upto = {
+        "lookup, convolution, maximum, dense layer": parts.turn(parts.encoder, False, batches),
+        "similarities and loss": parts.turn(parts.loss, False, batches),
+        "their gradients": parts.turn(parts.gradients, False, batches),
+        "Adam, of the rows named and of the kernels": parts.turn(parts.update, False, batches),
+        "rows brought up to date, the tables' norms": parts.turn(parts.update, True, batches),
+        "the recording of everything else": ours(
+            size, used, words, titles, drawn, optimizers.Adam()
+        ),
+    }
+    times = np.array(list(pairs.interleaved(upto, rounds).values()))
+    alone = np.diff(times, axis=0, prepend=0.0)
+    return dict(zip(upto, np.median(alone, axis=1).tolist(), strict=True))
 
 
 # what is written by hand, and what puts the obvious in its place while a turn is traced

@@ -70,9 +70,28 @@ def sweep_phases(name: str) -> str:
     return "\n".join(["| phase | seconds | share |", "|---|---|---|", *lines, whole])
 
 
+def step_pieces(name: str) -> str:
+    """Where the time of a recorded step goes, under each numerics: pieces that sum to it."""
+    pieces: dict[str, dict[str, float]] = benchmark_data(name)["pieces"]
+    used = list(pieces)
+    lines = [
+        f"| {piece} | " + " | ".join(f"{pieces[one][piece]:.1f}" for one in used) + " |"
+        for piece in pieces[used[0]]
+    ]
+    whole = " | ".join(f"{sum(pieces[one].values()):.1f}" for one in used)
+    heads = " | ".join(f"ms, {one}" for one in used)
+    lines.append(f"| the step | {whole} |")
+    return "\n".join([f"| piece of a step | {heads} |", "|---" * (1 + len(used)) + "|", *lines])
+
+
 def when_measured(name: str) -> str:
     found = benchmark_data(name)
-    counted = {"rounds": "rounds", "naive_runs": "naive runs", "steps": "steps"}
+    counted = {
+        "rounds": "rounds",
+        "naive_runs": "naive runs",
+        "steps": "steps",
+        "sweeps": "sweeps",
+    }
     taken = next(f"{found[key]:,} {name}, " for key, name in counted.items() if key in found)
     return taken + where_measured(found)
 
