@@ -13,6 +13,8 @@ from tensorflow.python.eager import backprop
 import zeronorm
 from zeronorm.autopsy import graph as graphs
 from zeronorm.autopsy import rows, trace
+from zeronorm.autopsy import subject as subjects
+from zeronorm.autopsy.subject import Snapshot, Subject
 
 
 def distance(a, b):
@@ -268,3 +270,33 @@ def test_a_row_is_found_where_no_number_shows_the_dependence():
         [2],
         [1],
     ]
+
+
+def test_a_run_for_its_values_alone_keeps_the_state_only_where_it_may_change(monkeypatch):
+    table, counter = tf.Variable([1.0, 2.0]), tf.Variable(0.0)
+    subject = Subject(lambda data: data, tf.ones([1]), {}, [table, counter], [], False)
+
+    @tf.function
+    def reads(x):
+        return [tf.reduce_sum(table) + x]
+
+    @tf.function
+    def assigns(x):
+        return [counter.assign_add(x)]
+
+    @tf.function
+    def calls(x):
+        return [assigns(x)[0] + table[0]]
+
+    @tf.function
+    def branches(x):
+        return [tf.cond(x > 0, lambda: counter.assign_add(x), lambda: x)]
+
+    for function, value in ((assigns, 5.0), (calls, 6.0), (branches, 5.0)):
+        for _ in range(2):
+            [found] = subject.values(function, [tf.constant(5.0)])
+            assert float(found) == value and counter.numpy() == 0
+    held = []
+    monkeypatch.setattr(subjects, "Snapshot", lambda state: held.append(state) or Snapshot(state))
+    [found] = subject.values(reads, [tf.constant(5.0)])
+    assert float(found) == 8 and held == [()]

@@ -58,6 +58,16 @@ class Course:
     decay: np.ndarray
     powers: np.ndarray
 
+    @cached_property
+    def tensors(self) -> dict[str, tf.Tensor]:
+        """{name: its array as a tensor}, which every traced step shares: a constant of a graph is
+        copied again and again, megabytes each, and some of it stays when the graph has gone."""
+        arrays = {
+            name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        with tf.init_scope():
+            return {name: tf.constant(array) for name, array in arrays.items()}
+
 
 @lru_cache(maxsize=8)
 def course(beta_1: float, beta_2: float) -> Course | None:
@@ -119,9 +129,9 @@ class _Now:
     def __init__(self, course: Course, optimizer: Adam):
         self.done = tf.cast(tf.convert_to_tensor(optimizer.iterations), tf.int32)
         self.rate = tf.cast(tf.convert_to_tensor(optimizer.learning_rate), tf.float64)
-        self.whole = tf.constant(course.whole)
+        self.whole = course.tensors["whole"]
         ahead = self.whole[tf.minimum(self.done, course.horizon)]
-        self.rest = tf.linalg.matvec(tf.constant(course.rest), ahead)
+        self.rest = tf.linalg.matvec(course.tensors["rest"], ahead)
 
 
 class Table:
@@ -245,9 +255,8 @@ class Table:
             [tf.reduce_sum(s[:, :CROSS] * own[:, n : n + CROSS], axis=1) for n in range(CROSS)],
             axis=1,
         )
-        rate = tf.gather(tf.constant(course.rate), tf.minimum(now.done + 1, course.horizon))
-        c = now.rate * rate * tf.constant(course.decay)
-        powers = tf.constant(course.powers)
+        rate = tf.gather(course.tensors["rate"], tf.minimum(now.done + 1, course.horizon))
+        c, powers = now.rate * rate * course.tensors["decay"], course.tensors["powers"]
         squares = tf.reduce_sum(own * powers * tf.range(1.0, TERMS + 1.0, dtype=tf.float64), axis=1)
         squares *= c * c
         growth = squares - 2 * c * tf.reduce_sum(cross * powers[:, :CROSS], axis=1)
