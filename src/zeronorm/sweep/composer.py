@@ -33,7 +33,11 @@ class Composer:
         without Hydra's node. Raises what that raises."""
         try:
             found = self._set_in_a_copy(job)
-        except (HydraException, OmegaConfBaseException, ValueError):  # Hydra says itself what is wrong
+        except (
+            HydraException,
+            OmegaConfBaseException,
+            ValueError,
+        ):  # Hydra says itself what is wrong
             found = None
         if found is not None:
             return found

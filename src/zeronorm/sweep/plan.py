@@ -89,9 +89,7 @@ def planned(
         values = [schema.plain(job) for job in jobs]
         identities = [schema.identity(job) for job in values]
     # an override sets its key in every grid of a study, and so makes configs that are no part of it
-    kept = [
-        number for number, sha in enumerate(identities) if not reported or sha[:16] in reported
-    ]
+    kept = [number for number, sha in enumerate(identities) if not reported or sha[:16] in reported]
     if not kept:
         raise schema.ConfigError(
             f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."

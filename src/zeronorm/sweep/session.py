@@ -30,10 +30,10 @@ from zeronorm import config as schema
 from zeronorm import contents, failure, mistakes
 from zeronorm.failure import RunFailed
 from zeronorm.sweep import check, slurm, workers
+from zeronorm.sweep.composer import without_hydra
 from zeronorm.sweep.display import Display, console, report_progress
 from zeronorm.sweep.job import job
 from zeronorm.sweep.parent_run import ParentRun
-from zeronorm.sweep.composer import without_hydra
 from zeronorm.sweep.plan import Plan, costs, expand, planned
 from zeronorm.sweep.process import GRACE, Interrupts
 
