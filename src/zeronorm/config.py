@@ -271,8 +271,8 @@ def _noded(value: Any) -> Any:
 
 
 def validate(config: DictConfig | dict[str, Any]) -> None:
-    """Raises ConfigError with one sentence if `config` (a composed, resolved Config, or what `plain`
-    makes of it) cannot be run."""
+    """Raises ConfigError with one sentence if `config` (a composed, resolved Config, or what
+    `plain` makes of it) cannot be run."""
     try:
         for test, reason in _rules(_noded(plain(config))):
             if test:
