@@ -415,7 +415,7 @@ def test_a_sweep_closes_without_its_store(tmp_path, composed, monkeypatch, capfd
     """What finished is counted by the status files, what failed is named, and the last lines are
     said."""
     job = composed(*SMALL, f"home={tmp_path}")
-    plan = Plan(job, [job, job], [job, job], [["seed=0"], ["seed=1"]], [0, 1], {})
+    plan = Plan(job, [job, job], [job, job], [["seed=0"], ["seed=1"]], [0, 1], {}, ["", ""])
     monkeypatch.setenv(jobs.PARENT_RUN, "")
     under_way = ParentRun(plan, tmp_path / "sweep", ["train"], counted=True)
     assert (tmp_path / "sweep" / jobs.PARENT_FILE).read_text() == under_way.run.info.run_id

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -251,16 +253,28 @@ def _kinds(path: str) -> tuple[Any, ...]:
 def require_present(config: DictConfig) -> None:
     """Raises ConfigError with one sentence if an option of the schema is missing from a composed
     config, or another one is there."""
-    for test, reason in _present(config, Config):
+    for test, reason in _present(OmegaConf.to_container(config), Config):
         if test:
             raise ConfigError(reason)
 
 
-def validate(config: DictConfig) -> None:
-    """Raises ConfigError with one sentence if `config` (a composed, resolved Config) cannot be
-    run."""
+class _Node(dict):
+    """A mapping of a plain config, its keys as attributes too, as the rules read them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def _noded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _Node((key, _noded(inside)) for key, inside in value.items())
+    return value
+
+
+def validate(config: DictConfig | dict[str, Any]) -> None:
+    """Raises ConfigError with one sentence if `config` (a composed, resolved Config, or what
+    `plain` makes of it) cannot be run."""
     try:
-        for test, reason in _rules(config):
+        for test, reason in _rules(_noded(plain(config))):
             if test:
                 raise ConfigError(reason)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere
@@ -276,7 +290,7 @@ def _leaves(of: type, at: str = "") -> Iterator[tuple[str, type, Any]]:
             yield f"{at}{option.name}", of, option.type
 
 
-def _present(config: DictConfig, of: type, at: str = ""):
+def _present(config: Any, of: type, at: str = ""):
     """Rules: every option of the schema is there, and no other."""
     known = [option.name for option in fields(of)]
     for key in set(config) - set(known):
@@ -289,23 +303,25 @@ def _present(config: DictConfig, of: type, at: str = ""):
         yield True, f"{at}{key} is no option: {hint}"
     for option in fields(of):
         path = f"{at}{option.name}"
-        if OmegaConf.is_missing(config, option.name) or option.name not in config:
+        if config.get(option.name, MISSING) == MISSING:
             what = choices_of(option.name) if is_group(option.name) else "give it a value"
             yield True, f"{path} is missing: {what}."
         if isinstance(option.type, type) and is_dataclass(option.type):
             yield from _present(config[option.name], option.type, f"{path}.")
 
 
-def numbers(config: DictConfig) -> Iterator[tuple[str, Any, Range]]:
+def _at(c: _Node, path: str) -> Any:
+    return reduce(getitem, path.split("."), c)
+
+
+def _numbers(c: _Node) -> Iterator[tuple[str, Any, Range]]:
     """(dotted path, value, range) of every option that is a number or has to be one: those of the
     schema, and the arguments of what a config node calls."""
     for path in RANGES:
         if path.rpartition(".")[0] not in CALLED:
-            yield path, OmegaConf.select(config, path), RANGES[path]
+            yield path, _at(c, path), RANGES[path]
     for at in CALLED:
-        yield from _arguments(
-            at, at, OmegaConf.to_container(OmegaConf.select(config, at), resolve=True)
-        )
+        yield from _arguments(at, at, _at(c, at))
 
 
 def _arguments(at: str, path: str, node: Any) -> Iterator[tuple[str, Any, Range]]:
@@ -322,7 +338,7 @@ def _arguments(at: str, path: str, node: Any) -> Iterator[tuple[str, Any, Range]
             yield inside, value, ANY
 
 
-def _shipped(placement: DictConfig) -> bool:
+def _shipped(placement: _Node) -> bool:
     """Whether the placement is one of ours, whose file says if it has an epsilon; of others the
     signature does."""
     return placement.function.startswith("zeronorm.similarity.")
@@ -331,7 +347,7 @@ def _shipped(placement: DictConfig) -> bool:
 Rules = Iterator[tuple[bool, str]]  # whether it is broken, and the sentence that then says so
 
 
-def _rules(c: DictConfig) -> Rules:
+def _rules(c: _Node) -> Rules:
     """All of them; the first that is broken is said."""
     yield from _rules_of_form(c)
     yield from _rules_of_choices(c)
@@ -340,12 +356,12 @@ def _rules(c: DictConfig) -> Rules:
     yield from _rules_of_input(c)
 
 
-def _rules_of_form(c: DictConfig) -> Rules:
+def _rules_of_form(c: _Node) -> Rules:
     """Every key is there, and every number in its range."""
-    similarity = None if OmegaConf.is_missing(c, "similarity") else c.get("similarity")
-    if similarity is not None:
+    similarity = c.get("similarity")
+    if isinstance(similarity, dict):
         yield (
-            any(OmegaConf.is_missing(similarity, key) for key in ("name", "function")),
+            any(similarity.get(key) == MISSING for key in ("name", "function")),
             (
                 "The similarity's YAML file needs the keys name and function (and epsilon, if the"
                 " function takes one)."
@@ -353,17 +369,17 @@ def _rules_of_form(c: DictConfig) -> Rules:
         )
     yield from _present(c, Config)
     for at in CALLED:
-        target = OmegaConf.select(c, at).get("_target_")
+        target = _at(c, at).get("_target_")
         yield (
             not isinstance(target, str) or not target,
             f"{at}._target_={target} must be the dotted path of a function or class.",
         )
-    for path, value, allowed in numbers(c):
+    for path, value, allowed in _numbers(c):
         wrong = allowed.fault(value)
         yield wrong is not None, f"{path}={value} {wrong}."
 
 
-def _rules_of_choices(c: DictConfig) -> Rules:
+def _rules_of_choices(c: _Node) -> Rules:
     """Names that are known, and a placement that fits its epsilon."""
     placement = c.similarity
     yield not c.home, "home is empty: give the folder for the store, caches and outputs."
@@ -393,21 +409,21 @@ def _rules_of_choices(c: DictConfig) -> Rules:
     )
 
 
-def _rules_of_start(c: DictConfig) -> Rules:
+def _rules_of_start(c: _Node) -> Rules:
     """What `init` makes of the matrices."""
     init, vectors = c.init, c.vectors
     yield (
         init.repair not in (None, *REPAIRS),
         f"init.repair={init.repair} is unknown: use one of {', '.join(REPAIRS)}.",
     )
-    uniform = init.start == Start.uniform
+    uniform = init.start == Start.uniform.name
     drawn_anew = (
         "vectors.zero_share",
         "vectors.zero_word_share",
         "vectors.planted_norm",
         "init.repair",
     )
-    for name, value in ((name, OmegaConf.select(c, name)) for name in drawn_anew):
+    for name, value in ((name, _at(c, name)) for name in drawn_anew):
         yield (
             uniform and value is not None,
             (
@@ -449,7 +465,7 @@ def _rules_of_start(c: DictConfig) -> Rules:
     )
 
 
-def _rules_of_planted_rows(c: DictConfig) -> Rules:
+def _rules_of_planted_rows(c: _Node) -> Rules:
     init, vectors = c.init, c.vectors
     yield (
         init.repair is not None and vectors.zero_share is not None,
@@ -467,7 +483,7 @@ def _rules_of_planted_rows(c: DictConfig) -> Rules:
     )
 
 
-def _rules_of_input(c: DictConfig) -> Rules:
+def _rules_of_input(c: _Node) -> Rules:
     """Texts, splits, the store, and the files that are read."""
     yield (
         c.model.width > c.corpus.window,
@@ -484,7 +500,7 @@ def _rules_of_input(c: DictConfig) -> Rules:
         ),
     )
     yield (
-        c.training.evaluate_on == Split.validation and c.corpus.validation_share == 0,
+        c.training.evaluate_on == Split.validation.name and c.corpus.validation_share == 0,
         "training.evaluate_on=validation needs corpus.validation_share greater than 0.",
     )
     yield (
@@ -495,7 +511,7 @@ def _rules_of_input(c: DictConfig) -> Rules:
         ),
     )
     for group, node in (("corpus", "reader"), ("vectors", "source")):
-        missing = OmegaConf.is_missing(c[group][node], "path")
+        missing = c[group][node].get("path") == MISSING
         yield (
             missing,
             f"{group}={c[group].name} needs {group}.{node}.path, the path of your file.",
@@ -507,8 +523,10 @@ def _rules_of_input(c: DictConfig) -> Rules:
         )
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The config as dicts, lists and values of Python's own."""
+def plain(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """The config as dicts, lists and values of Python's own; itself, if it is that already."""
+    if isinstance(config, dict):
+        return config
     found: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     return found
 
@@ -520,9 +538,9 @@ def merged(config: DictConfig, *others: Any) -> DictConfig:
     return found
 
 
-def flatten(config: DictConfig) -> dict[str, Any]:
-    """{'similarity.epsilon': 1e-07, ...}: the composed config as MLflow parameters; lists become
-    one string."""
+def flatten(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """{'similarity.epsilon': 1e-07, ...}: the composed config, or what `plain` makes of it, as
+    MLflow parameters; lists become one string."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, node: Any) -> None:
@@ -536,7 +554,7 @@ def flatten(config: DictConfig) -> dict[str, Any]:
     return flat
 
 
-def identity(config: DictConfig) -> str:
+def identity(config: DictConfig | dict[str, Any]) -> str:
     """A run's identity: the SHA-256 of everything that can change its result, seed included, and
     the contents of the files and of the functions of a user's own that its options name.
 
@@ -553,17 +571,18 @@ def identity(config: DictConfig) -> str:
         "study",
         "autopsy",  # it comes after the training
     )
+    config = plain(config)
     flat = flatten(config).items()
     kept = {key: value for key, value in flat if value is not None and not key.startswith(ignored)}
     try:
-        found = contents.named(plain(config))
+        found = contents.named(config)
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
     kept |= {f"contents of {place}": digest for place, digest in found.items()}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def graph(config: DictConfig) -> str:
+def graph(config: DictConfig | dict[str, Any]) -> str:
     """What runs with the same compiled steps have in common. Scheduling goes by it;
     `experiment.compiled` decides."""
     kept = (

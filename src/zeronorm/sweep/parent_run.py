@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from zeronorm import config as schema
 from zeronorm import failure
 from zeronorm.failure import RunFailed
 from zeronorm.sweep import slurm
@@ -34,7 +33,6 @@ class ParentRun:
 
         self.config, self.folder, self.plan = plan.config, folder, plan
         self.jobs, self.overrides = len(plan.jobs) + len(plan.finished), plan.overrides
-        self.graphs = [schema.graph(job) for job in plan.jobs]
         self.numbers = list(range(len(plan.jobs))) if counted else plan.numbers
         self.folders = [folder / str(number) for number in self.numbers]
         self.labels = plan.labels()

@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from zeronorm import config as schema
+from zeronorm.sweep.composer import Composer
 from zeronorm.sweep.display import console
 
 
@@ -25,6 +26,7 @@ class Plan:
     overrides: what makes each;
     numbers: their places in the sweep.
     finished: {place: run id} of the runs that are there and need no repetition.
+    graphs: of each of `jobs`, what it shares with those that have the same compiled steps.
     """
 
     config: DictConfig
@@ -33,6 +35,7 @@ class Plan:
     overrides: list[list[str]]
     numbers: list[int]
     finished: dict[int, str]
+    graphs: list[str]
 
     def __str__(self) -> str:
         return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones to take over."
@@ -64,60 +67,59 @@ class Plan:
 
 
 def planned(
-    config: DictConfig, command: Sequence[str], only_missing: bool, reported: frozenset[str]
+    config: DictConfig,
+    overrides: list[list[str]],
+    command: Sequence[str],
+    only_missing: bool,
+    reported: frozenset[str],
 ) -> Plan:
     """The jobs of a sweep.
 
+    overrides: of every job, as `expand` gives them.
     command: what was typed after `zeronorm`.
     only_missing: less those that the store holds a finished run of.
     reported: the config_sha of the runs of a report to which the sweep is confined; empty: it is
         not.
 
-    Raises ConfigError if none is.
+    Raises ConfigError if one of them cannot be run, or none is in the report.
     """
-    loader = GlobalHydra.instance().config_loader()
-    overrides = expand(config)
-    if not overrides:
-        raise schema.ConfigError("This sweep has no run: an override or a grid of it has no value.")
+    composer = Composer(GlobalHydra.instance().config_loader(), config)
     with console.status(f"Composing {len(overrides)} runs"):
-        configs = [loader.load_sweep_config(config, job) for job in overrides]
-    jobs = [without_hydra(job) for job in configs]
-    identities = [schema.identity(job) for job in jobs]
-    if reported:
-        # an override sets its key in every grid of a study, and so makes configs that are no part
-        # of it
-        kept = [number for number, sha in enumerate(identities) if sha[:16] in reported]
-        if not kept:
-            raise schema.ConfigError(
-                f"None of these runs is one of the report's: '{jobs[0].study}' has other options"
-                " there."
-            )
-        configs = [configs[number] for number in kept]
-        overrides = [overrides[number] for number in kept]
-        jobs = [jobs[number] for number in kept]
-        identities = [identities[number] for number in kept]
-    for job in jobs:
-        schema.validate(job)
+        configs, jobs = zip(*map(composer.composed, overrides), strict=True)
+        values = [schema.plain(job) for job in jobs]
+        identities = [schema.identity(job) for job in values]
+    # an override sets its key in every grid of a study, and so makes configs that are no part of it
+    kept = [number for number, sha in enumerate(identities) if not reported or sha[:16] in reported]
+    if not kept:
+        raise schema.ConfigError(
+            f"None of these runs is one of the report's: '{jobs[0].study}' has other options there."
+        )
+    for number in kept:
+        schema.validate(values[number])
     finished: dict[int, str] = {}
     if only_missing:
         from zeronorm import tracking
 
+        wanted = {identities[number] for number in kept}
         try:
-            found = tracking.finished(tracking.connect(jobs[0]), jobs[0], set(identities))
+            found = tracking.finished(tracking.connect(jobs[kept[0]]), jobs[kept[0]], wanted)
         except tracking.TrackingError as error:
             raise schema.ConfigError(str(error)) from error
         _compare_code(tracking.otherwise(found.values()), command)
         finished = {
-            number: found[sha].info.run_id for number, sha in enumerate(identities) if sha in found
+            place: found[identities[number]].info.run_id
+            for place, number in enumerate(kept)
+            if identities[number] in found
         }
-    missing = [number for number in range(len(jobs)) if number not in finished]
+    missing = {place: number for place, number in enumerate(kept) if place not in finished}
     return Plan(
-        config=jobs[0],
-        jobs=[jobs[number] for number in missing],
-        configs=[configs[number] for number in missing],
-        overrides=[overrides[number] for number in missing],
-        numbers=missing,
+        config=jobs[kept[0]],
+        jobs=[jobs[number] for number in missing.values()],
+        configs=[configs[number] for number in missing.values()],
+        overrides=[overrides[number] for number in missing.values()],
+        numbers=list(missing),
         finished=finished,
+        graphs=[schema.graph(values[number]) for number in missing.values()],
     )
 
 
@@ -132,17 +134,10 @@ def _compare_code(said: str, command: Sequence[str]) -> None:
         console.print(said)
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    plain = config.copy()
-    with open_dict(plain):
-        plain.pop("hydra", None)
-    return plain
-
-
 def expand(config: DictConfig) -> list[list[str]]:
     """The overrides of every job of a sweep, in order: the product of `hydra.sweeper.params`, or of
     these with each of `hydra.sweeper.grids`; what the command line sets replaces what they say. A
-    job that two grids make counts once."""
+    job that two grids make counts once. Raises ConfigError if there is none."""
     sweeper: Any = OmegaConf.to_container(config.hydra.sweeper)
     params = sweeper.get("params") or {}
     jobs: dict[frozenset[str], list[str]] = {}
@@ -162,6 +157,8 @@ def expand(config: DictConfig) -> list[list[str]]:
                 )
         for job in BasicSweeper.split_arguments(parsed, None)[0]:
             jobs.setdefault(frozenset(job), job)
+    if not jobs:
+        raise schema.ConfigError("This sweep has no run: an override or a grid of it has no value.")
     return list(jobs.values())
 
 
@@ -173,17 +170,17 @@ def identities(study: str) -> list[str]:
         initialize_config_dir(str(schema.conf_dir()), version_base="1.3"),
     ):
         base = compose("config", [f"study={study}"], return_hydra_config=True)
-        return [schema.identity(compose("config", job)) for job in expand(base)]
+        composer = Composer(GlobalHydra.instance().config_loader(), base)
+        return [schema.identity(composer.composed(job)[1]) for job in expand(base)]
 
 
-def costs(jobs: list[DictConfig]) -> list[float]:
-    """What each job will take, relative to each other, as measured on the ablation: a fixed part,
-    the steps (a trainable word matrix doubles them), and tracing and compiling where the step's
-    graph is new."""
+def costs(plan: Plan) -> list[float]:
+    """What each of its jobs will take, relative to each other, as measured on the ablation: a fixed
+    part, the steps (a trainable word matrix doubles them), and tracing and compiling where the
+    step's graph is new."""
     seen: set[str] = set()
     found = []
-    for job in jobs:
-        graph = schema.graph(job)
+    for job, graph in zip(plan.jobs, plan.graphs, strict=True):
         found.append(
             2.0
             + (5.0 if job.trainable in (True, "words") else 2.0)

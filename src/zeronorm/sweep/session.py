@@ -30,10 +30,11 @@ from zeronorm import config as schema
 from zeronorm import contents, failure, mistakes
 from zeronorm.failure import RunFailed
 from zeronorm.sweep import check, slurm, workers
+from zeronorm.sweep.composer import without_hydra
 from zeronorm.sweep.display import Display, console, report_progress
 from zeronorm.sweep.job import job
 from zeronorm.sweep.parent_run import ParentRun
-from zeronorm.sweep.plan import Plan, costs, planned, without_hydra
+from zeronorm.sweep.plan import Plan, costs, expand, planned
 from zeronorm.sweep.process import GRACE, Interrupts
 
 NO_FLAGS: Mapping[str, Any] = MappingProxyType({})
@@ -118,9 +119,7 @@ class Session:
         if _calls_own_code(one):  # which may end the process that tries it
             self.pool = workers.Workers(*workers.plan(1, 1, None))
         check.check([one], self.pool)
-        pool, self.pool = self.pool, None
-        if pool is not None:  # the run itself is made in this process
-            pool.close(at_once=True)
+        self._dismiss()  # the run itself is made in this process
         folder, name = Path(config.hydra.run.dir), schema.condition(one)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -133,24 +132,35 @@ class Session:
     def begin_sweep(self, config: DictConfig) -> None:
         """Before the jobs of a sweep. config: with Hydra's own node."""
         folder = Path(config.hydra.sweep.dir)  # its date is settled here, for every job
-        plan = planned(config, self.command, self.only_missing, self.reported)
+        overrides, launcher = expand(config), config.hydra.launcher
+        if _is_ours(launcher) and not self.only_planned:
+            self._hire(len(overrides), launcher)
+        plan = planned(config, overrides, self.command, self.only_missing, self.reported)
         if self.only_planned:
             more = (
                 "" if self.only_missing else " With --only-missing, less those that are finished."
             )
             console.print(f"{plan.config.study}: {plan}{more}")
             raise SystemExit(0)
-        launcher = config.hydra.launcher
         if plan.jobs and slurm.is_slurm(launcher):
             slurm.require_commands()
-        if plan.jobs and _is_ours(launcher):
-            self.pool = workers.Workers(
-                *workers.plan(len(plan.jobs), launcher.workers, launcher.threads)
-            )
+        if self.pool is not None and len(plan.jobs) < self.pool.count:
+            self._dismiss()
+            if plan.jobs:
+                self._hire(len(plan.jobs), launcher)
         if plan.jobs:
             check.check(plan.jobs, self.pool)
         self.parent = ParentRun(plan, folder, self.command, counted=self.pool is None)
-        self._show(Display(self.parent.folders, self.parent.labels, costs(plan.jobs)))
+        self._show(Display(self.parent.folders, self.parent.labels, costs(plan)))
+
+    def _hire(self, jobs: int, launcher: DictConfig) -> None:
+        """Starts the workers of so many jobs. They import TensorFlow while this process goes on."""
+        self.pool = workers.Workers(*workers.plan(jobs, launcher.workers, launcher.threads))
+
+    def _dismiss(self) -> None:
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.close(at_once=True)
 
     def launch(
         self, context: HydraContext, task: TaskFunction, overrides: list[list[str]]
@@ -181,7 +191,7 @@ class Session:
                 with suppress(OSError):
                     report_progress(parent.folders[number], "killed", 1, 1)
 
-        found = pool.map(_run_job, arguments, parent.graphs, lost, waiting)
+        found = pool.map(_run_job, arguments, parent.plan.graphs, lost, waiting)
         return [cloudpickle.loads(one) for one in found]
 
     def quietly(self, launch: Callable[..., Sequence[JobReturn]]) -> Callable[..., list[JobReturn]]:
