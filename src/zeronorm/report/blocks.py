@@ -144,8 +144,8 @@ def _noise(name: str) -> str:
     text = (
         f"From {here.repeats} repeats, whose starts are the report's rounded otherwise. Half of the"
         f" conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g} standard"
-        " deviations of the difference between two makings of the condition, but at least those of"
-        f" the median condition. Their mean may move by {_shifts(here)}: {noise.SHIFT:g} standard"
+        " deviations of the difference between two makings, the condition's own or, where that is"
+        f" larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g} standard"
         " deviations."
     )
     there = committed.spread(name, compared, elsewhere=True)

@@ -34,8 +34,8 @@ COMPARED = ("greater", "within", "not_separable")
 OUTCOMES = ("nan", "finite")
 LABELS = {"mrr": "MRR", "hits_at_1": "hits@1", "hits_at_10": "hits@10"}
 NOTE = (
-    "A number: the difference, left less right, with its 95 % interval by bootstrap over the titles,"
-    " and over the seeds where there are several."
+    "A number: the difference, left less right, with its 95 % interval by bootstrap over the"
+    " titles, and over the seeds where there are several."
 )
 Selector = Mapping[str, Any]
 
