@@ -37,7 +37,7 @@ def study(name):
 def compared(name, found, number=3, **options):
     runs, conditions = study(name)
     own = repeats(runs, conditions, number, **options)
-    keys = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
+    keys = noise.measured(runs, conditions)
     spread = noise.spread(own, own[:0], keys)
     sides = [reproduction.Runs(table, conditions) for table in (runs, found)]
     return reproduction.compare(*sides, spread)
@@ -69,7 +69,7 @@ def test_two_points_of_hits_at_1_less_everywhere_fail_in_every_study(name):
 
 def test_fewer_than_three_repeats_have_no_tolerance():
     runs, conditions = study("full_budget")
-    keys = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
+    keys = noise.measured(runs, conditions)
     own = repeats(runs, conditions, 2)
     assert noise.spread(own, own[:0], keys) is None
     assert noise.spread(repeats(runs, conditions, 3), own[:0], keys).repeats == 3
@@ -81,7 +81,7 @@ def test_a_chaotic_condition_is_allowed_more_than_the_others():
     chaotic = next(c for c, out in zip(conditions, runs["outcome"], strict=True) if out == "finite")
     is_chaotic = own["condition"] == chaotic
     own["mrr"] *= np.where(is_chaotic, 1 + 0.2 * (own["repeat"] - 2), 1)
-    keys = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
+    keys = noise.measured(runs, conditions)
     spread = noise.spread(own, own[:0], keys)
     others = [spread.tolerance(c, "mrr") for c in conditions if c != chaotic]
     assert spread.tolerance(chaotic, "mrr") > 1.5 * max(others)
@@ -91,7 +91,7 @@ def test_repeats_that_all_agree_still_allow_one_text():
     """Of hits@k the least that can move is one text."""
     runs, conditions = study("quick_ablation")
     own = repeats(runs, conditions, 3, deviation=0.0)
-    keys = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
+    keys = noise.measured(runs, conditions)
     spread = noise.spread(own, own[:0], keys)
     alive = [c for c, out in zip(conditions, runs["outcome"], strict=True) if out == "finite"]
     assert all(spread.tolerance(c, "hits_at_10") > 1 / 449 for c in alive)
@@ -100,7 +100,7 @@ def test_repeats_that_all_agree_still_allow_one_text():
 def test_another_processor_has_a_tolerance_of_its_own():
     """Other vectors move every condition; the report's own processor is held to less."""
     runs, conditions = study("where_it_dies")
-    keys = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
+    keys = noise.measured(runs, conditions)
     own = repeats(runs, conditions, 3)
     others = own.assign(repeat=own["repeat"] + 3, mrr=own["mrr"] + 0.03)
     here, there = noise.spread(own, own[:0], keys), noise.spread(own, others, keys)

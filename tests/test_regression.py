@@ -46,9 +46,9 @@ def report(made):
         runs = made(f"rounding={repeat}")
         values.append(noise.measured(runs.table, runs.conditions))
         values[-1].insert(0, "repeat", repeat)
-    own, first = pd.concat(values), made("rounding=4")
-    keys = pd.DataFrame(first.keys, columns=["condition", "seed"])
-    return first, noise.spread(own, own[:0], keys)
+    own, first = pd.concat(values), made()
+    measured = noise.measured(first.table, first.conditions)
+    return first, noise.spread(own, own[:0], measured)
 
 
 def failed(report, found):

@@ -213,20 +213,19 @@ def test_the_tolerance_is_measured_by_repeats_and_before_the_first_comparison(fo
     assert write.is_elsewhere("full_budget", other)
     (folder / write.LOG).unlink(missing_ok=True)
     rng = np.random.default_rng(0)
-    keys = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
 
     def again(**options):
         moved = runs.assign(mrr=runs["mrr"] + rng.normal(0, 0.004, len(runs)), run_id="new")
         return moved.assign(**options)
 
     for repeat in (1, 2, 3):
-        assert committed.spread("full_budget", keys, False) is None
+        assert committed.spread("full_budget", runs, False) is None
         assert write.next_repeat("full_budget", False) == repeat
         monkeypatch.setattr(committed, "as_read", lambda children, name, further: again())
         made = write.write_noise("full_budget", repeat, pd.DataFrame(), ["reproduce"], own)
         assert made == repeat
     committed.require_whole("full_budget")
-    assert committed.spread("full_budget", keys, False).repeats == 3
+    assert committed.spread("full_budget", runs, False).repeats == 3
     compare = partial(write.compare, "full_budget", runs, pd.DataFrame(), False, no_ranks)
     close = compare()
     assert not close.failed and close.repeats == 3
@@ -243,7 +242,7 @@ def test_the_tolerance_is_measured_by_repeats_and_before_the_first_comparison(fo
     assert write.next_repeat("full_budget", True) == 4  # no comparison was made elsewhere
     write.write_noise("full_budget", 4, pd.DataFrame(), ["reproduce"], other)
     text = blocks.BLOCKS["noise"]("full_budget", "")
-    assert text.startswith("From 3 repeats") and "another processor" not in text
+    assert text.startswith("From the report and 3 repeats") and "another processor" not in text
     assert "| no | `zeronorm reproduce` | 6 |" in blocks.BLOCKS["reproductions"]("full_budget", "")
 
 

@@ -133,8 +133,7 @@ def _noise(name: str) -> str:
     """The tolerance of the quality columns, and where it comes from."""
     made = repeats(name)
     runs = committed_runs(name)
-    compared = pd.DataFrame(committed.keys(runs), columns=["condition", "seed"])
-    here = committed.spread(name, compared, elsewhere=False)
+    here = committed.spread(name, runs, elsewhere=False)
     if here is None:
         return (
             f"{len(made)} of at least {noise.REPEATS} repeats are made, each by `zeronorm reproduce"
@@ -142,13 +141,13 @@ def _noise(name: str) -> str:
             " would show."
         )
     text = (
-        f"From {here.repeats} repeats, whose starts are the report's rounded otherwise. Half of the"
-        f" conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g} standard"
+        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise."
+        f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g} standard"
         " deviations of the difference between two makings, the condition's own or, where that is"
         f" larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g} standard"
         " deviations."
     )
-    there = committed.spread(name, compared, elsewhere=True)
+    there = committed.spread(name, runs, elsewhere=True)
     if there is not None and there.elsewhere:
         text += (
             " On another processor than the report's, where word2vec learns other vectors, it is"

@@ -187,18 +187,19 @@ def processor(hardware: str) -> str:
     return hardware.partition(", ")[2]
 
 
-def spread(name: str, compared: pd.DataFrame, elsewhere: bool) -> Spread | None:
+def spread(name: str, reported: pd.DataFrame, elsewhere: bool) -> Spread | None:
     """What to expect of a comparison with the report; None where fewer repeats than it takes were
     made.
 
-    compared: condition and seed of the runs that are compared.
+    reported: those of its runs that are compared.
     elsewhere: whether on another processor than the report's; the repeats on others count there.
     """
     values, home = repeated(name), processor(provenance(name)["hardware"])
     here = [one["repeat"] for one in repeats(name) if processor(one["hardware"]) == home]
     is_own = values["repeat"].isin(here)
     others = values[~is_own] if elsewhere else values[:0]
-    return noise.spread(values[is_own], others, compared)
+    own = noise.measured(reported, [one for one, _ in keys(reported)])
+    return noise.spread(values[is_own], others, own)
 
 
 def reproductions(name: str) -> list[dict]:

@@ -66,26 +66,30 @@ def measured(runs: pd.DataFrame, named: Sequence[str]) -> pd.DataFrame:
     return pd.concat([keys, found.reset_index(drop=True)], axis=1)
 
 
-def spread(own: pd.DataFrame, others: pd.DataFrame, compared: pd.DataFrame) -> Spread | None:
+def spread(own: pd.DataFrame, others: pd.DataFrame, report: pd.DataFrame) -> Spread | None:
     """What to expect of a comparison; None where there are fewer than REPEATS repeats.
 
     own: the repeats on the report's processor, with KEYS and MEASURED.
     others: those on other processors, where the comparison was made on one; else empty.
-    compared: condition and seed of the runs that are compared.
+    report: from `measured`, of those of its runs that are compared. Its start is one rounding more,
+        and may be the odd one out, so it counts beside the repeats; what it is compared with never
+        does.
     """
-    keys = pd.MultiIndex.from_frame(compared[["condition", "seed"]])
-    seeds = compared.groupby("condition", sort=False)["seed"].nunique()
+    keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
+    seeds = report.groupby("condition", sort=False)["seed"].nunique()
     if own["repeat"].nunique() < REPEATS:
         return None
     if others["repeat"].nunique() < REPEATS:
         others = others[:0]
-    values = own.set_index(KEYS)
+    repeats = own["repeat"].nunique()
+    repeated = keys.isin(pd.MultiIndex.from_frame(own[["condition", "seed"]]))
+    values = pd.concat([own, report[repeated].assign(repeat=0)]).set_index(KEYS)
     runs = values.groupby(["condition", "seed"], sort=False)
     rounding = _deviation(values, values - runs.transform("mean"), runs.size() - 1)
     rounding = rounding.reindex(seeds.index)
     rounding = rounding.fillna(_pooled(rounding)).div(np.sqrt(seeds), axis=0)
     scale, centre = np.sqrt(2) * rounding, runs.mean()
-    repeats, moved = own["repeat"].nunique(), values - runs.transform("mean")
+    moved = values - runs.transform("mean")
     if len(others):
         # other vectors move every seed of a condition alike: no mean over them makes it smaller
         foreign = others.set_index(KEYS)

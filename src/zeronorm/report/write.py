@@ -273,8 +273,7 @@ def compare(
         reproduction.Runs(table, [key for key, _ in committed.keys(table)])
         for table in (reported, found)
     )
-    compared = pd.DataFrame(there.keys, columns=["condition", "seed"])
-    spread = committed.spread(name, compared, elsewhere)
+    spread = committed.spread(name, reported, elsewhere)
     cells = reproduction.compare(there, here, spread)
     ranks: Ranks | None = None
     if (committed.experiments_dir() / name / RANKS).exists() and committed.conclusions(name):
