@@ -142,10 +142,10 @@ def _noise(name: str) -> str:
         )
     text = (
         f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise."
-        f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g} standard"
-        " deviations of the difference between two makings, the condition's own or, where that is"
-        f" larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g} standard"
-        " deviations."
+        f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g}"
+        " standard deviations of the difference between two makings, the condition's own or, where"
+        f" that is larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g}"
+        " standard deviations."
     )
     there = committed.spread(name, runs, elsewhere=True)
     if there is not None and there.elsewhere:
