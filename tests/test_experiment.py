@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zeronorm import checks, experiment, preparation
+from zeronorm import checks, experiment, preparation, ranking
 from zeronorm.preparation import prepare
 from zeronorm.result import Result
 
@@ -38,6 +38,35 @@ def test_a_nan_is_an_outcome(died):
     assert died.tags["nan.encoder_step"] == died.tags["nan.predicted_encoder_step"] == "1"
     assert died.tags["xla.steps"] == "8 of 8"
     assert died.metrics["eval/hits_at_10"] == 0 and died.metrics["eval/mean_rank"] == 106
+
+
+def test_the_ranks_of_a_dead_run_are_none(died):
+    ranks = pd.read_csv(died.folder / "ranks.csv.gz")
+    assert list(ranks.columns) == ["title", "zero", "rank"] and (ranks["rank"] == 0).all()
+    audit = json.loads((died.folder / "audit.json").read_text())
+    assert set(ranks["title"][ranks["zero"] == 1]) <= set(audit["zero_titles"])
+
+
+def test_the_metrics_of_a_run_follow_from_its_ranks(composed, tmp_path):
+    result = run(composed("training.evaluate_on=validation", *SMALL), tmp_path)
+    table = pd.read_csv(tmp_path / "ranks.csv.gz")
+    for group, rank in (("eval", table["rank"]), ("eval_zero_rows", table["rank"][table.zero > 0])):
+        for name, value in ranking.metrics(rank.to_numpy(), 106).items():
+            assert result.metrics[f"{group}/{name}"] == value
+
+
+def test_a_start_that_is_rounded_otherwise_moves_what_is_trained_and_no_step(composed, tmp_path):
+    start, *repeats = (
+        run(composed("numerics=xla", "init=uniform", *more, *SMALL), tmp_path / str(number))
+        for number, more in enumerate(((), ("rounding=1",), ("rounding=1",), ("rounding=2",)))
+    )
+    once, again, other = (repeat.curves["norm/dense/kernel"] for repeat in repeats)
+    np.testing.assert_array_equal(once, again)
+    assert not np.array_equal(once, other)
+    assert not np.array_equal(once, start.curves["norm/dense/kernel"])
+    np.testing.assert_allclose(once, start.curves["norm/dense/kernel"], rtol=1e-4)
+    dead = run(composed("numerics=xla", "rounding=1", *SMALL), tmp_path / "dead")
+    assert dead.tags["nan.first_step"] == "0" and dead.tags["nan.encoder_step"] == "1"
 
 
 def test_no_password_is_in_a_runs_files(died):

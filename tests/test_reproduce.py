@@ -72,9 +72,9 @@ def checkout(tmp_path_factory, home, excerpt):
 def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
     said = "NaN     trainable pretrained clamp_product xla  step 0, as predicted  1/1 runs"
     assert said in checkout.first.stdout
-    assert ", 0 FAIL." in checkout.first.stdout
+    assert checkout.first.stdout.endswith("outcomes 1/1, steps 5/5, facts 12/12.\n")
     [entry] = json.loads((checkout.reported / "reproductions.json").read_text())[-1:]
-    assert entry["runs"] == 1 and entry["FAIL"] == 0 and entry["OK"] > 50
+    assert entry["runs"] == 1 and entry["FAIL"] == 0 and entry["agree"]["steps"] == [5, 5]
     assert entry["command"] == f"zeronorm reproduce quick_ablation {' '.join(ONE)}"
 
 
@@ -87,7 +87,7 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     assert (
         "1/1 runs" not in again.stdout
         and "1 of 1 runs finished" in again.stdout
-        and ", 0 FAIL." in again.stdout
+        and "outcomes 1/1, steps 5/5" in again.stdout
     )
     client = checkout.client()
     experiment = client.get_experiment_by_name("quick_ablation").experiment_id
@@ -135,6 +135,30 @@ def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(chec
         assert "1 runs to make, 0 finished ones" in checkout(*arguments).stdout
     finally:
         audit.write_text(kept)
+
+
+def test_a_repeat_is_another_run_and_is_kept_for_the_tolerance(checkout):
+    """Beside the runs that are compared: in the store, and in the report."""
+    log = checkout.reported / "reproductions.json"
+    kept = log.read_text()
+    refused = checkout("reproduce", "quick_ablation", *ONE, "--noise", code=1)
+    assert "noise is measured before" in refused.stderr and refused.stderr.count("\n") == 1
+    both = checkout("reproduce", "quick_ablation", *ONE, "--noise", "--log", code=1)
+    assert "drop one" in both.stderr
+    log.unlink()
+    try:
+        made = checkout("reproduce", "quick_ablation", *ONE, "--noise")
+        assert "1 repeats are in experiments/quick_ablation/noise.csv." in made.stdout
+        [entry] = json.loads((checkout.reported / "noise.json").read_text())
+        assert entry["repeat"] == 1 and "rounding=1" in entry["command"] and entry["runs"] == 1
+        [row] = pd.read_csv(checkout.reported / "noise.csv").to_dict("records")
+        assert row["condition"].startswith("true pretrained clamp_product 1e-07 xla")
+        planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run", "--only-missing")
+        assert "0 runs to make, 1 finished ones to take over." in planned.stdout
+    finally:
+        log.write_text(kept)
+        for file in ("noise.json", "noise.csv"):
+            (checkout.reported / file).unlink(missing_ok=True)
 
 
 def test_a_changed_cell_makes_it_fail(checkout):
@@ -192,7 +216,7 @@ def test_an_interrupted_reproduction_is_neither_compared_nor_logged(monkeypatch,
         raise SystemExit(code)
 
     monkeypatch.setattr(Session, "run", interrupted)
-    done = CliRunner().invoke(cli.main, ["reproduce", "quick_ablation", "--log", "--noise"])
+    done = CliRunner().invoke(cli.main, ["reproduce", "quick_ablation", "--log"])
     assert (done.exit_code, done.output) == (code, "")
 
 
@@ -216,7 +240,11 @@ def test_the_table_in_every_format(checkout):
 
 
 def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
-    [*_, first] = tracking.sweeps(checkout.client(), "quick_ablation")
+    first = next(
+        run
+        for run in tracking.sweeps(checkout.client(), "quick_ablation")
+        if run.data.tags["command"].startswith("zeronorm train")
+    )
     file = checkout.folder / "conf" / "study" / "quick_ablation.yaml"
     whole = file.read_text()
     part = checkout("study", "quick_ablation", "--report", "--sweep", first.info.run_id, code=1)

@@ -172,6 +172,7 @@ def test_the_store_holds_the_sweep(swept):
         assert {
             "config.yaml",
             "nan_events.json",
+            "ranks.csv.gz",
             "audit.json",
             "norms.png",
             "curves.csv.gz",

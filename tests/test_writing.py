@@ -45,11 +45,15 @@ def written(monkeypatch, curves_of):
         "hardware": "a machine",
         "versions": "all",
     }
-    return write.write(NAME, children, "a", tags, 60.0, curves_of)
+    return write.write(NAME, children, "a", tags, 60.0, curves_of, ranked)
 
 
 def curves(run_id):
     return pd.DataFrame({"step": [0, 1], "name": ["train/loss"] * 2, "value": [1.0, 0.5]})
+
+
+def ranked(run_id):
+    return pd.DataFrame({"title": ["A", "B"], "zero": [1, 0], "rank": [1, 0]})
 
 
 def broken(*arguments, **options):
@@ -70,9 +74,15 @@ def test_what_fails_in_the_middle_leaves_the_report_as_it_was(checkout, monkeypa
 
 def test_a_written_report_is_there_and_nothing_is_left_beside_it(checkout, monkeypatch):
     folder = checkout / "experiments" / NAME
+    kept = {path.name for path in folder.iterdir()}
+    assert "reproductions.json" in kept
     paths = written(monkeypatch, curves)
     assert {folder / "runs.csv", folder / "norms.png", checkout / "README.md"} <= set(paths)
-    assert all(path.is_file() for path in paths) and (folder / "noise.json").is_file()
+    assert all(path.is_file() for path in paths) and (folder / "ranks.csv.gz").is_file()
+    assert committed.ranks(NAME).rank.tolist() == [[1, 0]] * 6
+    # which is of the report that it replaces
+    assert not (folder / "reproductions.json").exists() and "conclusions.yaml" in kept
+    assert (folder / "conclusions.yaml").is_file()
     assert sorted(path.name for path in checkout.rglob("*") if path.name.startswith(".")) == []
     assert len((folder / "curves.csv").read_text().splitlines()) > 2
 
@@ -116,7 +126,8 @@ def test_a_written_report_is_there_and_nothing_is_left_beside_it(checkout, monke
     ],
 )
 def test_only_a_whole_sweep_of_the_study_is_reported(status, states, shas, sentence):
-    found = SimpleNamespace(info=SimpleNamespace(run_id="1", status=status))
+    data = SimpleNamespace(tags={"command": "zeronorm train"})
+    found = SimpleNamespace(info=SimpleNamespace(run_id="1", status=status), data=data)
     children = pd.DataFrame({"status": states, "tags.config.sha": shas})
     if sentence is None:
         write.require_complete(NAME, found, children, ["a", "b"])
@@ -124,6 +135,14 @@ def test_only_a_whole_sweep_of_the_study_is_reported(status, states, shas, sente
     with pytest.raises(committed.ReportError) as refused:
         write.require_complete(NAME, found, children, ["a", "b"])
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_reproduction_is_no_report():
+    data = SimpleNamespace(tags={"command": f"zeronorm reproduce {NAME}"})
+    found = SimpleNamespace(info=SimpleNamespace(run_id="1", status="FINISHED"), data=data)
+    children = pd.DataFrame({"status": ["FINISHED"], "tags.config.sha": ["a"]})
+    with pytest.raises(committed.ReportError, match="is a reproduction of its report"):
+        write.require_complete(NAME, found, children, ["a"])
 
 
 def test_the_identities_of_a_study_are_those_of_its_report():
@@ -170,7 +189,7 @@ TABLES = [
 ]
 DATA = [
     (f"{file}.json", how)
-    for file in ("noise", "provenance", "reproductions")
+    for file in ("provenance", "reproductions")
     for how in ("empty", "half", "other")
 ]
 

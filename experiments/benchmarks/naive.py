@@ -76,7 +76,7 @@ def evaluated(ranker, corpus) -> dict[str, float]:
     lengths = np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(rows, axis=1)
     scores = z @ rows.T / np.maximum(lengths, 1e-7)
     target = corpus.title[corpus.test]
-    return ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))
+    return ranking.metrics(ranking.ranks(scores, target), scores.shape[1])
 
 
 def main(output: Path, store: Path, overrides: list[str]) -> None:

@@ -25,4 +25,4 @@ def tfidf_centroid(corpus: Corpus, positions: np.ndarray) -> dict[str, float]:
         vectorizer.transform([corpus.windows[position] for position in positions]) @ centroids.T
     )
     scores, target = np.asarray(scores), corpus.title[positions]
-    return ranking.metrics(ranking.ranks(scores, target), ranking.scored(scores, target))
+    return ranking.metrics(ranking.ranks(scores, target), len(corpus.titles))

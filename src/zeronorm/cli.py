@@ -115,7 +115,11 @@ def study(
         with _one_sentence():
             of_sweep = (found.info.run_id, found.data.tags, tracking.seconds(found))
             written = write.write(
-                name, runs, *of_sweep, lambda run_id: tracking.curves(client, run_id)
+                name,
+                runs,
+                *of_sweep,
+                lambda run_id: tracking.curves(client, run_id),
+                lambda run_id: tracking.ranks(client, run_id),
             )
         for path in written:
             click.echo(f"written: {path}", err=True)
@@ -141,7 +145,7 @@ def study(
 @click.option(
     "--noise",
     is_flag=True,
-    help="Take the differences as the study's noise (run with other threads).",
+    help="Compare nothing: a repeat, from a start that is rounded otherwise, for the tolerance.",
 )
 def reproduce(
     name: str,
@@ -152,22 +156,29 @@ def reproduce(
     log: bool,
     noise: bool,
 ) -> None:
-    """Run a study again and compare every cell with experiments/NAME/reported.csv; exit status 1 if
-    one fails.
+    """Run a study again and compare it with experiments/NAME: outcomes and steps exactly, measured
+    numbers within the tolerance that its repeats give, and its conclusions; exit status 1 if one
+    fails.
 
     OVERRIDES narrow it, e.g. seed=0, or say where and how to run: tracking=server,
     hydra.launcher.threads=2.
     """
-    from zeronorm import tracking
+    from zeronorm import provenance, tracking
     from zeronorm.report import committed, reproduction, write
     from zeronorm.sweep import Session
     from zeronorm.sweep.display import console
 
+    if noise and log:
+        raise click.ClickException("--noise compares nothing that --log could enter: drop one.")
     with _one_sentence():
         committed.require_whole(name)
         reported = committed.committed_runs(name)
         edited = committed.edited_cells(name)
-    confined = frozenset(reported["config_sha"] if overrides else ())
+        if noise:
+            repeat = write.next_repeat(name, write.is_elsewhere(name, provenance.tags()))
+            overrides = (*overrides, f"rounding={repeat}")
+    # a repeat has an identity of its own, and is known by its condition and seed
+    confined = frozenset(reported["config_sha"] if overrides and not noise else ())
     chosen = {"only-missing": only_missing, "other-code": other_code, "dry-run": dry_run}
     options = [f"--{option}" for option, given in chosen.items() if given]
     command = ["reproduce", name, *overrides, *options]
@@ -184,18 +195,27 @@ def reproduce(
             "This was no sweep, so nothing is compared: leave out what makes it one run."
         )
     with _one_sentence():
+        tags = closed.run.data.tags
         found = tracking.children(closed.client, closed.run)
-        elsewhere = write.is_elsewhere(name, closed.run.data.tags)
-        cells = write.compare(name, reported, found, bool(overrides), elsewhere)
-        differs = write.elsewhere(name, closed.run.data.tags)
+        if noise:
+            made = write.write_noise(name, repeat, found, command, tags)
+            console.print(f"{made} repeats are in experiments/{name}/noise.csv.", markup=False)
+            raise SystemExit(failed)
+        compared = write.compare(
+            name,
+            reported,
+            found,
+            bool(overrides),
+            lambda run_id: tracking.ranks(closed.client, run_id),
+            write.is_elsewhere(name, tags),
+        )
+        differs = write.elsewhere(name, tags)
         if differs:
             console.print(differs, markup=False)
-        reproduction.print_comparison(cells, edited, console)
-        if noise:
-            write.write_noise(name, cells, command, closed.run.data.tags)
+        reproduction.print_comparison(compared.cells, compared.judged, edited, console)
         if log:
-            write.log_reproduction(name, cells, command, closed.run.data.tags, len(found))
-    raise SystemExit(failed or (1 if edited or (cells["verdict"] == "FAIL").any() else 0))
+            write.log_reproduction(name, compared, command, tags, len(found))
+    raise SystemExit(1 if failed or edited or compared.failed else 0)
 
 
 @main.command(short_help="Print the claims of the question, each with a verdict.")
@@ -496,7 +516,7 @@ def _one_sentence():
 
     try:
         yield
-    except (ReportError, OSError) as error:
+    except (ReportError, tracking.TrackingError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except tracking.MlflowException as error:
         raise click.ClickException(

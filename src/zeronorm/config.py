@@ -173,6 +173,9 @@ class Config:
     # the first so many of a fixed random order of the train windows; null: all
     examples: int | None = None
     seed: int = 0  # of initial weights, negatives, shuffling and dropout
+    # a repeat of a run, for its noise: the number from which each initial weight of the kernels is
+    # rounded up or down by one float32; null: as they are
+    rounding: int | None = None
     # of every run, or of none; null: of a run by itself, and of those that die in a sweep
     autopsy: bool | None = None
     home: str = MISSING  # store, caches and outputs

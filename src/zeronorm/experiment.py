@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
 
 from zeronorm import config as schema
@@ -126,7 +127,7 @@ def _train(
         if config.training.evaluate_every_epoch and last_of_epoch:
             program.flush()
             with result.clock("evaluation"):
-                result.epochs[last.step] = _evaluated(prepared, singular)
+                result.epochs[last.step] = _ranked(prepared, singular).metrics()
 
     clock = time.perf_counter()
     looks = [(0, clock)]  # how many steps are done, and when
@@ -178,7 +179,8 @@ def _conclude(
     config, recording = prepared.config, result.recording
     assert recording is not None  # it was trained
     with result.clock("evaluation"):
-        result.metrics = _evaluated(prepared, foretold.singular)
+        ranked = _ranked(prepared, foretold.singular)
+    result.metrics = ranked.metrics()
     without = prepared.data.baseline.get(config.training.evaluate_on.value, {})
     result.metrics |= {f"eval_tfidf/{name}": value for name, value in without.items()}
     result.metrics["z/steps_per_second"] = recording.steps / seconds
@@ -195,11 +197,42 @@ def _conclude(
     figures.norms(
         result.curves, start, deaths, schema.condition(config), result.folder / "norms.png"
     )
+    ranked.table().to_csv(result.folder / "ranks.csv.gz", index=False)
     write(result.folder / "metrics.json", result.metrics)
     write(result.folder / "facts.json", result.facts)
 
 
-def _evaluated(prepared: Prepared, singular: np.ndarray) -> dict[str, float]:
+@dataclass(frozen=True)
+class Ranked:
+    """Where the right title of each evaluated text stands, n texts in the corpus's order.
+
+    titles: of all titles, [titles].
+    target: int [n], the right one of each text.
+    rank: int [n], as `ranking.ranks` returns it.
+    apart: bool [n], whether its title started as a zero or a deadly row.
+    """
+
+    titles: list[str]
+    target: np.ndarray
+    rank: np.ndarray
+    apart: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """eval/* over all texts, and eval_zero_rows/* over those set apart; none of no text."""
+        groups = {"eval": self.rank, "eval_zero_rows": self.rank[self.apart]}
+        return {
+            f"{group}/{name}": value
+            for group, rank in groups.items()
+            for name, value in ranking.metrics(rank, len(self.titles)).items()
+        }
+
+    def table(self) -> pd.DataFrame:
+        """One row a text: title, zero (0 or 1: as `apart`), rank (0: its score is not finite)."""
+        names = [self.titles[title] for title in self.target]
+        return pd.DataFrame({"title": names, "zero": self.apart.astype(int), "rank": self.rank})
+
+
+def _ranked(prepared: Prepared, singular: np.ndarray) -> Ranked:
     """`evaluate` on the split that the config names."""
     corpus = prepared.data.corpus
     on_test = prepared.config.training.evaluate_on == schema.Split.test
@@ -219,18 +252,16 @@ def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str
 
 def evaluate(
     ranker: model.Ranker, corpus: corpora.Corpus, positions: np.ndarray, singular: np.ndarray
-) -> dict[str, float]:
-    """eval/* over the examples at `positions`, ranked among all titles, and eval_zero_rows/* over
-    those of them whose title started as a zero or a deadly row, bool [titles]."""
-    if not len(positions):
-        return {}
+) -> Ranked:
+    """The examples at `positions`, int [n], ranked among all titles.
+
+    singular: bool [titles], which of them started as a zero or a deadly row.
+    """
     target = corpus.title[positions]
-    scores = training.scores(ranker, training.encode(ranker, corpus.text[positions]))
-    rank, scored = ranking.ranks(scores, target), ranking.scored(scores, target)
-    apart = singular[target]
-    found = {f"eval/{name}": value for name, value in ranking.metrics(rank, scored).items()}
-    zero = ranking.metrics(rank[apart], scored[apart])
-    return found | {f"eval_zero_rows/{name}": value for name, value in zero.items()}
+    scores = np.empty((0, len(corpus.titles)))
+    if len(positions):
+        scores = training.scores(ranker, training.encode(ranker, corpus.text[positions]))
+    return Ranked(corpus.titles, target, ranking.ranks(scores, target), singular[target])
 
 
 def _norm(variable) -> float:

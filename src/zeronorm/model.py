@@ -215,3 +215,19 @@ def initialise(
         ranker.model.get_layer("present").present.assign(1.0 - masked)
     for state in ranker.random_state:
         state.assign([seed % 2**32, 0])
+
+
+def round_otherwise(ranker: Ranker, number: int) -> None:
+    """Moves every weight of the kernels to the next float32, up or down by a draw from `number`.
+
+    The start is then the same to the last digit that float32 has, but no sum over it is: what
+    becomes of a result says how far rounding alone carries it, under every compiler, machine and
+    number of threads: inputs perturbed at random in their last place, as in Parker, "Monte Carlo
+    Arithmetic: Exploiting Randomness in Floating-Point Arithmetic", 1997.
+    """
+    rng = np.random.default_rng(number)
+    for name, variable in ranker.weights.items():
+        if name.endswith("kernel"):
+            value = np.asarray(variable)
+            towards = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf).astype(value.dtype)
+            variable.assign(np.nextafter(value, towards))

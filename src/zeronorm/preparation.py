@@ -85,6 +85,8 @@ class Prepared:
     def start(self) -> recorder.Recording:
         """Puts the program into the state before the first step. Returns an empty recording."""
         self.program.reset(self.words, self.titles, self.config.seed, self.masked)
+        if self.config.rounding is not None:
+            model.round_otherwise(self.program.ranker, self.config.rounding)
         return self.program.recording(
             {"words": self.data.corpus.word_names, "titles": self.data.corpus.titles}
         )

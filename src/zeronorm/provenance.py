@@ -62,7 +62,7 @@ def commit() -> dict[str, str]:
 
     try:
         commit = git("rev-parse", "HEAD")
-        written = [f":(exclude,glob)**/*.{kind}" for kind in ("md", "json", "csv", "png")]
+        written = [f":(exclude,glob)**/*.{kind}" for kind in ("md", "json", "csv", "csv.gz", "png")]
         dirty = bool(git("status", "--porcelain", "--", ":/", *written))
     except (OSError, subprocess.CalledProcessError):  # no git, or no commit yet
         return {}

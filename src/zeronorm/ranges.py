@@ -90,6 +90,7 @@ POSITIVE = Range(above=True)
 LIMIT = Range(above=True, null=True)  # of a gradient
 RANGES = {
     "seed": _whole(0, 2**63 - 1),
+    "rounding": _whole(1, 2**63 - 1, null=True),
     "examples": _whole(1, null=True),
     "corpus.window": _whole(1),
     "corpus.min_window": _whole(1),

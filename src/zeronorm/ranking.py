@@ -2,44 +2,49 @@
 
 import numpy as np
 
+UNRANKED = 0  # the rank of a target whose score is not finite
+
 
 def ranks(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Rank of the target among all titles, 1 the best, pessimistically.
+    """Rank of the target among all titles, 1 the best, pessimistically; 0 is no rank.
 
     scores: float [n, titles];
     target: int [n].
     Returns int64 [n].
 
-    Ties count against the target: its rank is the number of titles that score at least as much. A
-    non-finite score is the worst: it never outranks a finite one, and a target with a non-finite
-    score has the last rank. So a model whose scores are all equal, or all NaN, has rank `titles`
-    everywhere, instead of a perfect score.
+    Ties count against the target: its rank is the number of titles that score at least as much. So
+    a model whose scores are all equal has rank `titles` everywhere, instead of a perfect score. A
+    non-finite score never outranks a finite one, and a target with a non-finite score is not ranked
+    at all: a model whose scores are all NaN has rank 0 everywhere.
     """
     finite = np.isfinite(scores)
     comparable = np.where(finite, scores, -np.inf)
     own = np.take_along_axis(comparable, target[:, None], axis=1)
-    return (comparable >= own).sum(axis=1)
+    rank = (comparable >= own).sum(axis=1)
+    return np.where(np.isfinite(own[:, 0]), rank, UNRANKED)
 
 
-def scored(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """bool [n]: whether the target has a score at all, a finite one.
+def gains(rank: np.ndarray) -> dict[str, np.ndarray]:
+    """{mrr, hits_at_1, hits_at_10: what each rank adds to the mean}, float64 of rank's shape.
 
-    scores, target: as `ranks` takes them.
+    rank: int, as `ranks` returns it. One that is not ranked gains nothing, as a document that a
+        search does not return has the reciprocal rank 0 (Voorhees, "The TREC-8 Question Answering
+        Track Report", 1999, section 3), however few titles there are.
     """
-    return np.isfinite(np.take_along_axis(scores, target[:, None], axis=1))[:, 0]
+    ranked = rank != UNRANKED
+    return {
+        "mrr": np.divide(1.0, rank, out=np.zeros(rank.shape), where=ranked),
+        "hits_at_1": (ranked & (rank <= 1)).astype(float),
+        "hits_at_10": (ranked & (rank <= 10)).astype(float),
+    }
 
 
-def metrics(rank: np.ndarray, scored: np.ndarray) -> dict[str, float]:
+def metrics(rank: np.ndarray, titles: int) -> dict[str, float]:
     """MRR, hits@1, hits@10 and mean rank of int [n] ranks; empty for n = 0.
 
-    scored: bool [n]. A target without a score is no hit, also where k is as large as the number of
-        titles.
+    titles: how many are ranked: in the mean the place of a target that is not.
     """
     if not len(rank):
         return {}
-    return {
-        "mrr": float(np.mean(1.0 / rank)),
-        "hits_at_1": float(np.mean(scored & (rank <= 1))),
-        "hits_at_10": float(np.mean(scored & (rank <= 10))),
-        "mean_rank": float(np.mean(rank)),
-    }
+    found = {name: float(np.mean(gain)) for name, gain in gains(rank).items()}
+    return found | {"mean_rank": float(np.mean(np.where(rank == UNRANKED, titles, rank)))}

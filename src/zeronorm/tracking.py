@@ -362,7 +362,14 @@ def thinned(curve: np.ndarray, points: int) -> np.ndarray:
 
 
 # of a finished run
-WHOLE = {"config.yaml", "audit.json", "nan_events.json", "curves.csv.gz", "metrics.json"}
+WHOLE = {
+    "config.yaml",
+    "audit.json",
+    "nan_events.json",
+    "curves.csv.gz",
+    "metrics.json",
+    "ranks.csv.gz",
+}
 
 
 def finished(client: MlflowClient, config: DictConfig, wanted: Collection[str]) -> dict[str, Run]:
@@ -587,6 +594,19 @@ def curves(client: MlflowClient, run_id: str) -> pd.DataFrame:
     """Every step of a run's curves, (step, name, value), from its artifact."""
     with TemporaryDirectory() as folder:
         return pd.read_csv(client.download_artifacts(run_id, "curves.csv.gz", folder))
+
+
+def ranks(client: MlflowClient, run_id: str) -> pd.DataFrame:
+    """Of every text that a run was judged on: title, zero, rank, from its artifact. Raises
+    TrackingError if the run has none, being older than them."""
+    try:
+        with TemporaryDirectory() as folder:
+            path = client.download_artifacts(run_id, "ranks.csv.gz", folder)
+            return pd.read_csv(path, dtype={"title": str}, keep_default_na=False)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"Run {run_id} has no ranks.csv.gz ({_first_line(error)}): make it again."
+        ) from error
 
 
 def ui_command(config: DictConfig, port: int) -> list[str]:

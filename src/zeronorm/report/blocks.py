@@ -6,22 +6,35 @@ in a block can differ from the data.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import asked, claims, committed, measured, present, releases, tables
+from zeronorm.report import (
+    asked,
+    claims,
+    committed,
+    measured,
+    noise,
+    present,
+    releases,
+    reproduction,
+    tables,
+)
+from zeronorm.report import conclusions as reading
 from zeronorm.report.committed import (
     ReportError,
     committed_runs,
     conditions,
     existing,
-    noise,
     provenance,
+    ranks,
+    repeats,
     reproductions,
 )
+from zeronorm.report.noise import Spread
 
 METRIC_LABELS = {
     "hits_at_1": "hits@1",
@@ -29,10 +42,6 @@ METRIC_LABELS = {
     "mrr": "MRR",
     "mean_rank": "mean rank",
 }
-FAILED = (
-    "A FAIL here is a measured number that moved by more than twice the noise known at the time;"
-    " the noise above now counts it."
-)
 
 
 def _provenance_line(name: str) -> str:
@@ -52,7 +61,7 @@ def _provenance_line(name: str) -> str:
 def _peers(name: str) -> str:
     """The study's conditions beside what others reach on the same task: TF-IDF, measured in the
     study itself, and the systems of peers.csv."""
-    table = conditions(name)
+    table = _with_intervals(name)
     factors = tables.varying(table)
     tfidf = provenance(name)["tfidf_centroid"]
     peers = pd.read_csv(committed.experiments_dir() / name / "peers.csv")
@@ -62,20 +71,18 @@ def _peers(name: str) -> str:
     rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
-        means, deviations = (
-            {m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std")
-        )
-        rows.append((means["mrr"], f"**the question's network: {who}**", means, deviations))
+        means = {metric: row[f"{metric}_mean"] for metric in METRIC_LABELS}
+        spreads = {metric: present.spread(row, metric) for metric in METRIC_LABELS}
+        rows.append((means["mrr"], f"**the question's network: {who}**", means, spreads))
     lines = [
         "| system | " + " | ".join(METRIC_LABELS.values()) + " |",
         "|---|" + "---|" * len(METRIC_LABELS),
     ]
-    for _, who, means, deviations in sorted(rows, key=lambda row: -row[0]):
+    for _, who, means, spreads in sorted(rows, key=lambda row: -row[0]):
         cells = []
         for metric in METRIC_LABELS:
             digits = 2 if metric == "mean_rank" else 3
-            deviation = f" ± {deviations[metric]:.{digits}f}" if metric in deviations else ""
-            cells.append(f"{means[metric]:.{digits}f}{deviation}")
+            cells.append(f"{means[metric]:.{digits}f}{spreads.get(metric, '')}")
         lines.append(f"| {who} | " + " | ".join(cells) + " |")
     note = "¹ Measured apart from this repository on the same recipe and split, one seed, one core."
     return "\n".join([*lines, "", note])
@@ -124,49 +131,71 @@ def _came_out(name: str) -> tuple[str, str]:
 
 def _noise(name: str) -> str:
     """The tolerance of the quality columns, and where it comes from."""
-    found = noise(name)
-    if not found:
+    made = repeats(name)
+    runs = committed_runs(name)
+    here = committed.spread(name, runs, elsewhere=False)
+    if here is None:
         return (
-            "Not measured for this study: `zeronorm reproduce` then accepts no difference that a"
-            " table would show."
+            f"{len(made)} of at least {noise.REPEATS} repeats are made, each by `zeronorm reproduce"
+            f" {name} --noise`. Until then `zeronorm reproduce` accepts no difference that a table"
+            " would show."
         )
     text = (
-        "Largest difference of a condition between two runs of the same configs:"
-        f" {_largest(found)}. `zeronorm reproduce` tolerates twice that. Measured by"
-        f" {_ways(found)}."
+        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise."
+        f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g}"
+        " standard deviations of the difference between two makings, the condition's own or, where"
+        f" that is larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g}"
+        " standard deviations."
     )
-    if "elsewhere" in found:
+    there = committed.spread(name, runs, elsewhere=True)
+    if there is not None and there.elsewhere:
         text += (
             " On another processor than the report's, where word2vec learns other vectors, it is"
-            f" {_largest(found['elsewhere'])}, measured by {_ways(found['elsewhere'])}; there"
-            " twice that is tolerated."
+            f" {_tolerances(there)}, and for the mean {_shifts(there)}, from {there.repeats}"
+            " repeats there."
         )
-    return text
-
-
-def _largest(found: Mapping) -> str:
-    """The largest differences of the quality columns."""
-    columns = {METRIC_LABELS[metric]: f"{metric}_mean" for metric in tables.METRICS}
-    values = (f"{label} {found['columns'].get(name, 0):.3g}" for label, name in columns.items())
-    return ", ".join(values)
-
-
-def _ways(found: Mapping) -> str:
-    return "; ".join(
+    ways = "; ".join(
         f"`{one['command']}` ({one['date']}, commit {one['commit']}, {one['hardware']})"
-        for one in found["measurements"]
+        for one in made
     )
+    return f"{text} Measured by {ways}."
+
+
+def _tolerances(spread: Spread) -> str:
+    medians = spread.scale.median() * noise.CELL
+    return ", ".join(f"{METRIC_LABELS[name]} {medians[name]:.2g}" for name in noise.SHIFTED)
+
+
+def _shifts(spread: Spread) -> str:
+    found = ((name, noise.SHIFT * spread.shift[name]) for name in noise.SHIFTED)
+    return ", ".join(f"{METRIC_LABELS[name]} {value:.2g}" for name, value in found)
 
 
 def _reproductions(name: str) -> str:
     """The reproduction log as a table."""
-    lines = ["| date | commit | machine | command | runs | OK | OKish | FAIL |", "|" + "---|" * 8]
+    lines = [
+        "| date | commit | machine | another than the report's | command | runs | agree | FAIL |",
+        "|" + "---|" * 8,
+    ]
     for entry in reproductions(name):
-        keys = ("date", "commit", "hardware", "command", "runs", "OK", "OKish", "FAIL")
-        lines.append("| " + " | ".join(str(entry[key]) for key in keys) + " |")
-    if any(entry["FAIL"] for entry in reproductions(name)):
-        lines += ["", FAILED]
+        agree = reproduction.said(entry["agree"])
+        if entry["repeats"] == 0:
+            agree += " (no noise known)"
+        where = (entry["hardware"], "yes" if entry["elsewhere"] else "no", f"`{entry['command']}`")
+        cells = (entry["date"], entry["commit"], *where, entry["runs"], agree, entry["FAIL"])
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) if len(lines) > 2 else "None logged yet."
+
+
+def _conclusions(name: str) -> str:
+    """What the Reading says, judged by the report."""
+    found = committed.judged(name)
+    return reading.markdown(found) if found else "None is written down for this study."
+
+
+def _with_intervals(name: str) -> pd.DataFrame:
+    """The conditions, with the intervals of their quality where the report has ranks."""
+    return present.with_intervals(conditions(name), ranks(name))
 
 
 def _listed(columns: str) -> list[str]:
@@ -175,10 +204,11 @@ def _listed(columns: str) -> list[str]:
 
 BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after the colon) -> text
     "dead_zones": lambda name, _: present.zones_markdown(conditions(name)),
+    "conclusions": lambda name, _: _conclusions(name),
     "summary": lambda name, rows: present.summary(
-        conditions(name), *([_listed(rows)] if rows else [])
+        _with_intervals(name), *([_listed(rows)] if rows else [])
     ),
-    "table": lambda name, columns: present.markdown(conditions(name), _listed(columns)),
+    "table": lambda name, columns: present.markdown(_with_intervals(name), _listed(columns)),
     "provenance": lambda name, _: _provenance_line(name),
     "peers": lambda name, _: _peers(name),
     "studies": lambda name, _: _studies(name),

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +10,14 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import tables
+from zeronorm.report import noise, tables
+from zeronorm.report.conclusions import Conclusion, Judged, judge
+from zeronorm.report.conclusions import load as load_conclusions
+from zeronorm.report.noise import Spread
+from zeronorm.report.ranks import FILE as RANKS
+from zeronorm.report.ranks import Ranks
+from zeronorm.report.ranks import load as load_ranks
+from zeronorm.report.tables import condition
 
 CSV = {"index": False, "float_format": "%.6g"}  # how every table is written
 
@@ -35,14 +42,6 @@ def save(runs: pd.DataFrame, folder: Path) -> None:
     digit."""
     runs.to_csv(folder / "runs.csv", **CSV)
     tables.conditions_table(read_table(folder / "runs.csv")).to_csv(folder / "reported.csv", **CSV)
-
-
-def condition(run: Mapping) -> str:
-    """The values of the factors of a run, or of a condition: the key of its curves in curves.csv,
-    besides the seed."""
-    names = list(run.keys())
-    factors = names[1 : names.index("seed" if "seed" in names else "seeds")]
-    return " ".join(str(run[factor]) for factor in factors)
 
 
 def _read(name: str, file: str) -> pd.DataFrame:
@@ -117,28 +116,90 @@ def committed_runs(name: str) -> pd.DataFrame:
     return _read(name, "runs.csv")
 
 
-def noise(name: str) -> dict:
-    """experiments/<name>/noise.json: `columns`, {column: largest difference between two runs of one
-    config}, and how it was measured; the same under `elsewhere`, of runs on another processor than
-    the report's; empty where it was not measured."""
+def ranks(name: str) -> Ranks | None:
+    """experiments/<name>/ranks.csv.gz, of the runs in the order of runs.csv; None of a study that
+    has none. Raises ReportError if they are not of these runs."""
+    path = experiments_dir() / name / RANKS
+    if not path.exists():
+        return None
+    try:
+        found = load_ranks(path)
+    except ValueError as error:
+        raise ReportError(
+            f"{path} is not what a report wrote: {error}. Restore the file."
+        ) from error
+    runs = committed_runs(name)
+    if list(zip(found.conditions, found.seeds, strict=True)) != keys(runs):
+        raise ReportError(f"{path} is not of the runs of its runs.csv: restore the file.")
+    return found
+
+
+def keys(runs: pd.DataFrame) -> list[tuple[str, int]]:
+    """(condition, seed) of each run."""
+    return [(condition(run), int(run["seed"])) for _, run in runs.iterrows()]
+
+
+def conclusions(name: str) -> list[Conclusion]:
+    """experiments/<name>/conclusions.yaml; none where there is no such file."""
+    path = experiments_dir() / name / "conclusions.yaml"
+    try:
+        return load_conclusions(path)
+    except ValueError as error:
+        raise ReportError(f"{path}: {error}: correct the file.") from error
+
+
+def judged(
+    name: str, runs: pd.DataFrame | None = None, ranked: Ranks | None = None
+) -> list[Judged]:
+    """The conclusions of a study, of its report; or of other runs and their ranks."""
+    study = committed_runs(name)
+    found, own = (study, ranks(name)) if runs is None else (runs, ranked)
+    try:
+        return judge(conclusions(name), study, found, own)
+    except ValueError as error:
+        path = experiments_dir() / name / "conclusions.yaml"
+        raise ReportError(f"{path}: {error}: correct the file.") from error
+
+
+def repeats(name: str) -> list[dict]:
+    """experiments/<name>/noise.json: repeat, date, commit, hardware and command of each repeat of
+    the study that was made to measure its noise."""
     path = experiments_dir() / name / "noise.json"
-    return _json(path, dict, "columns", "measurements") if path.exists() else {}
+    return _json(path, list) if path.exists() else []
 
 
-def largest_differences(name: str, elsewhere: bool) -> dict[str, float]:
-    """{column: largest difference measured between two runs of one config}.
+def repeated(name: str) -> pd.DataFrame:
+    """experiments/<name>/noise.csv: what each run of these repeats measured: repeat, condition,
+    seed, and the columns of `noise.MEASURED`."""
+    path = experiments_dir() / name / "noise.csv"
+    columns = [*noise.KEYS, *noise.MEASURED]
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    found = _csv(path, dtype={"condition": str}, float_precision="round_trip")
+    known = {entry.get("repeat") for entry in repeats(name)}
+    if list(found.columns) != columns or set(found["repeat"]) != known:
+        raise ReportError(f"{path} is not of the repeats of its noise.json: restore the files.")
+    return found
 
-    elsewhere: whether also between the report's processor and another.
+
+def processor(hardware: str) -> str:
+    """What of `provenance.tags` tells processors apart: all but the number of cores."""
+    return hardware.partition(", ")[2]
+
+
+def spread(name: str, reported: pd.DataFrame, elsewhere: bool) -> Spread | None:
+    """What to expect of a comparison with the report; None where fewer repeats than it takes were
+    made.
+
+    reported: those of its runs that are compared.
+    elsewhere: whether on another processor than the report's; the repeats on others count there.
     """
-    found = noise(name)
-    parts = [found, found.get("elsewhere", {})] if elsewhere else [found]
-    return largest(*(part.get("columns", {}) for part in parts))
-
-
-def largest(*columns: Mapping[str, float]) -> dict[str, float]:
-    """{column: the largest of its values}."""
-    names = dict.fromkeys(name for some in columns for name in some)
-    return {name: max(some.get(name, 0) for some in columns) for name in names}
+    values, home = repeated(name), processor(provenance(name)["hardware"])
+    here = [one["repeat"] for one in repeats(name) if processor(one["hardware"]) == home]
+    is_own = values["repeat"].isin(here)
+    others = values[~is_own] if elsewhere else values[:0]
+    own = noise.measured(reported, [one for one, _ in keys(reported)])
+    return noise.spread(values[is_own], others, own)
 
 
 def reproductions(name: str) -> list[dict]:
@@ -156,7 +217,7 @@ def require_whole(name: str) -> None:
     """Raises ReportError unless everything that experiments/<name>/ says can be read and no row of
     it is missing."""
     runs, said, counted = committed_runs(name), conditions(name), provenance(name)["runs"]
-    noise(name), reproductions(name)
+    repeats(name), repeated(name), reproductions(name), ranks(name), conclusions(name)
     try:
         follows = tables.conditions_table(runs)
     except (KeyError, TypeError, ValueError) as error:
@@ -172,14 +233,16 @@ def require_whole(name: str) -> None:
             raise ReportError(f"{path} has {rows} rows, and {where} {wanted}: restore the file.")
 
 
-def as_read(children: pd.DataFrame, name: str) -> pd.DataFrame:
+def as_read(
+    children: pd.DataFrame, name: str, further: Sequence[str] | None = None
+) -> pd.DataFrame:
     """The runs of a sweep as they would read from a committed runs.csv.
 
-    children: from `tracking`.
+    children: from `tracking`. further: as `tables.runs_table` takes it.
     """
     if not len(children) or not (children["status"] == "FINISHED").any():
         raise ReportError(f"The sweep of '{name}' has no finished run.")
-    return _round_trip(tables.runs_table(name, children))
+    return _round_trip(tables.runs_table(name, children, further))
 
 
 def _round_trip(table: pd.DataFrame) -> pd.DataFrame:
@@ -187,10 +250,6 @@ def _round_trip(table: pd.DataFrame) -> pd.DataFrame:
         path = Path(folder) / "table.csv"
         table.to_csv(path, **CSV)
         return read_table(path)
-
-
-def pooled(runs: pd.DataFrame) -> pd.DataFrame:
-    return _round_trip(tables.conditions_table(runs))
 
 
 def edited_cells(name: str) -> list[str]:

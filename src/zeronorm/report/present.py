@@ -9,7 +9,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from zeronorm.report.tables import EMBEDDINGS, FACTORS, dead_zones, factors_of, said, varying
+from zeronorm.report import intervals
+from zeronorm.report.ranks import Ranks
+from zeronorm.report.tables import (
+    EMBEDDINGS,
+    FACTORS,
+    dead_zones,
+    factors_of,
+    said,
+    varying,
+)
+from zeronorm.report.tables import condition as name_of
 
 DEAD = "#D55E00"  # as in the figures
 
@@ -50,16 +60,49 @@ def _norms(name: str) -> Callable[[Mapping], str]:
 
 
 def _pooled(name: str, digits: int = 3) -> Callable[[Mapping], str]:
-    """Mean of the seeds, with ± their standard deviation where there are several."""
+    """Mean of the seeds, with its 95 % interval where there is one, or else with ± their standard
+    deviation where there are several; '-' of a condition that died."""
+
+    def short(value: float) -> str:
+        text = f"{value:.{digits}f}"
+        return text.removeprefix("0") if digits == 3 else text
 
     def cell(condition: Mapping) -> str:
         mean, deviation = condition[f"{name}_mean"], condition[f"{name}_std"]
+        low, high = (condition.get(f"{name}_{end}", np.nan) for end in ("low", "high"))
         if pd.isna(mean):
             return ""
-        found = [f"{mean:.{digits}f}"] + ([] if pd.isna(deviation) else [f"{deviation:.{digits}f}"])
-        return "±".join(text.removeprefix("0") if digits == 3 else text for text in found)
+        if condition["nan_runs"] == condition["seeds"]:
+            return "-"
+        if not pd.isna(low):
+            return f"{short(mean)} [{short(low)}, {short(high)}]"
+        return "±".join([short(mean)] + ([] if pd.isna(deviation) else [short(deviation)]))
 
     return cell
+
+
+def spread(condition: Mapping, metric: str) -> str:
+    """' [0.484, 0.652]', the 95 % interval of a metric, or, where there is none, ' ± ', the
+    deviation of the seeds; empty of one seed."""
+    low, high = (condition.get(f"{metric}_{end}", np.nan) for end in ("low", "high"))
+    if not pd.isna(low):
+        return f" [{low:.3f}, {high:.3f}]"
+    deviation = condition[f"{metric}_std"]
+    digits = 2 if metric == "mean_rank" else 3
+    return "" if pd.isna(deviation) else f" ± {deviation:.{digits}f}"
+
+
+def with_intervals(conditions: pd.DataFrame, ranks: Ranks | None) -> pd.DataFrame:
+    """The conditions with the columns metric_low and metric_high of `intervals.quality`.
+
+    ranks: of their runs; None where the report has none.
+    """
+    if ranks is None:
+        return conditions
+    found = intervals.quality(ranks).filter(regex="_(low|high)$")
+    names = [name_of(row) for _, row in conditions.iterrows()]
+    ends = found.reindex(names).set_index(conditions.index)
+    return pd.concat([conditions, ends], axis=1)
 
 
 def _outcome(condition: Mapping) -> str:
@@ -116,6 +159,7 @@ COLUMNS = {
     "first_touch": Column("first touch, mean", 8, _value("first_touch_mean")),
     "first_touch_expected": Column("first touch, expected", 8, _value("first_touch_expected")),
 }
+QUALITY = ("mrr", "hits1", "hits10", "mean_rank", "zero_mrr", "zero_hits1", "zero_hits10")
 WIDE = (
     "similarity",
     "numerics",
@@ -127,19 +171,17 @@ WIDE = (
     "titles",
     "convolution",
     "mrr",
+    "hits1",
     "hits10",
     "zero_mrr",
     "zero_hits10",
 )
-TERMINAL = {  # (narrow, several seeds): the columns for which there is room; "±" needs much
-    (False, False): tuple(name for name in WIDE if name != "zero_mrr"),
-    (False, True): tuple(name for name in WIDE if name not in ("loss", "mrr", "zero_mrr")),
-    (True, False): tuple(
-        name for name in WIDE if name not in ("titles", "convolution", "zero_mrr")
-    ),
-    (True, True): tuple(
-        name for name in WIDE if name not in ("titles", "convolution", "loss", "mrr", "zero_mrr")
-    ),
+# what the terminal has no room for: (narrow, several seeds): columns; "±" needs much
+LEFT_OUT = {
+    (False, False): ("hits1", "zero_mrr"),
+    (False, True): ("loss", "mrr", "hits1", "zero_mrr"),
+    (True, False): ("titles", "convolution", "hits1", "zero_mrr"),
+    (True, True): ("titles", "convolution", "loss", "mrr", "hits1", "zero_mrr"),
 }
 SINGLE = dict.fromkeys(("mrr", "hits10", "zero_hits10"), 4)  # widths without a "±"
 LEFT = ("embeddings", "init", "similarity", "numerics", "outcome")
@@ -156,14 +198,21 @@ CAPTION = {  # column: what its header leaves open
 
 def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     several = int(conditions["seeds"].max()) > 1
+    judged = [name for name in QUALITY if name in columns]
     mixed = ((conditions["nan_runs"] > 0) & (conditions["nan_runs"] < conditions["seeds"])).any()
     first = ", of the first seed" + (" that died" if mixed else "") if several else ""
     parts = [text.format(first=first) for n, text in CAPTION.items() if n in columns]
     parts += [] if "epsilon" in columns else _epsilons(conditions)
     number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
-    return " ".join(
-        [*parts, *([f"Quality: mean ± standard deviation of {number} seeds."] if several else [])]
-    )
+    if judged and "mrr_low" in conditions:
+        seeds = f"the mean of {number} seeds" if several else "one seed"
+        drawn = "titles and seeds" if several else "titles"
+        parts.append(f"Quality: {seeds} [95 % interval by bootstrap over {drawn}].")
+        if several and "mean_rank" in columns:
+            parts.append("Mean rank: ± standard deviation of the seeds.")
+    elif judged and several:
+        parts.append(f"Quality: mean ± standard deviation of {number} seeds.")
+    return " ".join(parts)
 
 
 def _epsilons(conditions: pd.DataFrame) -> list[str]:
@@ -215,7 +264,7 @@ def print_table(conditions: pd.DataFrame, console: Console) -> None:
     """
     narrow = console.is_terminal and console.width < 100
     several = int(conditions["seeds"].max()) > 1
-    kept = TERMINAL[narrow, several]
+    kept = [name for name in WIDE if name not in LEFT_OUT[narrow, several]]
     out = Console(
         file=console.file,
         width=80 if narrow else 100,
@@ -335,8 +384,8 @@ def summary(
                 of = f" {condition['nan_runs']}/{condition['seeds']}" if several else ""
                 found.append(f"**NaN**{of} at steps {seen} (predicted {predicted})")
             else:
-                deviation = f" ± {condition['hits_at_10_std']:.3f}" if several else ""
-                found.append(f"finite, hits@10 {condition['hits_at_10_mean']:.3f}{deviation}")
+                mean = condition["hits_at_10_mean"]
+                found.append(f"finite, hits@10 {mean:.3f}{spread(condition, 'hits_at_10')}")
         labels = [
             EMBEDDINGS.get(v, v) if name == "trainable" else v
             for name, v in zip(rows, values, strict=True)

@@ -1,7 +1,8 @@
-"""A repeated study against its report, cell by cell: OK, OKish (inside the measured noise) or
-FAIL."""
+"""A repeated study against its report: outcomes and steps exactly, measured numbers within a
+tolerance that was fixed before, the mean over the conditions, and the conclusions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,77 +10,144 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from zeronorm.report import tables
+from zeronorm.report import noise, tables
+from zeronorm.report.conclusions import Judged
+from zeronorm.report.noise import Spread
 
 OK, OKISH, FAIL = "OK", "OKish", "FAIL"
 DIGITS = 3  # significant digits of a measured number that a table prints
-# the tolerance, in units of the largest difference that was measured between two runs of one config
-ALLOWANCE = 2.0
+# what a cell is about, in the order in which they are told
+OUTCOMES, STEPS, FACTS, QUALITY, NORMS, STARTS, MEANS = (
+    "outcomes",
+    "steps",
+    "facts",
+    "quality within tolerance",
+    "norms within tolerance",
+    "starts",
+    "means",
+)
+STEP_COLUMNS = (
+    "first_nan_predicted",
+    "first_nan_observed",
+    "first_nan_tensor",
+    "encoder_nan_predicted",
+    "encoder_nan_observed",
+)
+FACT_COLUMNS = ("nonfinite/words", "nonfinite/titles", "zero_titles", *tables.FURTHER_TAGS)
+# floating-point numbers that no training has touched; the others must be the same to the last digit
+PROBED = ("derivative", "gradient", "gradient_tiny", "score_1e-3", "score_1e-6")
+COLUMNS = [
+    "kind",
+    "condition",
+    "column",
+    "reported",
+    "found",
+    "difference",
+    "tolerance",
+    "verdict",
+    "counts",
+]
 
 
-def measured(column: str) -> bool:
-    """Whether a column holds a floating-point result, which another machine or number of threads
-    changes a little. The others (outcomes, steps, counts) follow from the batch order alone and
-    must match exactly."""
-    if column.startswith("norm/") or column in (
-        "last_finite_loss",
-        "derivative",
-        "gradient",
-        "gradient_tiny",
-    ):
-        return True
-    return (
-        column.startswith("score_")
-        or column.removeprefix("zero_").removesuffix("_mean").removesuffix("_std") in tables.METRICS
-    )
+@dataclass(frozen=True)
+class Runs:
+    """A table as read from a runs.csv, with the name of each run's condition."""
+
+    table: pd.DataFrame
+    conditions: list[str]
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """(condition, seed) of each."""
+        return list(zip(self.conditions, map(int, self.table["seed"]), strict=True))
+
+    def rows(self) -> dict[tuple[str, int], pd.Series]:
+        rows = (row for _, row in self.table.iterrows())
+        return dict(zip(self.keys, rows, strict=True))
 
 
-def compare(
-    reported: pd.DataFrame, found: pd.DataFrame, noise: Mapping[str, float]
-) -> pd.DataFrame:
-    """One row per cell: condition, column, reported, found, difference, tolerance, verdict.
+def compare(reported: Runs, found: Runs, spread: Spread | None) -> pd.DataFrame:
+    """One row per cell: COLUMNS. `counts`: whether it can differ: it is not empty, nor the same in
+    the whole study, nor a start.
 
-    reported, found: from `tables.conditions_table`, both read back from csv.
-    noise: {column: the largest difference measured between two runs of one config}; a column
-        without one has tolerance 0. A reported condition that was not found is one FAIL; so is one
-        found that is not reported.
+    spread: what to expect; None: no difference that a table would show.
+
+    last_finite_loss is not compared: it is the loss of one batch of ten, whose largest difference
+    between two runs was four times its median. Nor are the deviations of the seeds, which follow
+    from the runs.
     """
-    factors = tables.factors_of(reported)
-    if factors != tables.factors_of(found):
-        raise ValueError(
-            f"The report's factors are {factors}, the runs' {tables.factors_of(found)}."
-        )
-    theirs, ours = (
-        {
-            " ".join(str(row[name]) for name in factors if row[name] != ""): row
-            for _, row in table.iterrows()
-        }
-        for table in (reported, found)
-    )
-    cells = []
-    for condition in dict.fromkeys([*theirs, *ours]):
-        if condition not in ours or condition not in theirs:
-            there, here = ("", "present") if condition in ours else ("present", "")
-            cells.append((condition, "(condition)", there, here, np.nan, 0.0, FAIL))
-            continue
-        for column in reported.columns:
-            if column in ("study", *factors):
+    theirs, ours = reported.rows(), found.rows()
+    cells: list[tuple] = []
+    for condition, seed in dict.fromkeys([*theirs, *ours]):
+        key = (condition, seed)
+        name = f"{condition} seed {seed}"
+        if key not in ours or key not in theirs:
+            there, here = ("", "present") if key in ours else ("present", "")
+            cells.append((OUTCOMES, name, "(run)", there, here, np.nan, 0.0, FAIL, True))
+        else:
+            cells += _exact(name, theirs[key], ours[key], reported.table)
+    both = [key for key in theirs if key in ours]
+    there_mean, here_mean = _means(reported, both), _means(found, both)
+    cells += _measured(there_mean, here_mean, spread)
+    cells += _shifted(there_mean, here_mean, spread)
+    return pd.DataFrame(cells, columns=COLUMNS)
+
+
+def _exact(name: str, there: pd.Series, here: pd.Series, study: pd.DataFrame) -> Iterator[tuple]:
+    """The cells of a run that follow from the order of its batches alone."""
+    verdict = OK if there["outcome"] == here["outcome"] else FAIL
+    yield OUTCOMES, name, "outcome", there["outcome"], here["outcome"], np.nan, 0.0, verdict, True
+    for kind, columns in ((STEPS, STEP_COLUMNS), (FACTS, FACT_COLUMNS)):
+        for column in columns:
+            a, b = there[column], here[column]
+            found = _verdict(a, b, 0.0, column in PROBED)
+            empty = _shown(a) == _shown(b) == ""
+            counts = not empty and (kind == STEPS or study[column].nunique() > 1)
+            yield kind, name, column, a, b, *found, counts
+
+
+def _means(runs: Runs, kept: Sequence[tuple[str, int]]) -> pd.DataFrame:
+    """Of the runs kept, what is measured of each condition: the mean of its seeds, NaN where there
+    is none."""
+    measured = noise.measured(runs.table, runs.conditions)
+    keys = pd.MultiIndex.from_frame(measured[["condition", "seed"]])
+    own = measured[keys.isin(kept)].drop(columns="seed")
+    return own.groupby("condition", sort=False).mean()
+
+
+def _measured(there: pd.DataFrame, here: pd.DataFrame, spread: Spread | None) -> Iterator[tuple]:
+    """The cells of a condition that another machine or number of threads changes a little."""
+    varies = {column: there[column].nunique() > 1 for column in there}
+    for condition in there.index:
+        for column in there.columns:
+            a, b = there.loc[condition, column], here.loc[condition, column]
+            if np.isnan(a) or np.isnan(b):  # one of the two died, which its outcome says
                 continue
-            there, here = theirs[condition][column], ours[condition].get(column, "")
-            # what shifts every seed's value by so much shifts their deviation by no more
-            known = noise.get(column, noise.get(column.replace("_std", "_mean"), 0.0))
-            tolerance = ALLOWANCE * known if measured(column) else 0.0
-            cells.append(
-                (
-                    condition,
-                    column,
-                    there,
-                    here,
-                    *_verdict(there, here, tolerance, measured(column)),
-                )
-            )
-    names = ["condition", "column", "reported", "found", "difference", "tolerance", "verdict"]
-    return pd.DataFrame(cells, columns=names)
+            tolerance = spread.tolerance(condition, column) if spread else 0.0
+            kind, counts = QUALITY, varies[column]
+            if column in noise.NORMS:
+                start = column.removesuffix("_end") + "_start"
+                frozen = column.endswith("_end") and a == there.loc[condition].get(start)
+                kind = STARTS if frozen or column.endswith("_start") else NORMS
+            elif column in noise.LAST:
+                kind = STARTS
+            counts &= kind != STARTS
+            verdict = _verdict(a, b, tolerance, True)
+            yield kind, condition, column, a, b, *verdict, counts
+
+
+def _shifted(there: pd.DataFrame, here: pd.DataFrame, spread: Spread | None) -> Iterator[tuple]:
+    """What all conditions share: a change of the evaluation moves each by too little to be seen in
+    it."""
+    if spread is None:
+        return
+    for metric in noise.SHIFTED:
+        differences = (here[metric] - there[metric]).dropna()
+        if len(differences):
+            moved = noise.shift_of(differences.to_dict(), spread.scale[metric])
+            tolerance = noise.SHIFT * spread.shift[metric]
+            verdict = OK if abs(moved) <= tolerance else FAIL
+            yield MEANS, "all", metric, 0.0, moved, abs(moved), tolerance, verdict, True
 
 
 def _number(value) -> float | None:
@@ -102,58 +170,77 @@ def _verdict(there, here, tolerance: float, is_measured: bool) -> tuple[float, f
 
 
 def _shown(value) -> str:
-    return "" if isinstance(value, float) and np.isnan(value) else str(value)
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return str(value)
 
 
-def noise_of(cells: pd.DataFrame) -> dict[str, float]:
-    """{column: largest difference} of the measured columns of a comparison."""
-    kept = cells[[measured(column) for column in cells["column"]]]
-    largest = kept.groupby("column", sort=False)["difference"].max()
-    return {column: float(f"{value:.3g}") for column, value in largest.items() if value > 0}
+def counts(cells: pd.DataFrame, judged: Sequence[Judged]) -> dict[str, tuple[int, int]]:
+    """{what: (how many agree, of how many)}, of the cells that can differ and of the conclusions
+    that could be judged."""
+    found = {}
+    for kind in (OUTCOMES, STEPS, FACTS, QUALITY, NORMS, MEANS):
+        own = cells[cells["counts"] & (cells["kind"] == kind)]
+        if len(own):
+            found[kind] = (int((own["verdict"] != FAIL).sum()), len(own))
+    known = [one for one in judged if one.holds is not None]
+    if known:
+        found["conclusions"] = (sum(bool(one.holds) for one in known), len(known))
+    return found
 
 
-def counts(cells: pd.DataFrame) -> dict[str, int]:
-    """{OK: n, OKish: n, FAIL: n}."""
-    return {verdict: int((cells["verdict"] == verdict).sum()) for verdict in (OK, OKISH, FAIL)}
+def said(found: Mapping[str, Sequence[int]]) -> str:
+    """'outcomes 48/48, steps 20/20, ...'. found: from `counts`."""
+    return ", ".join(f"{what} {agree}/{number}" for what, (agree, number) in found.items())
 
 
-def print_comparison(cells: pd.DataFrame, edited: Sequence[str], console: Console) -> None:
-    """Per column that differs anywhere how many cells agree, then every cell that fails.
+def failures(cells: pd.DataFrame, judged: Sequence[Judged]) -> list[str]:
+    """A sentence for each cell that differs, also of those that are not counted, and for each
+    conclusion that no longer holds."""
+    lines = []
+    for _, cell in cells[cells["verdict"] == FAIL].iterrows():
+        where = f"{cell['condition']}, {cell['column']}"
+        if cell["kind"] == MEANS:
+            lines.append(
+                f"The mean {cell['column']} over all conditions moved by {cell['found']:+.2g},"
+                f" tolerance {cell['tolerance']:.2g}."
+            )
+        else:
+            lines.append(
+                f"{where}: reported {_shown(cell['reported']) or 'nothing'}, found"
+                f" {_shown(cell['found']) or 'nothing'}, tolerance {cell['tolerance']:.3g}."
+            )
+    lines += [
+        f"No longer true: {one.says} Computed: {one.found}." for one in judged if one.holds is False
+    ]
+    return lines
+
+
+def print_comparison(
+    cells: pd.DataFrame, judged: Sequence[Judged], edited: Sequence[str], console: Console
+) -> None:
+    """Per measured column that differs anywhere how many cells agree, then everything that fails,
+    and how much agrees.
 
     edited: sentences on the cells of the report that its own runs do not give.
     """
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name, width in (
-        ("column", 31),
-        ("OK", 5),
-        ("OKish", 5),
-        ("FAIL", 5),
-        ("largest difference", 10),
-    ):
+    for name, width in (("column", 31), ("same", 5), ("within", 6), ("FAIL", 5)):
         table.add_column(name, width=width, justify="left" if name == "column" else "right")
+    table.add_column("largest difference", width=10, justify="right")
     table.add_column("tolerance", width=10, justify="right")
-    for column, group in cells.groupby("column", sort=False):
-        found, largest = counts(group), group["difference"].max()
-        if found[OK] == len(group) and not largest > 0:
+    for column, group in cells[cells["counts"]].groupby("column", sort=False):
+        shown = [int((group["verdict"] == verdict).sum()) for verdict in (OK, OKISH, FAIL)]
+        largest = group["difference"].max()
+        if not largest > 0:
             continue
-        numbers = ["" if pd.isna(x) else f"{x:.3g}" for x in (largest, group["tolerance"].max())]
-        table.add_row(
-            column, *map(str, found.values()), *numbers, style="red" if found[FAIL] else None
-        )
+        numbers = [f"{x:.3g}" for x in (largest, group["tolerance"].max())]
+        table.add_row(str(column), *map(str, shown), *numbers, style="red" if shown[2] else None)
     if table.row_count:
         console.print(table)
-    for _, cell in cells[cells["verdict"] == FAIL].iterrows():
-        console.print(
-            f"FAIL {cell['condition']}, {cell['column']}: reported"
-            f" {_shown(cell['reported']) or 'nothing'}, found {_shown(cell['found']) or 'nothing'},"
-            f" tolerance {cell['tolerance']:.3g}.",
-            style="red",
-        )
-    for sentence in edited:
-        console.print(f"FAIL {sentence}", style="red")
-    console.print(
-        ", ".join(f"{number} {verdict}" for verdict, number in counts(cells).items()) + "."
-    )
+    for sentence in [*failures(cells, judged), *edited]:
+        console.print(f"FAIL {sentence}", style="red", markup=False)
+    console.print(f"{said(counts(cells, judged))}.", markup=False)
     if edited:
         console.print(
             f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its"

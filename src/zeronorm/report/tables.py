@@ -1,5 +1,7 @@
 """A sweep's runs -> conditions, seeds pooled: as data."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -48,10 +50,13 @@ FURTHER_TAGS = {
 WORDS = {"nan": "not finite", "inf": "infinite"}
 
 
-def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
+def runs_table(
+    study: str, children: pd.DataFrame, further: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One row per finished run: the factors that vary, seed, what was predicted and seen, quality,
     norms.
 
+    further: the factors besides FACTORS; None: those that vary.
     children: from `tracking.children`. A value that is not there (no NaN, a weight whose norm is
         not finite) is empty.
     """
@@ -59,10 +64,11 @@ def runs_table(study: str, children: pd.DataFrame) -> pd.DataFrame:
     columns: dict[str, object] = {"study": [study] * len(finished)}
     for factor, param in FACTORS.items():
         columns[factor] = finished[param].replace({"True": "true", "False": "false", "None": ""})
-    for column in further_factors(finished):
-        columns[column.removeprefix("params.")] = finished[column].replace({"None": ""})
-    columns["seed"] = finished["params.seed"].astype(int)
     empty = pd.Series([""] * len(finished), dtype=object)
+    given = None if further is None else [f"params.{factor}" for factor in further]
+    for column in further_factors(finished) if given is None else given:
+        columns[column.removeprefix("params.")] = finished.get(column, empty).replace({"None": ""})
+    columns["seed"] = finished["params.seed"].astype(int)
     columns |= {column: finished.get(f"tags.{tag}", empty) for column, tag in TAGS.items()}
     for prefix, group in (("", "eval"), ("zero_", "eval_zero_rows")):
         for metric in METRICS:
@@ -108,7 +114,7 @@ def further_factors(children: pd.DataFrame) -> list[str]:
         if (
             not column.startswith("params.")
             or column in FACTORS.values()
-            or group in ("seed", "tracking", "home")
+            or group in ("seed", "tracking", "home", "rounding")
         ):
             continue
         choice = f"params.{group}.name"
@@ -129,6 +135,14 @@ def factors_of(table: pd.DataFrame) -> list[str]:
     """The factor columns of a table of runs or of conditions."""
     end = "seed" if "seed" in table.columns else "seeds"
     return [name for name in table.columns[: list(table.columns).index(end)] if name != "study"]
+
+
+def condition(run: Mapping) -> str:
+    """The values of the factors of a run, or of a condition: the key of its curves in curves.csv,
+    besides the seed."""
+    names = list(run.keys())
+    factors = names[1 : names.index("seed" if "seed" in names else "seeds")]
+    return " ".join(str(run[factor]) for factor in factors)
 
 
 def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:

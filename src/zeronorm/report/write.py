@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,21 +14,18 @@ from zeronorm.report import (
     committed,
     figures,
     mechanism,
+    noise,
     quality,
     releases,
     reproduction,
     tables,
 )
 from zeronorm.report.blocks import put, refresh_readmes
-from zeronorm.report.committed import (
-    ReportError,
-    condition,
-    noise,
-    pooled,
-    read_table,
-    reproductions,
-    save,
-)
+from zeronorm.report.committed import ReportError, condition, read_table, reproductions, save
+from zeronorm.report.conclusions import Judged
+from zeronorm.report.ranks import FILE as RANKS
+from zeronorm.report.ranks import Ranks, of_runs
+from zeronorm.report.ranks import save as save_ranks
 
 CURVES = ("train/loss", *(f"norm/{name}" for name in tables.WEIGHTS))
 POINTS = 20  # of each committed curve
@@ -36,6 +34,7 @@ MOST_FACTORS = 5  # that vary in a study whose conditions a figure can still lab
 MOST_CONDITIONS = 300
 FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
 PREDICTED = "predicted.png"  # in experiments/ itself
+LOG = "reproductions.json"
 # environment that changes the arithmetic
 NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
 
@@ -47,12 +46,15 @@ def write(
     tags: dict[str, str],
     seconds: float,
     curves_of: Callable[[str], pd.DataFrame],
+    ranks_of: Callable[[str], pd.DataFrame],
 ) -> list[Path]:
     """Writes experiments/<name>/ from a sweep and refreshes the READMEs, whole or not at all.
 
-    Returns the files written.
+    Returns the files written. The log of reproductions is that of the report which it replaces, and
+    goes with it.
     children, sweep_id, tags, seconds: of the sweep, from `tracking`.
     curves_of: run id -> (step, name, value).
+    ranks_of: run id -> (title, zero, rank).
     """
     folder = committed.experiments_dir() / name
     with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as beside:
@@ -62,6 +64,8 @@ def write(
         new.mkdir(exist_ok=True)
         runs = tables.runs_table(name, children)
         save_tables(runs, new, curves_of)
+        ranked = _save_ranks(runs, new / RANKS, ranks_of)
+        (new / LOG).unlink(missing_ok=True)
         (new / "provenance.json").write_text(
             json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
         )
@@ -78,7 +82,19 @@ def write(
             if old.exists():
                 old.rename(folder)
             raise
-    return [folder / file for file in (*FILES, *drawn)] + changed
+    return [folder / file for file in (*FILES, *ranked, *drawn)] + changed
+
+
+def _save_ranks(
+    runs: pd.DataFrame, path: Path, ranks_of: Callable[[str], pd.DataFrame]
+) -> list[str]:
+    """Writes the ranks, but of a study with so many conditions that it reports no quality; the
+    files written."""
+    path.unlink(missing_ok=True)
+    if runs.groupby(tables.factors_of(runs)).ngroups > MOST_CONDITIONS:
+        return []
+    save_ranks(of_runs(runs, condition, ranks_of), path)
+    return [path.name]
 
 
 def save_tables(runs: pd.DataFrame, folder: Path, curves_of: Callable[[str], pd.DataFrame]) -> None:
@@ -97,8 +113,15 @@ def save_tables(runs: pd.DataFrame, folder: Path, curves_of: Callable[[str], pd.
 def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[str]) -> None:
     """Raises ReportError unless a sweep is the whole of its study and all its runs have finished.
 
+    Nor is a report made from a reproduction, which would then be compared with itself.
+
     sweep, children: from `tracking`. wanted: the identities of the study's runs.
     """
+    if sweep.data.tags.get("command", "").startswith("zeronorm reproduce"):
+        raise ReportError(
+            f"Nothing is written: sweep {sweep.info.run_id} of '{name}' is a reproduction of its"
+            f" report. zeronorm train study={name} makes runs for a report."
+        )
     who = f"Nothing is written: sweep {sweep.info.run_id} of '{name}'"
     todo = f"zeronorm train study={name} --only-missing makes what is missing."
     unfinished = int((children["status"] != "FINISHED").sum())
@@ -197,50 +220,81 @@ def _baseline(children: pd.DataFrame) -> dict:
     }
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A new making of a study, or of a part of it, against its report.
+
+    cells: from `reproduction.compare`.
+    judged: the conclusions, of the new runs.
+    repeats: from how many the tolerance was measured; 0: there is none.
+    """
+
+    cells: pd.DataFrame
+    judged: list[Judged]
+    repeats: int
+
+    @property
+    def failed(self) -> bool:
+        return bool(reproduction.failures(self.cells, self.judged))
+
+
 def compare(
     name: str,
     reported: pd.DataFrame,
     children: pd.DataFrame,
     narrowed: bool,
+    ranks_of: Callable[[str], pd.DataFrame],
     elsewhere: bool = False,
-) -> pd.DataFrame:
-    """The cells of a new sweep against the report; see `reproduction.compare`.
+) -> Compared:
+    """A new sweep against the report; see `reproduction.compare` and `conclusions.judge`.
 
     reported: experiments/<name>/runs.csv.
     narrowed: whether only a part of the study was asked for; else every reported run is expected.
+    ranks_of: as `write` has it.
     elsewhere: whether it ran on another processor than the report's.
-    Raises ReportError if none of the runs that finished is part of the report.
+    Raises ReportError if none of the runs that finished is part of the report, or one is a run of
+    the report itself.
     """
-    found = committed.as_read(children, name)
+    found = committed.as_read(children, name, further_factors(reported))
+    own = int(found["run_id"].isin(reported["run_id"]).sum())
+    if own:
+        raise ReportError(
+            f"{own} of the {len(found)} runs are those that the report was made from, and would be"
+            " compared with themselves: drop --only-missing."
+        )
+    study = reported
     if narrowed:
         reported = reported[reported["config_sha"].isin(found["config_sha"])]
         if not len(reported):
             raise ReportError(
                 f"None of the {len(found)} runs that finished is one of the report's."
             )
-    # a factor that the part does not vary is a column that its own table lacks: take it from the
-    # report, by config
-    factors = ["study", *tables.factors_of(reported)]
-    known = reported.drop_duplicates("config_sha").set_index("config_sha")[factors]
-    found = found.drop(columns=[*tables.factors_of(found), "study"])
-    found = found.join(known, on="config_sha").fillna(
-        {factor: "not reported" for factor in factors}
+    there, here = (
+        reproduction.Runs(table, [key for key, _ in committed.keys(table)])
+        for table in (reported, found)
     )
-    return reproduction.compare(
-        pooled(reported),
-        pooled(found[[*factors, *found.columns.difference(factors, False)]]),
-        committed.largest_differences(name, elsewhere),
-    )
+    spread = committed.spread(name, reported, elsewhere)
+    cells = reproduction.compare(there, here, spread)
+    ranks: Ranks | None = None
+    if (committed.experiments_dir() / name / RANKS).exists() and committed.conclusions(name):
+        ranks = of_runs(found, condition, ranks_of)
+    judged = committed.judged(name, found, ranks)
+    said = {one.says for one in committed.judged(name, study, committed.ranks(name)) if one.holds}
+    # what the report itself does not bear out, its README says
+    judged = [one for one in judged if one.says in said]
+    return Compared(cells, judged, spread.repeats if spread else 0)
+
+
+def further_factors(reported: pd.DataFrame) -> list[str]:
+    """The factors of a report's table besides those that every table has."""
+    return [name for name in tables.factors_of(reported) if name not in tables.FACTORS]
 
 
 def is_elsewhere(name: str, tags: Mapping[str, str]) -> bool:
     """Whether a sweep ran on another processor than the report's, where word2vec learns other
     vectors. tags: of the sweep."""
-
-    def processor(hardware: str) -> str:
-        return hardware.partition(", ")[2]  # without the number of cores
-
-    return processor(committed.provenance(name)["hardware"]) != processor(tags["hardware"])
+    hardware = committed.provenance(name)["hardware"]
+    return committed.processor(hardware) != committed.processor(tags["hardware"])
 
 
 def elsewhere(name: str, tags: Mapping[str, str]) -> str:
@@ -262,31 +316,58 @@ def elsewhere(name: str, tags: Mapping[str, str]) -> str:
     )
 
 
-def write_noise(name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str]) -> None:
-    """experiments/<name>/noise.json from a comparison with another run of the same configs; what
-    was measured before stays where it is larger. What another processor does is kept apart."""
-    content = noise(name) or {"columns": {}, "measurements": []}
-    part = content
-    if is_elsewhere(name, tags):
-        part = content.setdefault("elsewhere", {"columns": {}, "measurements": []})
-    part["columns"] = committed.largest(part["columns"], reproduction.noise_of(cells))
-    part["measurements"] = [*part["measurements"], _entry(command, tags)]
-    put(committed.experiments_dir() / name / "noise.json", json.dumps(content, indent=1) + "\n")
+def next_repeat(name: str, elsewhere: bool) -> int:
+    """The number of the next repeat for the noise. Raises ReportError once a comparison with this
+    report is logged: the tolerance is fixed before the first, on each kind of machine."""
+    if any(bool(entry["elsewhere"]) == elsewhere for entry in reproductions(name)):
+        where = "on another processor" if elsewhere else "on the report's processor"
+        raise ReportError(
+            f"A reproduction of '{name}' {where} is logged, and what it is compared with stays as"
+            " it is: noise is measured before."
+        )
+    return max((entry["repeat"] for entry in committed.repeats(name)), default=0) + 1
+
+
+def write_noise(
+    name: str, repeat: int, children: pd.DataFrame, command: list[str], tags: dict[str, str]
+) -> int:
+    """Adds a repeat to experiments/<name>/noise.csv and noise.json. Returns how many there are.
+
+    children, tags: of the sweep that made it, from `tracking`. Runs of conditions that are not
+    reported are left out; raises ReportError if no other is there.
+    """
+    reported = committed.committed_runs(name)
+    found = committed.as_read(children, name, further_factors(reported))
+    known = committed.keys(reported)
+    found = found[[key in known for key in committed.keys(found)]]
+    if not len(found):
+        raise ReportError("None of the runs that finished is of a condition of the report.")
+    rows = noise.measured(found, [one for one, _ in committed.keys(found)])
+    rows.insert(0, "repeat", repeat)
+    before, entries = committed.repeated(name), committed.repeats(name)
+    values = pd.concat([before, rows]) if len(before) else rows
+    entries = [*entries, {"repeat": repeat, **_entry(command, tags), "runs": len(rows)}]
+    folder = committed.experiments_dir() / name
+    put(folder / "noise.csv", values.to_csv(**committed.CSV))
+    put(folder / "noise.json", json.dumps(entries, indent=1) + "\n")
     refresh_readmes()
+    return len(entries)
 
 
 def log_reproduction(
-    name: str, cells: pd.DataFrame, command: list[str], tags: dict[str, str], runs: int
+    name: str, compared: Compared, command: list[str], tags: dict[str, str], runs: int
 ) -> None:
     """Adds an entry to experiments/<name>/reproductions.json."""
-    entries = [
-        *reproductions(name),
-        {**_entry(command, tags), "runs": runs, **reproduction.counts(cells)},
-    ]
-    put(
-        committed.experiments_dir() / name / "reproductions.json",
-        json.dumps(entries, indent=1) + "\n",
-    )
+    entry = {
+        **_entry(command, tags),
+        "elsewhere": is_elsewhere(name, tags),
+        "runs": runs,
+        "repeats": compared.repeats,
+        "agree": reproduction.counts(compared.cells, compared.judged),
+        "FAIL": len(reproduction.failures(compared.cells, compared.judged)),
+    }
+    path = committed.experiments_dir() / name / LOG
+    put(path, json.dumps([*reproductions(name), entry], indent=1) + "\n")
     refresh_readmes()
 
 

@@ -1,0 +1,159 @@
+"""How far rounding alone moves the results of a study, and the tolerance that follows.
+
+A repeat is the study, or a part of it, with every initial weight of the kernels rounded otherwise
+(`rounding=1`, `rounding=2`, ...): another run by its identity, which no report and no comparison
+takes. experiments/STUDY/noise.csv has what each run of each repeat measured, noise.json when, where
+and by which command. At least REPEATS are needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from zeronorm.report import tables
+
+REPEATS = 3  # fewer have no tolerance
+# The tolerance of a condition, and of the mean over the conditions, in standard deviations of the
+# difference between two makings. Of 60 simulated studies of 44 conditions without any change, with
+# 3 repeats, some quality is further off in none where the conditions are about equally noisy, in 6
+# where the noisiest is forty times as noisy as the quietest, in none with three seeds each; a mean
+# in none.
+CELL, SHIFT = 6.0, 3.0
+SHIFTED = ("mrr", "hits_at_1", "hits_at_10")  # whose mean over the conditions is tested
+QUALITY = tuple(zero + metric for zero in ("", "zero_") for metric in tables.METRICS)
+NORMS = tuple(f"norm/{name}_{end}" for name in tables.WEIGHTS for end in ("start", "end"))
+LAST = tuple(f"norm/{name}_last_finite" for name in tables.WEIGHTS)
+MEASURED = (*QUALITY, *NORMS, *LAST)
+KEYS = ["repeat", "condition", "seed"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of the difference between a study's report and another making of it.
+
+    repeats: how many it was measured from.
+    elsewhere: whether on other processors than the report's.
+    scale: standard deviation of the difference of a condition's means, float [conditions, columns
+        of MEASURED], by condition; of a condition that no repeat has, the pooled one.
+    shift: {metric of SHIFTED: that of its mean over the conditions, as `shift_of` takes it}.
+    """
+
+    repeats: int
+    elsewhere: bool
+    scale: pd.DataFrame
+    shift: dict[str, float]
+
+    def tolerance(self, condition: str, column: str) -> float:
+        """Of the mean of a condition's runs."""
+        found = self.scale[column].get(condition, np.nan)
+        return 0.0 if np.isnan(found) else CELL * found
+
+
+def measured(runs: pd.DataFrame, named: Sequence[str]) -> pd.DataFrame:
+    """What of runs is measured: condition, seed, and MEASURED as float64; quality and norms at the
+    end are NaN of a run that died, the last finite norms of one that did not.
+
+    runs: as read from a runs.csv. named: their conditions.
+    """
+    found = runs.reindex(columns=list(MEASURED)).apply(pd.to_numeric, errors="coerce")
+    dead = np.asarray(runs["outcome"] == "nan")
+    ends = [name for name in NORMS if name.endswith("_end")]
+    found.loc[dead, [*QUALITY, *ends]] = np.nan
+    found.loc[~dead, list(LAST)] = np.nan
+    keys = pd.DataFrame({"condition": list(named), "seed": runs["seed"].to_numpy()})
+    return pd.concat([keys, found.reset_index(drop=True)], axis=1)
+
+
+def spread(own: pd.DataFrame, others: pd.DataFrame, report: pd.DataFrame) -> Spread | None:
+    """What to expect of a comparison; None where there are fewer than REPEATS repeats.
+
+    own: the repeats on the report's processor, with KEYS and MEASURED.
+    others: those on other processors, where the comparison was made on one; else empty.
+    report: from `measured`, of those of its runs that are compared. Its start is one rounding more,
+        and may be the odd one out, so it counts beside the repeats; what it is compared with never
+        does.
+    """
+    keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
+    seeds = report.groupby("condition", sort=False)["seed"].nunique()
+    if own["repeat"].nunique() < REPEATS:
+        return None
+    if others["repeat"].nunique() < REPEATS:
+        others = others[:0]
+    repeats = own["repeat"].nunique()
+    repeated = keys.isin(pd.MultiIndex.from_frame(own[["condition", "seed"]]))
+    values = pd.concat([own, report[repeated].assign(repeat=0)]).set_index(KEYS)
+    runs = values.groupby(["condition", "seed"], sort=False)
+    rounding = _deviation(values, values - runs.transform("mean"), runs.size() - 1)
+    rounding = rounding.reindex(seeds.index)
+    rounding = rounding.fillna(_pooled(rounding)).div(np.sqrt(seeds), axis=0)
+    scale, centre = np.sqrt(2) * rounding, runs.mean()
+    moved = values - runs.transform("mean")
+    if len(others):
+        # other vectors move every seed of a condition alike: no mean over them makes it smaller
+        foreign = others.set_index(KEYS)
+        moved = (foreign - centre.reindex(foreign.index.droplevel("repeat")).to_numpy()).dropna(
+            how="all"
+        )
+        apart = moved.groupby(["condition", "repeat"], sort=False).mean()
+        size = np.sqrt((apart**2).groupby("condition", sort=False).mean()).reindex(seeds.index)
+        scale = np.sqrt(size.fillna(0).clip(lower=_pooled(size), axis=1) ** 2 + rounding**2)
+        repeats = others["repeat"].nunique()
+    moved = moved[moved.index.droplevel("repeat").isin(keys)]
+    shift = {metric: _shift(moved[metric], scale[metric], len(others) > 0) for metric in SHIFTED}
+    return Spread(repeats, len(others) > 0, scale, shift)
+
+
+def _deviation(values: pd.DataFrame, residuals: pd.DataFrame, free: pd.Series) -> pd.DataFrame:
+    """Standard deviation of a run, float [conditions, columns]: of each condition, but at least the
+    pooled one, and the column's resolution.
+
+    From k repeats a condition's own has k - 1 degrees of freedom and is far too small by chance in
+    some of many; so it is held to the one that all conditions share (Smyth, "Linear models and
+    empirical Bayes methods", Statistical Applications in Genetics and Molecular Biology 3, 2004,
+    shrinks towards it). Chaotic conditions keep their own. The resolution is the least distance of
+    two values: of hits@k one text, which a few repeats need not show to move.
+    """
+    squares = (residuals**2).groupby("condition", sort=False).sum(min_count=1)
+    variance = squares.div(free.groupby("condition", sort=False).sum(), axis=0)
+    steps = pd.Series({name: np.diff(np.unique(values[name].dropna())) for name in values})
+    resolution = steps.map(lambda own: float(own.min()) if len(own) else 0.0)
+    least = np.maximum(variance.mean().fillna(0), resolution**2)
+    return np.sqrt(variance.clip(lower=least, axis=1))
+
+
+def _pooled(deviations: pd.DataFrame) -> pd.Series:
+    return np.sqrt((deviations**2).mean())
+
+
+def _shift(moved: pd.Series, scale: pd.Series, elsewhere: bool) -> float:
+    """Standard deviation of the weighted mean difference: as the repeats themselves moved, which
+    counts in what conditions have in common, and at least as if they had nothing."""
+    weights = _weights(scale[scale.index.isin(moved.dropna().index.unique("condition"))])
+    known = moved.dropna().groupby(["repeat", "condition"], sort=False).mean()
+    alone = 1 / np.sqrt(weights.sum()) if (scale > 0).any() else 0.0
+    means = known.groupby("repeat", sort=False).apply(lambda own: _mean(own.droplevel(0), weights))
+    if not len(means):
+        return float(alone)
+    of_one = np.sqrt((means**2).sum() / max(len(means) - (0 if elsewhere else 1), 1))
+    return float(max(alone, of_one * (1 if elsewhere else np.sqrt(2))))
+
+
+def _weights(scale: pd.Series) -> pd.Series:
+    """Inverse variances; a condition that nothing moves weighs as the quietest that moves."""
+    known, least = scale.dropna(), scale[scale > 0].min()
+    return known * 0 + 1 if np.isnan(least) else 1 / known.clip(lower=least) ** 2
+
+
+def _mean(values: pd.Series, weights: pd.Series) -> float:
+    own = weights.reindex(values.index).fillna(0)
+    return float((values * own).sum() / own.sum()) if own.sum() > 0 else 0.0
+
+
+def shift_of(differences: Mapping[str, float], scale: pd.Series) -> float:
+    """The mean difference over conditions, each weighed by how little rounding moves it.
+
+    differences: {condition: of its means}. scale: as in `Spread`, of the metric.
+    """
+    return _mean(pd.Series(differences, dtype=float), _weights(scale))

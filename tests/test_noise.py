@@ -1,0 +1,121 @@
+"""The tolerance that repeats give: what it lets pass, and what not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zeronorm.report import committed, noise, reproduction
+
+QUIET = 0.004  # standard deviation of a run's quality, about that of ten epochs
+RANKING = list(noise.SHIFTED)
+
+
+def made(runs, conditions, seed, deviation=QUIET):
+    """The runs as they would come out another time: quality moved by rounding."""
+    rng, found = np.random.default_rng(seed), runs.copy()
+    alive = found["outcome"] == "finite"
+    for name in RANKING:
+        moved = found[name] + deviation * rng.normal(size=len(found))
+        found.loc[alive, name] = moved.clip(0, 1)[alive]
+    return found
+
+
+def repeats(runs, conditions, number, **options):
+    tables = []
+    for repeat in range(1, number + 1):
+        again = noise.measured(made(runs, conditions, repeat, **options), conditions)
+        again.insert(0, "repeat", repeat)
+        tables.append(again)
+    return pd.concat(tables)
+
+
+def study(name):
+    runs = committed.committed_runs(name)
+    return runs, [condition for condition, _ in committed.keys(runs)]
+
+
+def compared(name, found, number=3, **options):
+    runs, conditions = study(name)
+    own = repeats(runs, conditions, number, **options)
+    keys = noise.measured(runs, conditions)
+    spread = noise.spread(own, own[:0], keys)
+    sides = [reproduction.Runs(table, conditions) for table in (runs, found)]
+    return reproduction.compare(*sides, spread)
+
+
+def of_quality():
+    names = sorted(path.parent.name for path in committed.experiments_dir().glob("*/reported.csv"))
+    return [name for name in names if len(committed.conditions(name)) <= 300]
+
+
+@pytest.mark.parametrize("name", of_quality())
+def test_two_points_of_hits_at_1_less_everywhere_fail_in_every_study(name):
+    """And the same runs without that pass."""
+    runs, conditions = study(name)
+    again = made(runs, conditions, 11)
+    for moved in (0.0, 0.02):
+        again.loc[again["outcome"] == "finite", "hits_at_1"] -= moved
+        cells = compared(name, again)
+        if not moved:
+            assert not (cells["verdict"] == "FAIL").any(), cells[cells["verdict"] == "FAIL"]
+            continue
+        failed = cells[cells["verdict"] == "FAIL"]
+        assert "hits_at_1" in set(failed["column"][failed["kind"] == reproduction.MEANS])
+        [sentence] = [
+            line for line in reproduction.failures(failed, []) if line.startswith("The mean")
+        ]
+        assert "The mean hits_at_1 over all conditions moved by -0.0" in sentence
+
+
+def test_fewer_than_three_repeats_have_no_tolerance():
+    runs, conditions = study("full_budget")
+    keys = noise.measured(runs, conditions)
+    own = repeats(runs, conditions, 2)
+    assert noise.spread(own, own[:0], keys) is None
+    assert noise.spread(repeats(runs, conditions, 3), own[:0], keys).repeats == 3
+
+
+def test_a_chaotic_condition_is_allowed_more_than_the_others():
+    runs, conditions = study("where_it_dies")
+    own = repeats(runs, conditions, 3)
+    chaotic = next(c for c, out in zip(conditions, runs["outcome"], strict=True) if out == "finite")
+    is_chaotic = own["condition"] == chaotic
+    own["mrr"] *= np.where(is_chaotic, 1 + 0.2 * (own["repeat"] - 2), 1)
+    keys = noise.measured(runs, conditions)
+    spread = noise.spread(own, own[:0], keys)
+    others = [spread.tolerance(c, "mrr") for c in conditions if c != chaotic]
+    assert spread.tolerance(chaotic, "mrr") > 1.5 * max(others)
+
+
+def test_repeats_that_all_agree_still_allow_one_text():
+    """Of hits@k the least that can move is one text."""
+    runs, conditions = study("quick_ablation")
+    own = repeats(runs, conditions, 3, deviation=0.0)
+    keys = noise.measured(runs, conditions)
+    spread = noise.spread(own, own[:0], keys)
+    alive = [c for c, out in zip(conditions, runs["outcome"], strict=True) if out == "finite"]
+    assert all(spread.tolerance(c, "hits_at_10") > 1 / 449 for c in alive)
+
+
+def test_another_processor_has_a_tolerance_of_its_own():
+    """Other vectors move every condition; the report's own processor is held to less."""
+    runs, conditions = study("where_it_dies")
+    keys = noise.measured(runs, conditions)
+    own = repeats(runs, conditions, 3)
+    others = own.assign(repeat=own["repeat"] + 3, mrr=own["mrr"] + 0.03)
+    here, there = noise.spread(own, own[:0], keys), noise.spread(own, others, keys)
+    assert there.elsewhere and not here.elsewhere
+    assert there.shift["mrr"] > 3 * here.shift["mrr"]
+    alive = here.scale["mrr"].dropna().index
+    assert (there.scale["mrr"][alive] > 2 * here.scale["mrr"][alive]).all()
+    few = noise.spread(own, others[others["repeat"] < 6], keys)  # two of them
+    assert not few.elsewhere and few.shift == here.shift
+
+
+def test_what_is_measured_of_a_dead_run_is_its_last_norm():
+    runs, conditions = study("where_it_dies")
+    found = noise.measured(runs, conditions)
+    dead = (runs["outcome"] == "nan").to_numpy()
+    assert found.loc[dead, ["mrr", "norm/titles_end"]].isna().all(axis=None)
+    assert found.loc[~dead, list(noise.LAST)].isna().all(axis=None)
+    assert found.loc[dead, "norm/titles_start"].notna().all()
