@@ -91,9 +91,9 @@ ORDER = [  # title 2 is zero: touched in step 1, again in step 3
 ROWS = Rows(np.zeros(6, bool), np.zeros(3, bool))
 
 
-def predicted(of, reaches=None, trained=EVERY, margin=1.0, rows=ROWS, **more):
+def predicted(of, reaches=None, trained=EVERY, always=True, rows=ROWS, **more):
     reaches = reaches or optimizers.Reaches.elementwise()
-    return prediction.predict(ORDER, of, looked(of, **more), reaches, rows, trained, margin)
+    return prediction.predict(ORDER, of, looked(of, **more), reaches, rows, trained, always)
 
 
 def test_predict_by_hand():
@@ -141,18 +141,18 @@ def test_what_cannot_be_known_is_said():
     assert "at an edge" in predicted(fates(NAN, edge=True)).uncertain
     only_active = fates(INF, idle=FINITE)
     assert predicted(only_active).uncertain == ""
-    assert "the margin is below 1" in predicted(only_active, margin=0.2).uncertain
+    assert "only if the loss sends" in predicted(only_active, always=False).uncertain
     masked = Rows(np.zeros(6, bool), np.zeros(3, bool), ZERO_TITLES)
-    assert predicted(only_active, margin=0.2, rows=masked) == Prediction(None, None)
+    assert predicted(only_active, always=False, rows=masked) == Prediction(None, None)
     assert predicted(fates(NAN), rows=masked) == Prediction(1, 3, 3)  # 0 times infinity
     # a small row that a step moved is at its edge no more
     first = [batch(0, [1], [2, 0]), *(replace(b, step=b.step + 1) for b in ORDER)]
     small, large = (fates(FINITE, edge=True, norm=norm) for norm in (1e-20, 1e20))
     reaches = optimizers.Reaches.elementwise()
     assert (
-        prediction.predict(first, small, looked(small), reaches, ROWS, EVERY, 1.0).uncertain == ""
+        prediction.predict(first, small, looked(small), reaches, ROWS, EVERY, True).uncertain == ""
     )
-    assert prediction.predict(first, large, looked(large), reaches, ROWS, EVERY, 1.0).uncertain
+    assert prediction.predict(first, large, looked(large), reaches, ROWS, EVERY, True).uncertain
 
 
 def test_chance_against_drawing():
@@ -353,7 +353,7 @@ def test_a_row_that_dies_only_of_an_active_hinge_under_a_small_margin_is_no_cert
         .predicted.uncertain
         for margin in (1.0, 0.1)
     ]
-    assert uncertain[0] == "" and "the margin is below 1" in uncertain[1]
+    assert uncertain[0] == "" and "only if the loss sends" in uncertain[1]
 
 
 def test_a_word_row_from_which_the_convolution_overflows_kills_in_its_step(tiny, made):
