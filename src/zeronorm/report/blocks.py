@@ -12,7 +12,16 @@ from pathlib import Path
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import asked, claims, committed, measured, present, releases, tables
+from zeronorm.report import (
+    asked,
+    claims,
+    committed,
+    measured,
+    prediction_table,
+    present,
+    releases,
+    tables,
+)
 from zeronorm.report.committed import (
     ReportError,
     committed_runs,
@@ -202,6 +211,9 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "release_verdict": lambda name, _: releases.verdict(name),
     "releases_measured": lambda name, _: measured.where_measured(releases.data(name)),
     "question": lambda name, _: asked.table(name),
+    "strata": lambda name, _: prediction_table.table(name),
+    "misses": lambda name, _: prediction_table.misses(name),
+    "orders": lambda name, _: prediction_table.orders(name),
     "emulation": lambda name, _: releases.emulation(name),
     "emulation_verdict": lambda name, _: releases.emulation_verdict(name),
     "libraries": lambda name, _: releases.libraries(name),
