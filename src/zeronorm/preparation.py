@@ -156,7 +156,7 @@ class Foretold:
     predicted: prediction.Prediction
 
 
-@lru_cache(maxsize=64)  # as many as programs, and some that are gone
+@lru_cache(maxsize=16)  # as many as there are programs
 def passes_zero(program: training.Program) -> bool:
     """`model.passes_zero` of a program's ranker, whose state then has no meaning."""
     window = program.ranker.encoder.input_shape[1]
