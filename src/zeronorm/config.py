@@ -545,6 +545,10 @@ def _rules_of_loss(c: DictConfig) -> Rules:
         loss.function is None and loss.temperature is not None,
         f"loss={loss.name} has no temperature, but loss.temperature={loss.temperature} is set.",
     )
+    yield (
+        str(loss.function).startswith("zeronorm.losses.") and loss.temperature is None,
+        f"loss={loss.name} needs loss.temperature, which the similarities are divided by.",
+    )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
