@@ -392,9 +392,11 @@ def _compiled(
         placement = partial(placement, epsilon=epsilon)
     made = _made(optimizer)
     encoder, loss, temperature = more
-    of_scores = None if loss is None else contents.resolved(loss)
-    if temperature is not None:
-        of_scores = partial(of_scores, temperature=temperature)
+    of_scores = None
+    if loss is not None:
+        of_scores = contents.resolved(loss)
+        if temperature is not None:
+            of_scores = partial(of_scores, temperature=temperature)
     ranker = model.build(
         **dict(graph),
         encoder=encoders.cnn if encoder is None else contents.resolved(encoder),
