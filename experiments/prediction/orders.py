@@ -19,7 +19,7 @@ from zeronorm import examples, prediction, preparation, provenance, vectors
 
 ORDERS, SMALL, BATCHES = 3000, 20, (1, 10)
 SOURCES = (
-    *(("wikipedia_single_words", f"vectors.source.min_count={count}") for count in (2, 3, 5)),
+    *(("wikipedia_single_words", f"vectors.source.min_count={count}") for count in (2, 5)),
     *(("wikipedia_excerpt", f"vectors.zero_share={share}") for share in (0.01, 0.05, 0.5)),
 )
 
