@@ -18,6 +18,7 @@ STRATA = {  # what is varied: the columns of runs.csv, the first that differ fro
     "rare zero rows": ("vectors.source.min_count", "training.epochs"),
 }
 REST = "batches and compilers"
+ORDER = ("seed", "examples", "training.batch", "training.epochs")
 GUESS = ("0", "1")  # the steps of the first weight and of the encoder
 
 
@@ -46,11 +47,7 @@ def summed(runs: pd.DataFrame) -> pd.DataFrame:
     dies = runs["outcome"] == "nan"
     guessed = ~dies | ((runs[steps[0]] == GUESS[0]) & (runs[steps[1]] == GUESS[1]))
     runs = runs.assign(dies=dies, guessed=guessed)
-    order = [
-        name
-        for name in ("seed", "training.batch", "training.epochs", "corpus.name", "loss.name")
-        if name in runs
-    ]
+    order = [name for name in (*ORDER, "corpus.name", "loss.name") if name in runs]
     groups = [(name, runs[runs["stratum"] == name]) for name in (*STRATA, REST)]
     rows = []
     for name, group in [*groups, ("all", runs)]:
