@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, OverrideParseException
+from omegaconf import OmegaConf
 
 from zeronorm import config as schema
 from zeronorm.sweep.plan import expand
@@ -20,6 +21,8 @@ GROUPS = (
     "similarity",
     "numerics",
     "optimizer",
+    "encoder",
+    "loss",
     "training",
     "tracking",
 )
@@ -176,6 +179,10 @@ REFUSED = {
     "examples=0": "examples=0 must be a whole number of at least 1",
     "training.batch=0": "training.batch=0 must be a whole number of at least 1",
     "init.norm=-1": "init.norm=-1.0 must be a finite number greater than 0",
+    "loss=in_batch_softmax training.batch=1": "loss=in_batch_softmax takes its negatives from the",
+    "loss=softmax training.zero_titles=masked": "multiplies hinges by 0, and loss=softmax has none",
+    "loss.temperature=0.5": "loss=max_margin has no temperature, but loss.temperature=0.5 is set",
+    "loss=softmax loss.temperature=null": "loss=softmax needs loss.temperature",
     "training.evaluate_on=validation corpus.validation_share=0": (
         "training.evaluate_on=validation needs"
     ),
@@ -247,3 +254,15 @@ def test_the_repairs_are_those_of_the_vectors():
     from zeronorm import vectors
 
     assert set(schema.REPAIRS) == set(vectors.REPAIRS)
+
+
+def test_the_usual_encoder_and_loss_are_no_part_of_a_runs_identity(composed):
+    """A report names the runs that were made before there were others."""
+    usual = composed()
+    older = OmegaConf.masked_copy(usual, [key for key in usual if key not in ("encoder", "loss")])
+    assert schema.identity(usual) == schema.identity(
+        schema.merged(OmegaConf.structured(schema.Config), older)
+    )
+    others = {schema.identity(composed(f"loss={loss}")) for loss in ("softmax", "in_batch_softmax")}
+    others |= {schema.identity(composed(f"encoder={name}")) for name in ("relu", "mean_pooling")}
+    assert len(others | {schema.identity(usual)}) == 5

@@ -125,3 +125,34 @@ def test_a_file_that_is_no_dump(tmp_path):
     file.write_bytes(b"not bz2")
     with pytest.raises(corpus.CorpusError, match="is no bz2-compressed Wikipedia dump"):
         list(corpus.wikipedia(str(file), []))
+
+
+def test_only_titles_of_one_word(composed):
+    found = preparation.load(composed("corpus=wikipedia_single_words"))
+    assert len(found.corpus.titles) == 52
+    assert all(len(title.split()) == 1 for title in found.corpus.titles)
+    zero = ~found.titles.any(axis=1)
+    assert [found.corpus.titles[row] for row in np.flatnonzero(zero)] == [
+        *("A", "Actrius", "Actinopterygii")
+    ]
+
+
+def test_the_topics_of_pythons_help():
+    found = dict(corpus.python_topics([]))
+    assert len(found) > 70 and "assert" in found["assert"]
+    assert all(tokens for tokens in found.values())
+
+
+def test_docstrings_are_parsed_and_never_run(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text(
+        'raise SystemExit\n\ndef _Twice(x):\n    "The double of x."\n\nclass Empty:\n    pass\n'
+    )
+    (tmp_path / "b.py").write_text('async def twice(x):\n    "Twice x"\n')
+    (tmp_path / "c.py").write_text("def broken(:\n")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "d.py").write_text('def tested():\n    "Not read."\n')
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    bad: list[corpus.BadLine] = []
+    expected = [("twice", ["the", "double", "of", "x", "twice", "x"])]
+    assert list(corpus.python_docstrings(bad)) == expected
+    assert [(line.file, line.line) for line in bad] == [(str(tmp_path / "c.py"), 1)]

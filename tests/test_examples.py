@@ -68,3 +68,16 @@ def test_left_out_titles_are_neither_right_nor_negative(tiny):
     )
     with pytest.raises(ValueError, match="left_out leaves 1 of 12 titles: no negatives"):
         examples.draw(built, None, 10, seed=0, left_out=np.arange(12) > 0)
+
+
+def test_in_a_batch_the_others_right_titles_are_the_negatives():
+    made = examples.Examples(
+        np.zeros((5, 2), np.int32),
+        np.arange(5, dtype=np.int32)[:, None],
+        np.zeros((5, 0), np.int32),
+    )
+    first, last = examples.batches(made, 1, 3, shuffle=False, seed=0)
+    assert (
+        first.negatives.tolist() == [[1, 2], [2, 0], [0, 1]] and first.negatives.dtype == np.int32
+    )
+    assert last.negatives.tolist() == [[4], [3]]

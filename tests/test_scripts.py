@@ -27,6 +27,7 @@ ARGUMENTS = {
     "benchmarks/sweep.py": SMALL,
     "benchmarks/vocabulary.py": ("1", *SMALL),
     "benchmarks/watching.py": ("1", *SMALL),
+    "prediction/orders.py": SMALL,
     "releases/affected.py": (),
     "releases/collect.py": SMALL,
 }

@@ -453,3 +453,10 @@ def test_a_file_of_bytes_that_is_no_capsule(parts, tmp_path):
             run_autopsy.of_capsule(capsule.load(path))
         except (capsule.CapsuleError, schema.ConfigError) as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("group", ["encoder", "loss"])
+def test_an_encoder_or_a_loss_that_is_not_shipped_is_not_called(plain, group):
+    strange = plain | {group: {"name": "mine", "function": "os.mkdir"}}
+    with pytest.raises(schema.ConfigError, match=f"which conf/{group} does not ship"):
+        trust.config(yaml.safe_dump(strange), "It")

@@ -45,13 +45,15 @@ def build(
     similarities = model.Similarity(lambda a, b: similarity(a, b, numerics))(
         z, titled(positive), titled(negative)
     )
-    loss = model.MaxMargin(margin, numerics.maximum)(similarities)
+    max_margin = model.MaxMargin(margin, numerics.maximum)
+    loss = max_margin(similarities)
     inputs = [text, positive, negative]
     ranker = model.Ranker(
         model=keras.Model(inputs, loss),
         observed=keras.Model(inputs, {"loss": loss, "similarity": similarities, "z": z}),
         encoder=keras.Model(text, z),
         similarity=lambda a, b: similarity(a, b, numerics),
+        loss=max_margin,
     )
     model.initialise(ranker, words, titles, seed=0)
     ranker.model.compile(

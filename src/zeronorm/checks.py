@@ -41,6 +41,8 @@ def check(config: DictConfig) -> None:
     if config.training.evaluate_on == schema.Split.validation and unscored(config):
         raise ExperimentError(unscored(config))
     _check_similarity(config.similarity)
+    for group in ("encoder", "loss"):
+        _check_function(group, config[group])
     _check_optimizer(config)
 
 
@@ -72,6 +74,18 @@ def _check_optimizer(config: DictConfig) -> None:
         )
     used = numerics.named(config.numerics.name)
     reaches(optimizer_json(config), used.jit_compile, optimizer_sources(config))
+
+
+def _check_function(group: str, node: DictConfig) -> None:
+    """Tries to import the function of an encoder or a loss that is not the question's."""
+    try:
+        if node.function is not None:
+            contents.resolved(node.function)
+    except Exception as error:
+        raise ExperimentError(
+            f"{group}={node.name}: {node.function} cannot be imported; correct the path in its YAML"
+            " file, or put its module's folder on PYTHONPATH."
+        ) from error
 
 
 def _check_similarity(placement: DictConfig) -> None:

@@ -129,6 +129,20 @@ class OptimizerConfig:
 
 
 @dataclass
+class EncoderConfig:
+    name: str = "cnn"
+    function: str | None = None  # dotted path; null: the question's
+
+
+@dataclass
+class LossConfig:
+    name: str = "max_margin"
+    function: str | None = None  # dotted path; null: the question's
+    temperature: float | None = None  # of a softmax
+    in_batch: bool | None = None  # true: a batch's negatives are its other right titles
+
+
+@dataclass
 class ModelConfig:
     filters: int = 1000
     width: int = 5  # words a filter sees
@@ -167,6 +181,8 @@ class Config:
     numerics: NumericsConfig = MISSING
     optimizer: OptimizerConfig = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = MISSING
     tracking: TrackingConfig = MISSING
     trainable: bool | str = True  # true, false: both embeddings; words, titles: that one alone
@@ -357,6 +373,7 @@ def _rules(c: _Node) -> Rules:
     yield from _rules_of_start(c)
     yield from _rules_of_planted_rows(c)
     yield from _rules_of_input(c)
+    yield from _rules_of_loss(c)
 
 
 def _rules_of_form(c: _Node) -> Rules:
@@ -526,6 +543,33 @@ def _rules_of_input(c: _Node) -> Rules:
         )
 
 
+def _rules_of_loss(c: _Node) -> Rules:
+    """What goes with a loss that is not the question's."""
+    loss, masked = c.loss, c.training.zero_titles == ZeroTitles.masked
+    yield (
+        masked and loss.function is not None,
+        (
+            f"training.zero_titles=masked multiplies hinges by 0, and loss={loss.name} has none:"
+            " use training.zero_titles=left_out or loss=max_margin."
+        ),
+    )
+    yield (
+        bool(loss.in_batch) and c.training.batch == 1,
+        (
+            f"loss={loss.name} takes its negatives from the batch, and training.batch=1 has none:"
+            " use at least 2."
+        ),
+    )
+    yield (
+        loss.function is None and loss.temperature is not None,
+        f"loss={loss.name} has no temperature, but loss.temperature={loss.temperature} is set.",
+    )
+    yield (
+        str(loss.function).startswith("zeronorm.losses.") and loss.temperature is None,
+        f"loss={loss.name} needs loss.temperature, which the similarities are divided by.",
+    )
+
+
 def plain(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """The config as dicts, lists and values of Python's own; itself, if it is that already."""
     if isinstance(config, dict):
@@ -570,6 +614,8 @@ def identity(config: DictConfig | dict[str, Any]) -> str:
         "similarity.shipped_by",
         "similarity.bounds",
         "similarity.least_norm",
+        "encoder.name",  # what it computes is its function
+        "loss.name",
         "home",
         "study",
         "autopsy",  # it comes after the training
@@ -596,6 +642,8 @@ def graph(config: DictConfig | dict[str, Any]) -> str:
         "numerics.",
         "optimizer.",
         "model.",
+        "encoder.",
+        "loss.",
         "trainable",
         "training.batch",
         "training.negatives",

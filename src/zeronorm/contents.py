@@ -48,6 +48,8 @@ def named(config: dict[str, Any]) -> dict[str, str]:
     }
     nodes |= {
         "similarity.function": config["similarity"]["function"],
+        "encoder.function": config["encoder"]["function"],
+        "loss.function": config["loss"]["function"],
         "optimizer.keras": config["optimizer"]["keras"],
     }
     return found | {

@@ -1,7 +1,9 @@
 """Articles -> (window of text, title) examples, a vocabulary and fixed splits."""
 
+import ast
 import bz2
 import hashlib
+import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -58,12 +60,15 @@ class Corpus:
         return [PADDING_NAME, *self.vocabulary[1:]]
 
 
-def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
+def wikipedia(
+    path: str | None, bad_lines: list[BadLine], title_words: int | None = None
+) -> Iterator[Article]:
     """Articles of a Wikipedia dump (pages-articles, bz2), read as gensim's WikiCorpus reads them.
 
     path: null reads the excerpt inside the gensim package: 106 articles of at least 50 tokens. The
         reader lower-cases the text, drops tokens of one letter or more than 15, and skips redirects
         and pages outside the main namespace.
+    title_words: most words of a title; articles of longer ones are left out. None: all are read.
 
     WikiCorpus itself forks workers, which can deadlock once TensorFlow's threads run; so its parts
     are called here.
@@ -79,7 +84,8 @@ def wikipedia(path: str | None, bad_lines: list[BadLine]) -> Iterator[Article]:
                 ignored = any(
                     title.startswith(f"{namespace}:") for namespace in wikicorpus.IGNORED_NAMESPACES
                 )
-                if len(tokens) >= wikicorpus.ARTICLE_MIN_WORDS and not ignored:
+                long = title_words is not None and len(title.split()) > title_words
+                if len(tokens) >= wikicorpus.ARTICLE_MIN_WORDS and not (ignored or long):
                     yield title, tokens
     except (OSError, EOFError, SyntaxError) as error:  # SyntaxError: xml.etree's ParseError
         raise CorpusError(f"{path} is no bz2-compressed Wikipedia dump ({error}).") from error
@@ -112,6 +118,48 @@ def pairs(path: str, bad_lines: list[BadLine]) -> Iterator[Article]:
                 bad_lines.append(BadLine(path, number, "no word in the text before the tab"))
             else:
                 yield title, tokens
+
+
+def python_topics(bad_lines: list[BadLine]) -> Iterator[Article]:
+    """The topics of Python's help(), as the standard library has them (pydoc_data.topics): the
+    topic's name, and what is said of it. Python's licence, PSF-2.0."""
+    from pydoc_data.topics import topics
+
+    from gensim.utils import tokenize
+
+    for name, text in topics.items():
+        yield name, list(tokenize(text, lowercase=True))
+
+
+TESTS = {"test", "tests", "idle_test", "site-packages"}  # folders of no documentation
+
+
+def python_docstrings(bad_lines: list[BadLine]) -> Iterator[Article]:
+    """The docstrings of the functions and classes of this Python's standard library: what it is
+    called, lower-case and without the underscores around it, and the docstring. Python's licence,
+    PSF-2.0.
+
+    The sources are parsed, never imported. Those of one name follow each other as one text, as if
+    the name were one entry of an encyclopedia. A file that cannot be parsed is appended to
+    `bad_lines`.
+    """
+    from gensim.utils import tokenize
+
+    texts: dict[str, list[str]] = {}
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        if TESTS & set(path.relative_to(root).parts):
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError) as error:
+            bad_lines.append(BadLine(str(path), getattr(error, "lineno", None) or 1, str(error)))
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                tokens = tokenize(ast.get_docstring(node) or "", lowercase=True)
+                texts.setdefault(node.name.strip("_").lower(), []).extend(tokens)
+    yield from ((name, tokens) for name, tokens in texts.items() if name and tokens)
 
 
 def cut(tokens: list[str], window: int, min_window: int) -> list[list[str]]:

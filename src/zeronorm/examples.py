@@ -13,7 +13,7 @@ from zeronorm.corpus import Corpus
 class Examples:
     """text: int32 [n, window];
     positive: int32 [n, 1];
-    negatives: int32 [n, k], title ids."""
+    negatives: int32 [n, k], title ids; with k = 0 a batch's are the other right titles of it."""
 
     text: np.ndarray
     positive: np.ndarray
@@ -41,7 +41,7 @@ def draw(
 ) -> Examples:
     """The first `count` train examples in a random order that the corpus alone decides (so that
     every seed trains on the same part of the data), each with `negatives` other titles, drawn
-    uniformly once per example, as the question passed them to fit.
+    uniformly once per example, as the question passed them to fit; with negatives = 0 none.
 
     left_out: bool [titles], titles that none of the `count` examples may hold, as right title or as
         negative; examples whose right title is one are dropped.
@@ -86,15 +86,24 @@ def batches(
         order = rng.permutation(len(examples)) if shuffle else np.arange(len(examples))
         for number, start in enumerate(range(0, len(order), batch)):
             chosen = order[start : start + batch]
+            positive, negatives = examples.positive[chosen], examples.negatives[chosen]
             yield Batch(
                 step,
                 epoch,
                 number,
                 examples.text[chosen],
-                examples.positive[chosen],
-                examples.negatives[chosen],
+                positive,
+                negatives if negatives.shape[1] else in_batch(positive),
             )
             step += 1
+
+
+def in_batch(positive: np.ndarray) -> np.ndarray:
+    """int32 [batch, batch - 1]: for each example the right titles, int32 [batch, 1], of the others,
+    from the next one on."""
+    size = len(positive)
+    others = (np.arange(size)[:, None] + np.arange(1, size)) % size
+    return positive[others, 0]
 
 
 def steps_per_epoch(count: int, batch: int) -> int:

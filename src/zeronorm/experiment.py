@@ -31,6 +31,7 @@ from zeronorm.preparation import Foretold, Prepared
 from zeronorm.result import (
     Result,
     facts_of,
+    kernels,
     nan_steps,
     story,
     tags_of,
@@ -242,7 +243,8 @@ def _ranked(prepared: Prepared, singular: np.ndarray) -> Ranked:
 
 def stops(on_nan: schema.OnNan, recording: recorder.Recording) -> list[tuple[str, str]]:
     """The tensors whose first non-finite value ends the run."""
-    lost = ("weight", "convolution/kernel")
+    # the first of the encoder; of one that has lost a kernel every weight is lost, or will be
+    lost = ("weight", kernels(recording.trained)[0])
     return {
         schema.OnNan.go_on: [],
         schema.OnNan.stop: recording.tensors,

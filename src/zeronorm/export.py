@@ -47,6 +47,12 @@ def save(prepared: Prepared, steps: int, path: Path) -> int:
             f"similarity={config.similarity.name} is not one of the placements that the probe"
             f" knows: {', '.join(epsilons)}."
         )
+    for group, usual in (("encoder", "cnn"), ("loss", "max_margin")):
+        if config[group].function is not None or (group == "loss" and config.loss.in_batch):
+            raise ExperimentError(
+                f"{group}={config[group].name} is not the question's, which alone the probe knows:"
+                f" use {group}={usual}."
+            )
     prepared.start()
     batches = list(islice(prepared.order(), steps))
     about = {

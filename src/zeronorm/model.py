@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zeronorm.convolution import MaxOverTime
+from zeronorm import encoders
 from zeronorm.numerics import Numerics
 
 WEIGHTS = (
@@ -26,7 +26,7 @@ WEIGHTS = (
     "dense/kernel",
     "dense/bias",
 )
-"""Names of the model's weights, in the order in which a text meets them."""
+"""Names of the question's weights, in the order in which a text meets them."""
 
 
 class Lookup(keras.layers.Embedding):
@@ -51,7 +51,8 @@ class Similarity(keras.layers.Layer):
         return tf.concat([self.similarity(z, positive), self.similarity(z, negatives)], axis=1)
 
     def compute_output_shape(self, z_shape, positive_shape, negatives_shape):
-        return (z_shape[0], positive_shape[1] + negatives_shape[1])
+        negatives = negatives_shape[1]
+        return (z_shape[0], None if negatives is None else positive_shape[1] + negatives)
 
 
 class Present(keras.layers.Layer):
@@ -89,6 +90,21 @@ class MaxMargin(keras.layers.Layer):
         return (similarity_shape[0],)
 
 
+class Loss(keras.layers.Layer):
+    """loss: float32 [batch], a function's of the similarities [batch, 1 + k] whose first column is
+    the right title's."""
+
+    def __init__(self, function: Callable, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, similarity):
+        return self.function(similarity)
+
+    def compute_output_shape(self, similarity_shape):
+        return (similarity_shape[0],)
+
+
 @dataclass(frozen=True)
 class Ranker:
     """Three views of one set of layers.
@@ -98,31 +114,33 @@ class Ranker:
     observed: the same inputs -> {loss [batch], similarity [batch, 1 + k], z [batch, d]}.
     encoder: text [batch, window] -> z [batch, d].
     similarity: the placement, bound to its epsilon and numerics.
+    loss: the layer that takes the similarities [batch, 1 + k] and, if titles are masked, the mask.
     """
 
     model: keras.Model
     observed: keras.Model
     encoder: keras.Model
     similarity: Callable
+    loss: keras.layers.Layer
 
     @property
     def weights(self) -> dict[str, keras.Variable]:
-        """{name in WEIGHTS: variable}, frozen ones included."""
+        """{name: variable}, frozen ones included: words, titles, and LAYER/WEIGHT of the encoder's
+        layers in their order; with the question's encoder the names in WEIGHTS."""
         layer = self.model.get_layer
-        return {
-            "words": layer("words").embeddings,
-            "titles": layer("titles").embeddings,
-            "convolution/kernel": layer("convolution").kernel,
-            "convolution/bias": layer("convolution").bias,
-            "dense/kernel": layer("dense").kernel,
-            "dense/bias": layer("dense").bias,
+        embeddings = {name: layer(name).embeddings for name in ("words", "titles")}
+        return embeddings | {
+            f"{layer.name}/{variable.name}": variable
+            for layer in self.encoder.layers
+            if layer.name != "words"
+            for variable in layer.weights
         }
 
     @property
     def random_state(self) -> list[keras.Variable]:
         """The dropout's, uint32 [2]; none at a rate of 0, which Keras gives no generator."""
-        dropout = self.model.get_layer("dropout")
-        return [dropout.seed_generator.state] if dropout.rate > 0 else []
+        made = (getattr(layer, "seed_generator", None) for layer in self.encoder.layers)
+        return [generator.state for generator in made if generator is not None]
 
 
 def build(
@@ -131,7 +149,7 @@ def build(
     n_titles: int,
     dim: int,
     window: int,
-    negatives: int,
+    negatives: int | None,
     filters: int,
     width: int,
     dropout: float,
@@ -142,13 +160,18 @@ def build(
     numerics: Numerics,
     rows_only: bool = False,
     masks_titles: bool = False,
+    encoder: encoders.Encoder = encoders.cnn,
+    loss: Callable | None = None,
 ) -> Ranker:
     """The model, with weights of no meaning yet: `initialise` sets them.
 
+    negatives: of each example; None: as many as a batch has.
     similarity: a function of two float32 tensors [..., d] and a numerics, from
         `zeronorm.similarity` or elsewhere.
     rows_only: whether the optimizer will update embeddings row by row.
     masks_titles: whether `initialise` can mask titles in the loss.
+    encoder: from `zeronorm.encoders` or elsewhere.
+    loss: a function as in `zeronorm.losses`, bound to its temperature; None: the hinge.
     """
     text = keras.Input((window,), dtype="int32", name="text")
     positive = keras.Input((1,), dtype="int32", name="positive")
@@ -159,12 +182,8 @@ def build(
     titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
 
     sparse = not numerics.jit_compile
-    h = MaxOverTime(filters, width, sparse, trainable_input=trainable_words, name="convolution")(
-        words(text)
-    )
-    h = keras.layers.Activation("tanh", name="squash")(h)
-    h = keras.layers.Dropout(dropout, seed=0, name="dropout")(h)
-    z = keras.layers.Dense(dim, name="dense")(h)
+    settings = encoders.Settings(dim, filters, width, dropout, sparse, trainable_words)
+    z = encoder(words(text), settings)
 
     def bound(a, b):
         return similarity(a, b, numerics)
@@ -174,15 +193,21 @@ def build(
     if masks_titles:
         mask = Present(n_titles, name="present")
         present = keras.layers.Concatenate(name="both")([mask(positive), mask(negative)])
-    loss = MaxMargin(margin, numerics.maximum, name="max_margin")(similarities, present)
+    layer = (
+        MaxMargin(margin, numerics.maximum, name="max_margin")
+        if loss is None
+        else Loss(loss, name="loss")
+    )
+    of_each = layer(similarities) if loss is not None else layer(similarities, present)
     inputs = [text, positive, negative]
     return Ranker(
-        model=keras.Model(inputs, loss, name="ranker"),
+        model=keras.Model(inputs, of_each, name="ranker"),
         observed=keras.Model(
-            inputs, {"loss": loss, "similarity": similarities, "z": z}, name="observed"
+            inputs, {"loss": of_each, "similarity": similarities, "z": z}, name="observed"
         ),
         encoder=keras.Model(text, z, name="encoder"),
         similarity=bound,
+        loss=layer,
     )
 
 
@@ -197,11 +222,13 @@ def initialise(
     same, bit for bit.
 
     words: [n_words, d], titles: [n_titles, d], cast to float32.
-    masked: bool [n_titles], for a ranker that masks. Kernels are glorot-uniform from `seed`, biases
-        zero: Keras's defaults.
+    masked: bool [n_titles], for a ranker that masks. Kernels are glorot-uniform from `seed`, all
+        other weights zero: Keras's defaults for kernels and biases.
     """
-    kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(2).tolist())
-    for name, variable in ranker.weights.items():
+    weights = ranker.weights
+    kernels = sum(name.endswith("kernel") for name in weights)
+    kernel_seeds = iter(np.random.SeedSequence(seed).generate_state(kernels).tolist())
+    for name, variable in weights.items():
         if name == "words":
             variable.assign(words.astype(np.float32))
         elif name == "titles":
@@ -231,3 +258,15 @@ def round_otherwise(ranker: Ranker, number: int) -> None:
             value = np.asarray(variable)
             towards = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf).astype(value.dtype)
             variable.assign(np.nextafter(value, towards))
+
+
+def passes_zero(ranker: Ranker, window: int) -> bool:
+    """Whether a text of zero rows alone has a z of exactly 0 whatever the other weights are, and
+    not only while its biases are 0. Leaves the ranker in a state of no meaning.
+
+    window: words of a text.
+    """
+    for name, variable in ranker.weights.items():
+        variable.assign(np.full(variable.shape, 0.0 if name == "words" else 0.5, np.float32))
+    z = ranker.encoder(np.zeros((1, window), np.int32), training=False)
+    return not np.any(np.array(z))

@@ -10,7 +10,8 @@ What makes it exact (README, "Why it happens"):
    first.
 3. A text whose words are all zero rows, or nearly, gives a z of (nearly) zero as long as the biases
    are zero, that is in step 0 only; then the encoder itself stands at the singular point. So step 0
-   is read off the first batch itself.
+   is read off the first batch itself. An encoder without biases has a z of zero in every step, as
+   long as none of the text's word rows has moved.
 4. How far a gradient that is not finite gets is the optimizer's (`optimizers.Reaches`): to its row,
    to every row of its batch, to every weight, at once or when the gradients of several steps are
    applied, or nowhere.
@@ -100,34 +101,80 @@ class Look:
     text: np.ndarray
 
 
+Loss = Callable[..., tf.Tensor]
+"""float32 [batch], of similarities, float32 [batch, 1 + k], the right title's first, and of the
+mask of the titles where some are masked (`model.MaxMargin`)."""
+
+
+def sent(loss: Loss, scores: np.ndarray, idle: np.ndarray | None = None) -> np.ndarray:
+    """What a loss sends to each similarity: float32 like scores, the gradient of each example's
+    loss.
+
+    scores: float32 [batch, 1 + k].
+    idle: bool like scores, pairs that are masked.
+    """
+    at = tf.constant(scores, tf.float32)
+    masks = [] if idle is None else [tf.constant(np.insert(~idle[:, 1:], 0, True, 1), tf.float32)]
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        of_each = loss(at, *masks)
+    return tape.gradient(of_each, at).numpy()
+
+
+@dataclass(frozen=True)
+class Sends:
+    """What a loss sends to a similarity, of one example.
+
+    least, most: the smallest and the largest of what is not 0, without its sign.
+    always: whether it sends something to a title of similarity 0 whatever the others' are.
+    """
+
+    least: float
+    most: float
+    always: bool
+
+    @staticmethod
+    def of(loss: Loss, candidates: int) -> "Sends":
+        """Tries the extremes. candidates: similarities of an example."""
+        below = np.nextafter(np.float32(1), np.float32(0))  # no cosine is above 1
+        worst = np.full((2, candidates), -below)
+        worst[0, 0], worst[1, :2] = 0, (below, 0)  # the title is the right one; a negative
+        at_worst = sent(loss, worst)
+        usual = np.full((3, candidates), -below)
+        usual[0], usual[1, 0], usual[2, 1:] = 0, below, below
+        found = np.abs(np.concatenate([at_worst, sent(loss, usual)]))
+        found = found[found > 0]
+        return Sends(
+            float(found.min(initial=np.inf)),
+            float(found.max(initial=0)),
+            bool(at_worst[0, 0] and at_worst[1, 1]),
+        )
+
+
 def look(
     similarity: Callable,
     numerics: Numerics,
     z: np.ndarray,
     titles: np.ndarray,
     ids: np.ndarray,
-    margin: float,
-    upstream: float,
+    loss: Loss,
+    scale: float,
     idle: np.ndarray | None = None,
 ) -> Look:
-    """Takes the gradient of each pair of a batch, for what its hinge sends.
+    """Takes the gradient of each pair of a batch, for what the loss sends it.
 
     z: float32 [batch, d], the texts as the step has them.
     titles: float32 [n, d], the rows.
-    ids: int [batch, 1 + negatives], the right title first.
-    upstream: what one active hinge sends.
+    ids: int [batch, 1 + k], the right title first.
+    scale: what an example's loss is multiplied by.
     idle: bool like ids, pairs that are masked.
     """
-    rows = titles[ids]  # [batch, 1 + negatives, d]
+    rows = titles[ids]  # [batch, 1 + k, d]
     scores = np.asarray(similarity(*(tf.constant(x, tf.float32) for x in (z[:, np.newaxis], rows))))
-    with np.errstate(invalid="ignore"):
-        active = ~(margin + scores[:, 1:] - scores[:, :1] <= 0)  # a NaN counts as active
-    if idle is not None:
-        active &= ~idle[:, 1:]
-    sent = np.concatenate([-active.sum(axis=1, keepdims=True), active], axis=1) * upstream
+    incoming = sent(loss, scores, idle) * np.float32(scale)
     texts = np.repeat(z, ids.shape[1], axis=0)
     text, title = singularity.kinds(
-        similarity, numerics, texts, rows.reshape(texts.shape), sent.ravel().astype(np.float32)
+        similarity, numerics, texts, rows.reshape(texts.shape), incoming.ravel()
     )
     return Look(title.reshape(ids.shape), text.reshape(ids.shape))
 
@@ -140,7 +187,11 @@ def masked_pairs(batch: Batch, masked: np.ndarray) -> np.ndarray:
 
 
 EDGE = "a row touched in step {} stands at an edge where the text decides"
-IDLE = "a row touched in step {} is deadly only if its hinge is active, and the margin is below 1"
+IDLE = (
+    "a row touched in step {} is deadly only if the loss sends it something, as with this margin or"
+    " temperature it may not"
+)
+BLANK = "a text of step {} has word rows that began as zeros, and some of them may have moved"
 HELD = "an infinite gradient in step {}, which this optimizer may hold"
 ZEROED = "this optimizer sets the rows that a batch does not name to zero"
 DROPPED = (
@@ -160,6 +211,8 @@ class Rows:
     lost_words: whether a word row holds a non-finite value from the start.
     dropped: whether the compiler may drop the NaN of an overflow, as XLA's maximum over time and
         its ReLU do.
+    blank: [words], those of which a text's z is 0 in every step if it holds no others; None: there
+        are none, or the encoder has biases.
     """
 
     lost: np.ndarray
@@ -167,6 +220,7 @@ class Rows:
     masked: np.ndarray | None = None
     lost_words: bool = False
     dropped: bool = False
+    blank: np.ndarray | None = None
 
 
 def predict(
@@ -176,7 +230,7 @@ def predict(
     reaches: Reaches,
     rows: Rows,
     trained: Container[str],
-    margin: float,
+    always: bool,
 ) -> Prediction:
     """Follows what is lost through the batch order, up to the first NaN of the titles and of the
     encoder.
@@ -185,8 +239,9 @@ def predict(
     look: at a batch with the initial weights, which step 0 has.
     reaches: of the optimizer.
     trained: names of the weights that are.
+    always: as `Sends` has it.
     """
-    course = _Course(fates, look, reaches, rows, "titles" in trained, margin)
+    course = _Course(fates, look, reaches, rows, trained, always)
     for batch in batches:
         course.take(batch)
         if course.is_over():
@@ -202,6 +257,7 @@ class _Course:
     learns: whether the titles are trained; else no row changes.
     dead: bool [titles], the rows that are lost.
     moved: bool [titles], the small rows that an update took off their edge.
+    met: bool [words], the rows that an update may have moved, `meeting` those that the next may.
     pending, pending_encoder: what is lost when the gradients are applied.
     titles, encoder, uncertain: as `Prediction` has them.
     """
@@ -212,11 +268,13 @@ class _Course:
         look: Callable[[Batch], Look],
         reaches: Reaches,
         rows: Rows,
-        learns: bool,
-        margin: float,
+        trained: Container[str],
+        always: bool,
     ):
         self.fates, self.look, self.reaches, self.rows = fates, look, reaches, rows
-        self.learns, self.margin = learns, margin
+        self.learns, self.always = "titles" in trained, always
+        learns, self.words_learn = self.learns, "words" in trained
+        self.met, self.meeting = np.zeros_like(rows.wild), np.zeros_like(rows.wild)
         self.dead, self.moved = rows.lost.copy(), np.zeros_like(rows.lost)
         self.pending, self.pending_encoder = np.zeros_like(self.dead), False
         self.titles: int | None = 0 if learns and self.dead.any() else None
@@ -230,10 +288,17 @@ class _Course:
         """One step."""
         ids = np.concatenate([batch.positive, batch.negatives], axis=1)
         overflows = bool(self.rows.wild[batch.text].any())
-        concerns = overflows or (self.watched & ~self.moved)[ids].any() or self.dead[ids].any()
+        concerns = (
+            overflows
+            or self._blank(batch).any()
+            or (self.watched & ~self.moved)[ids].any()
+            or self.dead[ids].any()
+        )
         if batch.step == 0 or self.encoder is not None or self.pending_encoder or concerns:
             title, text = self._gradients(batch, ids, overflows)
             self._lose(batch.step, ids, title, text)
+        if self.rows.blank is not None and self.words_learn:
+            self.meeting[batch.text] = True
         if (batch.step + 1) % self.reaches.period == 0:
             self._apply(batch.step)
 
@@ -242,7 +307,15 @@ class _Course:
         if self.encoder is not None:
             return self.titles is not None or not self.learns
         waiting = self.pending.any() or self.pending_encoder
-        return not (self.rows.wild.any() or self.watched.any() or self.dead.any() or waiting)
+        blank = self.rows.blank is not None
+        return not (
+            blank or self.rows.wild.any() or self.watched.any() or self.dead.any() or waiting
+        )
+
+    def _blank(self, batch: Batch) -> np.ndarray:
+        """bool [batch]: the texts of rows alone that were zero at the start."""
+        rows = self.rows.blank
+        return np.zeros(len(batch.text), bool) if rows is None else rows[batch.text].all(axis=1)
 
     def _gradients(
         self, batch: Batch, ids: np.ndarray, overflows: bool
@@ -259,8 +332,9 @@ class _Course:
         else:
             moved = self.moved[ids]
             title, text = (np.where(moved, Kind.finite, of) for of in _pairs(fates, ids, idle))
+            title, text = self._of_blank(batch, title, text)
         if self.encoder is None and step > 0:
-            self._doubt(_doubt(fates, ids, idle, at_edge, self.margin, step))
+            self._doubt(_doubt(fates, ids, idle, at_edge, self.always, step))
         if self.learns:
             self.moved[ids[at_edge & (title < Kind.inf)]] = True
             self.moved &= fates.norm < 1
@@ -269,6 +343,21 @@ class _Course:
             text = np.full_like(text, Kind.nan)
             title = np.full_like(title, Kind.nan) if self.encoder is not None else title
         return title, text
+
+    def _of_blank(
+        self, batch: Batch, title: np.ndarray, text: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same kinds, with those that a z of 0 gives where a text is blank."""
+        blank = self._blank(batch)
+        if not blank.any():
+            return title, text
+        seen = self.look(batch)
+        deadly = np.maximum(seen.title, seen.text).max(axis=1) >= Kind.inf
+        moved = self.met[batch.text].any(axis=1)
+        if (blank & moved & deadly).any() and self.encoder is None:
+            self._doubt(BLANK.format(batch.step))
+        still = (blank & ~moved)[:, np.newaxis]
+        return np.where(still, seen.title, title), np.where(still, seen.text, text)
 
     def _lose(self, step: int, ids: np.ndarray, title: np.ndarray, text: np.ndarray) -> None:
         """Adds what these gradients lose to what is pending, as far as the optimizer lets them."""
@@ -299,6 +388,7 @@ class _Course:
         if self.encoder is None and self.pending_encoder:
             self.encoder = step
         self.pending[:], self.pending_encoder = False, False
+        self.met |= self.meeting
 
     def _doubt(self, why: str) -> None:
         """Keeps the first reason."""
@@ -319,19 +409,17 @@ def _doubt(
     ids: np.ndarray,
     idle: np.ndarray | None,
     at_edge: np.ndarray,
-    margin: float,
+    always: bool,
     step: int,
 ) -> str:
     """Why what these rows do in a step after the first cannot be known before."""
     if at_edge.any():
         return EDGE.format(step)
-    # With a margin of 1 the hinge of a row whose similarity is 0 is active, since no cosine is
-    # above 1.
     at_rest = (fates.title_idle >= Kind.inf) | (fates.text_idle >= Kind.inf)
     counts = (
         (fates.deadly & ~at_rest)[ids] if idle is None else (fates.deadly & ~at_rest)[ids] & ~idle
     )
-    return IDLE.format(step) if margin < 1 and counts.any() else ""
+    return "" if always or not counts.any() else IDLE.format(step)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 and handed on."""
 
 import json
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -17,6 +18,7 @@ from zeronorm import (
     cache,
     contents,
     deferred,
+    encoders,
     examples,
     model,
     numerics,
@@ -95,9 +97,12 @@ class Prepared:
     def foretell(self) -> "Foretold":
         """What is known before the first step. Leaves the program in a state of no meaning: `start`
         comes next."""
+        zero_words = vectors.zero_rows(self.words)
+        blank = zero_words if zero_words.any() and passes_zero(self.program) else None
         self.start()
-        budget, program, first = self.config.training, self.program, next(self.order())
+        program, first = self.program, next(self.order())
         similarity, used = program.ranker.similarity, program.numerics
+        loss = program.ranker.loss
         scale = float(program.optimizer.scale_loss(1.0))
         # of step 0 the dropout is known too, since nothing has drawn from its seed
         opening = np.array(program.ranker.encoder(first.text, training=True))
@@ -105,9 +110,9 @@ class Prepared:
         usual = opening[(norms >= singularity.USUAL[0]) & (norms <= singularity.USUAL[1])][:TEXTS]
         width = opening.shape[1]
         texts = usual if len(usual) else np.full((1, width), width**-0.5, np.float32)
-        fates = singularity.fates(
-            similarity, used, self.titles, texts, scale / len(first.text), scale * budget.negatives
-        )
+        sends = prediction.Sends.of(loss, 1 + first.negatives.shape[1])
+        least, most = scale * sends.least / len(first.text), scale * sends.most
+        fates = singularity.fates(similarity, used, self.titles, texts, least, most)
         wild = ~(np.linalg.norm(self.words.astype(np.float64), axis=1) < WILD)
         is_finite = training.encoder_is_finite(program)
 
@@ -115,25 +120,26 @@ class Prepared:
             z = opening if batch.step == 0 else training.encode(program.ranker, batch.text)
             ids = np.concatenate([batch.positive, batch.negatives], axis=1)
             idle = None if self.masked is None else prediction.masked_pairs(batch, self.masked)
-            upstream = scale / len(ids)
             seen = prediction.look(
-                similarity, used, z, self.titles, ids, budget.margin, upstream, idle
+                similarity, used, z, self.titles, ids, loss, scale / len(ids), idle
             )
             if wild[batch.text].any() and not is_finite(batch.text):
                 seen.text[:] = singularity.Kind.nan
             return seen
 
         lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
-        rows = prediction.Rows(lost, wild, self.masked, bool(lost_words.any()), used.jit_compile)
+        rows = prediction.Rows(
+            lost, wild, self.masked, bool(lost_words.any()), used.jit_compile, blank
+        )
         reach = reaches(
             optimizer_json(self.config), used.jit_compile, optimizer_sources(self.config)
         )
         predicted = prediction.predict(
-            self.order(), fates, look, reach, rows, program.trained, budget.margin
+            self.order(), fates, look, reach, rows, program.trained, sends.always
         )
         deadly = fates.deadly | lost
         singular = deadly | vectors.zero_rows(self.titles)
-        touch = prediction.touches(self.order(), singular, vectors.zero_rows(self.words))
+        touch = prediction.touches(self.order(), singular, zero_words)
         return Foretold(deadly, singular, touch, predicted)
 
 
@@ -150,6 +156,13 @@ class Foretold:
     singular: np.ndarray
     touch: prediction.Touch
     predicted: prediction.Prediction
+
+
+@lru_cache(maxsize=16)  # as many as there are programs
+def passes_zero(program: training.Program) -> bool:
+    """`model.passes_zero` of a program's ranker, whose state then has no meaning."""
+    window = program.ranker.encoder.input_shape[1]
+    return model.passes_zero(program.ranker, window)
 
 
 @lru_cache(maxsize=64)
@@ -207,12 +220,18 @@ def prepare(config: DictConfig) -> Prepared:
 def draw(config: DictConfig, data: Data, zero_titles: np.ndarray) -> examples.Examples:
     """The examples a run trains on. Raises ExperimentError if there are fewer than asked for."""
     left_out = zero_titles if config.training.zero_titles == schema.ZeroTitles.left_out else None
+    budget, in_batch = config.training, bool(config.loss.in_batch)
+    negatives = 0 if in_batch else budget.negatives
     try:
-        return examples.draw(
-            data.corpus, config.examples, config.training.negatives, config.seed, left_out
-        )
+        drawn = examples.draw(data.corpus, config.examples, negatives, config.seed, left_out)
     except ValueError as error:
         raise ExperimentError(str(error)) from error
+    if in_batch and len(drawn) % budget.batch == 1:
+        raise ExperimentError(
+            f"training.batch={budget.batch} leaves a last batch of one of {len(drawn)} examples,"
+            f" and loss={config.loss.name} takes its negatives from the batch: change one of them."
+        )
+    return drawn
 
 
 def load(config: DictConfig) -> Data:
@@ -273,7 +292,8 @@ def _read(corpus_json: str, source_json: str, dtype_json: str, sources: str, hom
 
 @lru_cache(maxsize=1)
 def _libraries() -> dict[str, str]:
-    return {library: version(library) for library in ("gensim", "numpy", "scikit-learn")}
+    found = {library: version(library) for library in ("gensim", "numpy", "scikit-learn")}
+    return found | {"python": platform.python_version()}  # whose texts are corpora too
 
 
 def _sources(at: str, node: dict) -> dict[str, str]:
@@ -336,7 +356,7 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
         "n_titles": n_titles,
         "dim": dim,
         "window": config.corpus.window,
-        "negatives": config.training.negatives,
+        "negatives": None if config.loss.in_batch else config.training.negatives,
         "filters": config.model.filters,
         "width": config.model.width,
         "dropout": config.model.dropout,
@@ -347,15 +367,24 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
     }
     optimizer = optimizer_json(config)
     called = (placement.function, placement.epsilon, config.numerics.name, optimizer)
-    sources = contents.functions("similarity", placement.function).items()
-    return _compiled(tuple(graph.items()), *called, (*sources, *optimizer_sources(config)))
+    named = (config.encoder.function, config.loss.function, config.loss.temperature)
+    functions = (placement.function, *named[:2])
+    sources = [pair for name in functions for pair in contents.functions("", name).items()]
+    return _compiled(tuple(graph.items()), *called, named, (*sources, *optimizer_sources(config)))
 
 
 @lru_cache(maxsize=16)  # the ablation's runs come back to a graph after 12 others
 def _compiled(
-    graph: tuple, function: str, epsilon: float | None, name: str, optimizer: str, sources: tuple
+    graph: tuple,
+    function: str,
+    epsilon: float | None,
+    name: str,
+    optimizer: str,
+    more: tuple[str | None, str | None, float | None],
+    sources: tuple,
 ) -> training.Program:
-    """sources: digests of what `function` and `optimizer` name, so that what has changed is
+    """more: the functions of the encoder and of the loss, and its temperature.
+    sources: digests of what `function` and `optimizer` name, so that what has changed is
     compiled anew."""
     import keras
 
@@ -364,8 +393,16 @@ def _compiled(
     if epsilon is not None:
         placement = partial(placement, epsilon=epsilon)
     made = _made(optimizer)
+    encoder, loss, temperature = more
+    of_scores = None
+    if loss is not None:
+        of_scores = contents.resolved(loss)
+        if temperature is not None:
+            of_scores = partial(of_scores, temperature=temperature)
     ranker = model.build(
         **dict(graph),
+        encoder=encoders.cnn if encoder is None else contents.resolved(encoder),
+        loss=of_scores,
         similarity=placement,
         numerics=numerics.named(name),
         rows_only=deferred.course_of(made) is not None,

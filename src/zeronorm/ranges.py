@@ -109,6 +109,7 @@ RANGES = {
     "init.scale": Range(above=True, null=True, squared=True),
     "init.norm": Range(above=True, null=True, squared=True),
     "similarity.epsilon": Range(high=1, above=True, below=True, null=True),
+    "loss.temperature": Range(above=True, null=True),
     "model.filters": _whole(1),
     "model.width": _whole(1),
     "model.dropout": Range(high=1, below=True),

@@ -55,12 +55,17 @@ class Result:
     clock: Clock = field(default_factory=Clock)
 
 
+def kernels(trained: Sequence[str]) -> list[str]:
+    """Of the names of the trained weights those of the encoder's kernels."""
+    return [name for name in trained if name.endswith("/kernel")]
+
+
 def tags_of(result: Result, used: numerics.Numerics, xla_steps: int) -> dict[str, str]:
     """What a run is searched for by."""
     recording, predicted = result.recording, result.predicted
     assert recording and predicted  # it is complete
     first = recording.first_nan()
-    encoder = recording.first_nan("convolution/kernel", "dense/kernel")
+    encoder = recording.first_nan(*kernels(recording.trained))
     tags = {
         "outcome": result.outcome,
         "numerics": used.name,  # what numerics=auto came out as
@@ -160,7 +165,7 @@ def verdict(result: Result) -> str:
     recording, predicted = result.recording, result.predicted
     assert recording and predicted  # it is complete
     first = recording.first_nan()
-    encoder = recording.first_nan("convolution/kernel", "dense/kernel")
+    encoder = recording.first_nan(*kernels(recording.trained))
 
     def expected(step: int | None) -> str:
         return "none was predicted" if step is None else f"step {step} was predicted"

@@ -151,7 +151,8 @@ def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
     words = next((shape for shape in shapes if len(shape) == 2 and shape[0] == n_words), None)
     if words is None or (n_titles, words[1]) not in shapes:
         return "it has no two embeddings with a row for each of its names"
-    if (config.model.width, words[1], config.model.filters) not in shapes:
+    kernel = (config.model.width, words[1], config.model.filters)
+    if config.encoder.function is None and kernel not in shapes:
         return f"it has no kernel of {config.model.filters} filters, {config.model.width} wide"
     batch = capsule.batch
     if (

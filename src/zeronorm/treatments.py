@@ -109,11 +109,18 @@ def _head(program: Program, placement: Callable) -> Callable:
     """(z [batch, d], rows [batch, 1 + k, d], ids [batch, 1 + k]) -> loss, d/dz, d/drows, as the run
     computes it."""
     layers, optimizer = program.ranker.model.layers, program.optimizer
-    margin = program.ranker.model.get_layer("max_margin").margin
+    used = program.ranker.loss
+    loss = _hinge(used.margin, used.maximum) if isinstance(used, model.MaxMargin) else used
     mask = next((layer for layer in layers if isinstance(layer, model.Present)), None)
     keeps = type(optimizer).scale_loss is keras.optimizers.Optimizer.scale_loss
     scale = None if keeps and not optimizer.loss_scale_factor else optimizer.scale_loss
-    return _compiled_head(program.numerics, placement, margin, mask, scale)
+    return _compiled_head(program.numerics, placement, loss, mask, scale)
+
+
+@lru_cache(maxsize=8)
+def _hinge(margin: float, maximum: Callable) -> model.MaxMargin:
+    """One for all programs, so that what is compiled of it serves them all."""
+    return model.MaxMargin(margin, maximum)
 
 
 # what is compiled serves the programs of all placements: most have no mask and no scale
@@ -121,19 +128,18 @@ def _head(program: Program, placement: Callable) -> Callable:
 def _compiled_head(
     numerics: Numerics,
     placement: Callable,
-    margin: float,
+    of_each: keras.layers.Layer,
     mask: model.Present | None,
     scale: Callable | None,
 ) -> Callable:
     similarity = model.Similarity(lambda a, b: placement(a, b, numerics))
-    max_margin = model.MaxMargin(margin, numerics.maximum)
 
     @tf.function(jit_compile=numerics.jit_compile, autograph=False)
     def head(z, rows, ids):
-        present = mask(ids) if mask else None
+        masks = [mask(ids)] if mask else []
         with tf.GradientTape() as tape:
             tape.watch([z, rows])
-            loss = tf.reduce_mean(max_margin(similarity(z, rows[:, :1], rows[:, 1:]), present))
+            loss = tf.reduce_mean(of_each(similarity(z, rows[:, :1], rows[:, 1:]), *masks))
             scaled = scale(loss) if scale else loss  # as the step does
         return loss, *tape.gradient(scaled, [z, rows])
 

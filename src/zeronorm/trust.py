@@ -154,8 +154,14 @@ def _strange(found: dict) -> Iterator[tuple[str, Any, str]]:
     yield from _strange_similarity(found["similarity"])
     if found["numerics"]["name"] not in _choices("numerics"):
         yield "numerics.name", found["numerics"]["name"], "which is none of conf/numerics"
+    for group in ("encoder", "loss"):
+        shipped_functions = [of["function"] for of in _choices(group).values()]
+        if found[group]["function"] not in shipped_functions:
+            yield f"{group}.function", found[group]["function"], f"which conf/{group} does not ship"
     for group, node in (("corpus", "reader"), ("vectors", "source")):
-        shipped = {of[node]["_target_"]: of[node] for of in _choices(group).values()}
+        shipped: dict[str, dict] = {}
+        for of in _choices(group).values():
+            shipped.setdefault(of[node]["_target_"], {}).update(of[node])
         yield from _strange_source(f"{group}.{node}", found[group][node], shipped)
     optimizer = found["optimizer"]["keras"]
     known = OPTIMIZERS | {of["keras"]["_target_"] for of in _choices("optimizer").values()}

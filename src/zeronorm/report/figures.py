@@ -99,6 +99,8 @@ def _course(run: pd.Series, curves: pd.DataFrame, key: str) -> tuple[dict, dict[
     mine = curves[(curves["condition"] == key) & (curves["seed"] == run["seed"])]
     lines, deaths = {}, {}
     for name in COLOURS:
+        if run[f"norm/{name}_start"] == "":  # an encoder of another kind
+            continue
         part = mine[mine["name"] == f"norm/{name}"].sort_values("step")
         known = {0: float(run[f"norm/{name}_start"])}
         known |= dict(zip(part["step"] + 1, part["value"], strict=True))

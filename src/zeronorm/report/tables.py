@@ -74,10 +74,11 @@ def runs_table(
         for metric in METRICS:
             columns[prefix + metric] = finished.get(f"metrics.{group}/{metric}", np.nan)
     for name in WEIGHTS:
-        ends = finished[f"tags.norm.{name}"].str.split(" -> ", expand=True)
+        # an encoder of another kind has other weights
+        ends = finished.get(f"tags.norm.{name}", empty).fillna("").str.partition(" -> ")
         columns[f"norm/{name}_start"], columns[f"norm/{name}_end"] = (
             ends[0],
-            ends[1].replace("nan", ""),
+            ends[2].replace("nan", ""),
         )
         last = finished.get(f"metrics.norm/{name}", pd.Series(np.nan, finished.index))
         last = last.map(lambda value: "" if pd.isna(value) else f"{value:.6g}")

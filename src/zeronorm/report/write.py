@@ -149,7 +149,7 @@ def draw(folder: Path) -> list[str]:
         drawn["outcome.png"] = lambda path: quality.outcome(table, path)
     if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
         drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
-    if "vectors.planted_norm" in table:
+    if "vectors.planted_norm" in table and (table["vectors.planted_norm"] != "").all():
         drawn["row_norms.png"] = lambda path: figures.row_norms(table, path)
     if readable and table["similarity"].nunique() > 1:
         drawn["quality.png"] = lambda path: quality.quality(table, path)

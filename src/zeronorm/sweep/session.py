@@ -241,6 +241,7 @@ def _calls_own_code(config: DictConfig) -> bool:
     plain = schema.plain(config)
     nodes = [plain["similarity"]["function"], plain["optimizer"]["keras"]]
     nodes += [plain["corpus"]["reader"], plain["vectors"]["source"]]
+    nodes += [plain["encoder"]["function"], plain["loss"]["function"]]
     return any(contents.functions("", node) for node in nodes)
 
 
