@@ -78,9 +78,7 @@ def doc2vec(given: Task, seed: int, dm: int, epochs: int) -> np.ndarray:
 
     texts = zip(given.train, given.title.tolist(), strict=True)
     tagged = [TaggedDocument(tokens, [title]) for tokens, title in texts]
-    made = Doc2Vec(
-        tagged, vector_size=100, dm=dm, epochs=epochs, min_count=5, seed=seed, workers=1
-    )
+    made = Doc2Vec(tagged, vector_size=100, dm=dm, epochs=epochs, min_count=5, seed=seed, workers=1)
     inferred = np.stack([made.infer_vector(tokens) for tokens in given.asked])
     tags = made.dv.get_normed_vectors()
     scores = inferred / np.linalg.norm(inferred, axis=1, keepdims=True) @ tags.T
