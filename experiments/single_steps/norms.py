@@ -30,8 +30,8 @@ LAST = 500  # steps before the death, over which the slope is taken
 
 def angles(optimizer: str, seeds: int, overrides: list[str]) -> list[dict]:
     """A row for each of walk.PARTS: the cosine between gradient and weight, absolute, over all
-    steps of all seeds; and in how many steps the norm fell. Of the titles the cosine is that of each
-    row by itself."""
+    steps of all seeds; and in how many steps the norm fell. Of the titles the cosine is that of
+    each row by itself."""
     cosines: dict[str, list[float]] = {part: [] for part in walk.PARTS}
     fell, steps = dict.fromkeys(walk.PARTS, 0), 0
     for seed in range(seeds):
@@ -109,7 +109,9 @@ def death(optimizer: str, seed: int, alone: int, overrides: list[str]) -> dict:
     row, encoder = recording.first_nan(), recording.first_nan("convolution/kernel")
     assert row is not None and encoder is not None and encoder.step > row.step + alone
     found = {"optimizer": optimizer, "order": seed, "row": row.step, "encoder": encoder.step}
-    return found | trends(np.array(steps), norms, encoder.step)
+    found |= trends(np.array(steps), norms, encoder.step)
+    print(found, flush=True)
+    return found
 
 
 def measured(run: preparation.Prepared, title: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: their command line, a run taken step by step, their JSON."""
+"""What the scripts of this folder share: the command line, a run taken step by step, the JSON."""
 
 import argparse
 import json
