@@ -5,6 +5,7 @@ block of a text again from the committed files; the tests hold the READMEs again
 in a block can differ from the data.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,16 @@ from pathlib import Path
 import pandas as pd
 
 from zeronorm import config
-from zeronorm.report import asked, claims, committed, measured, present, releases, tables
+from zeronorm.report import (
+    asked,
+    claims,
+    committed,
+    measured,
+    present,
+    releases,
+    single_steps,
+    tables,
+)
 from zeronorm.report.committed import (
     ReportError,
     committed_runs,
@@ -51,34 +61,47 @@ def _provenance_line(name: str) -> str:
 
 def _peers(name: str) -> str:
     """The study's conditions beside what others reach on the same task: TF-IDF, measured in the
-    study itself, and the systems of peers.csv."""
+    study itself, and the systems of peers.json."""
     table = conditions(name)
     factors = tables.varying(table)
     tfidf = provenance(name)["tfidf_centroid"]
-    peers = pd.read_csv(committed.experiments_dir() / name / "peers.csv")
-    rows: list[tuple] = [
-        (tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})
+    rows: list[tuple[str, str, Mapping, Mapping]] = [
+        ("TF-IDF, nearest centroid", "scikit-learn, in this study", tfidf, {})
     ]
-    rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
+    for peer in _peers_data(name)["rows"]:
+        of = pd.DataFrame({metric: peer[metric] for metric in METRIC_LABELS})
+        made = f"{peer['package']}, {peer['options']}"
+        rows.append((peer["system"], made, of.mean(), of.std()))
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
         means, deviations = (
             {m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std")
         )
-        rows.append((means["mrr"], f"**the question's network: {who}**", means, deviations))
+        rows.append((f"**the question's network: {who}**", "", means, deviations))
     lines = [
-        "| system | " + " | ".join(METRIC_LABELS.values()) + " |",
-        "|---|" + "---|" * len(METRIC_LABELS),
+        "| system | made with | " + " | ".join(METRIC_LABELS.values()) + " |",
+        "|---|---|" + "---|" * len(METRIC_LABELS),
     ]
-    for _, who, means, deviations in sorted(rows, key=lambda row: -row[0]):
+    for who, package, means, deviations in sorted(rows, key=lambda row: -row[2]["mrr"]):
         cells = []
         for metric in METRIC_LABELS:
             digits = 2 if metric == "mean_rank" else 3
             deviation = f" ± {deviations[metric]:.{digits}f}" if metric in deviations else ""
             cells.append(f"{means[metric]:.{digits}f}{deviation}")
-        lines.append(f"| {who} | " + " | ".join(cells) + " |")
-    note = "¹ Measured apart from this repository on the same recipe and split, one seed, one core."
-    return "\n".join([*lines, "", note])
+        lines.append(f"| {who} | {package} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _peers_data(name: str) -> dict:
+    """experiments/<name>/peers.json, as peers.py wrote it."""
+    return json.loads(existing(name, "peers.json").read_text())
+
+
+def _peers_measured(name: str) -> str:
+    found = _peers_data(name)
+    tried = ", ".join(f"{peer['system']} {peer['tried']}" for peer in found["rows"])
+    seeds = ", ".join(map(str, found["seeds"]))
+    return f"Options tried: {tried}; seeds {seeds}. {measured.where_measured(found)}"
 
 
 def _studies(_: str) -> str:
@@ -169,6 +192,10 @@ def _reproductions(name: str) -> str:
     return "\n".join(lines) if len(lines) > 2 else "None logged yet."
 
 
+def _judged(name: str) -> list[claims.Judgement]:
+    return claims.judged(committed_runs(name), single_steps.shown("single_steps"))
+
+
 def _listed(columns: str) -> list[str]:
     return [column.strip() for column in columns.split(",") if column.strip()]
 
@@ -181,16 +208,16 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "table": lambda name, columns: present.markdown(conditions(name), _listed(columns)),
     "provenance": lambda name, _: _provenance_line(name),
     "peers": lambda name, _: _peers(name),
+    "peers_measured": lambda name, _: _peers_measured(name),
     "studies": lambda name, _: _studies(name),
     "study_list": lambda name, _: _study_list(name),
     "outcomes": lambda name, _: present.outcomes(conditions(name)),
     "verdict": lambda name, _: present.verdict(conditions(name)),
     "noise": lambda name, _: _noise(name),
     "reproductions": lambda name, _: _reproductions(name),
-    "claims": lambda name, _: claims.markdown(
-        claims.judged(committed_runs(name)), asked.sentences("releases")
-    ),
-    "verdicts": lambda name, _: claims.verdicts_markdown(claims.judged(committed_runs(name))),
+    "claims": lambda name, _: claims.markdown(_judged(name), asked.sentences("releases")),
+    "verdicts": lambda name, _: claims.verdicts_markdown(_judged(name)),
+    "conditions": lambda name, columns: claims.table(conditions(name), _listed(columns)),
     "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
     "benchmark": lambda name, _: measured.benchmark(name),
     "accuracy": lambda name, _: measured.accuracy(name),
@@ -210,6 +237,12 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "suite_verdict": lambda name, _: measured.suite_verdict(name),
     "suite_measured": lambda name, _: measured.where_measured(measured.suite_data(name)),
     "watching": lambda name, _: measured.watching(name),
+    "angles": lambda name, _: single_steps.angles(name),
+    "late_deaths": lambda name, _: single_steps.late_deaths(name),
+    "shrinking": lambda name, _: single_steps.shrinking(name),
+    "smooth": lambda name, _: single_steps.smooth(name),
+    "learning": lambda name, _: single_steps.learning(name),
+    "single_steps_measured": lambda name, _: single_steps.when_measured(name),
     "example": lambda name, _: f"```text\n{existing(name, 'example.txt').read_text().strip()}\n```",
 }
 
