@@ -75,19 +75,19 @@ def _peers(name: str) -> str:
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
         means, deviations = (
-            {m: row[f"{m}_{part}"] for m in METRIC_LABELS} for part in ("mean", "std")
+            pd.Series({m: row[f"{m}_{part}"] for m in METRIC_LABELS}) for part in ("mean", "std")
         )
         rows.append((f"**the question's network: {who}**", "", means, deviations))
     lines = [
         "| system | made with | " + " | ".join(METRIC_LABELS.values()) + " |",
         "|---|---|" + "---|" * len(METRIC_LABELS),
     ]
-    for who, package, means, deviations in sorted(rows, key=lambda row: -row[2]["mrr"]):
+    for who, package, mean, std in sorted(rows, key=lambda row: -row[2]["mrr"]):
         cells = []
         for metric in METRIC_LABELS:
             digits = 2 if metric == "mean_rank" else 3
-            deviation = f" ± {deviations[metric]:.{digits}f}" if metric in deviations else ""
-            cells.append(f"{means[metric]:.{digits}f}{deviation}")
+            deviation = f" ± {std[metric]:.{digits}f}" if metric in std else ""
+            cells.append(f"{mean[metric]:.{digits}f}{deviation}")
         lines.append(f"| {who} | {package} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
