@@ -220,6 +220,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "conditions": lambda name, columns: claims.table(conditions(name), _listed(columns)),
     "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
     "benchmark": lambda name, _: measured.benchmark(name),
+    "orders": lambda name, _: measured.orders(name),
     "accuracy": lambda name, _: measured.accuracy(name),
     "phases": lambda name, _: measured.phases(name),
     "measured": lambda name, _: measured.when_measured(name),
