@@ -123,13 +123,21 @@ def _studies(_: str) -> str:
     return "\n".join(lines)
 
 
-def _study_list(_: str) -> str:
-    """The same in a line each; for a text beside experiments/."""
-    lines = ["| study | NaN | predicted exactly |", "|---|---|---|"]
-    for path in _study_files():
-        link = f"[{path.stem}](experiments/{path.stem}/README.md)"
-        lines.append(" | ".join(["", link, *_came_out(path.stem), ""]).strip())
-    return "\n".join(lines)
+def _studies_verdict(_: str) -> str:
+    """The same in a sentence."""
+    tables_of = [conditions(path.stem) for path in _study_files()]
+    runs, dead, exact = (
+        sum(int(of(table)) for table in tables_of)
+        for of in (
+            lambda table: table["seeds"].sum(),
+            lambda table: table["nan_runs"].sum(),
+            lambda table: table["predicted_exactly"].sum(),
+        )
+    )
+    return (
+        f"{len(tables_of)} studies, {runs:,} runs, of which {dead:,} end in NaN; in {exact:,} both"
+        " steps, or none, are as predicted before training."
+    )
 
 
 def _study_files() -> list[Path]:
@@ -210,7 +218,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "peers": lambda name, _: _peers(name),
     "peers_measured": lambda name, _: _peers_measured(name),
     "studies": lambda name, _: _studies(name),
-    "study_list": lambda name, _: _study_list(name),
+    "studies_verdict": lambda name, _: _studies_verdict(name),
     "outcomes": lambda name, _: present.outcomes(conditions(name)),
     "verdict": lambda name, _: present.verdict(conditions(name)),
     "noise": lambda name, _: _noise(name),
