@@ -50,9 +50,12 @@ def _norms(name: str) -> Callable[[Mapping], str]:
 
 
 def _pooled(name: str, digits: int = 3) -> Callable[[Mapping], str]:
-    """Mean of the seeds, with ± their standard deviation where there are several."""
+    """Mean of the seeds, with ± their standard deviation where there are several; a dash where all
+    died, which rank nothing."""
 
     def cell(condition: Mapping) -> str:
+        if condition["nan_runs"] == condition["seeds"]:
+            return "-"
         mean, deviation = condition[f"{name}_mean"], condition[f"{name}_std"]
         if pd.isna(mean):
             return ""
@@ -255,9 +258,21 @@ def _captioned(grid: str, said: str) -> str:
     return f"{grid}\n\n{said}" if said else grid
 
 
+def _telling(conditions: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The columns whose cells are not all alike."""
+    shown = [cells(condition, columns) for _, condition in conditions.iterrows()]
+    return [
+        name
+        for name, values in zip(columns, zip(*shown, strict=True), strict=True)
+        if len(set(values)) > 1 or len(shown) == 1
+    ]
+
+
 def markdown(conditions: pd.DataFrame, columns: Sequence[str] = ()) -> str:
-    """The whole table, one section per group; or, with columns, these alone in one."""
+    """The whole table, one section per group; or, with columns, those of these that tell conditions
+    apart, in one."""
     if columns:
+        columns = _telling(conditions, columns)
         rows = [cells(condition, columns) for _, condition in conditions.iterrows()]
         return _captioned(
             _grid([_column(name).header for name in columns], rows), caption(conditions, columns)
