@@ -611,7 +611,7 @@ def table(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     rows = []
     for _, condition in conditions.iterrows():
         changed = [
-            tables.said(name, condition[name])
+            tables.said(name.replace("training.name", "training"), condition[name])
             for name, value in BASELINE.items()
             if condition[name] != value
         ]
