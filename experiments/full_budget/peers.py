@@ -85,7 +85,7 @@ def doc2vec(given: Task, seed: int, dm: int, epochs: int) -> np.ndarray:
     return spread(scores, np.array(made.dv.index_to_key), given.titles)
 
 
-def fasttext(given: Task, seed: int, lr: float, epoch: int, wordNgrams: int) -> np.ndarray:
+def fasttext(given: Task, seed: int, lr: float, epoch: int) -> np.ndarray:
     """Its supervised mode: a linear softmax over the mean of the words' vectors."""
     import fasttext as library
 
@@ -94,9 +94,7 @@ def fasttext(given: Task, seed: int, lr: float, epoch: int, wordNgrams: int) -> 
         lines = zip(given.title.tolist(), given.train, strict=True)
         file.write_text("".join(f"__label__{t} {' '.join(tokens)}\n" for t, tokens in lines))
         options = {"dim": 100, "thread": 1, "verbose": 0, "seed": seed}
-        made = library.train_supervised(
-            str(file), lr=lr, epoch=epoch, wordNgrams=wordNgrams, **options
-        )
+        made = library.train_supervised(str(file), lr=lr, epoch=epoch, **options)
     vectors = np.stack([made.get_sentence_vector(" ".join(tokens)) for tokens in given.asked])
     labels = np.array([int(label.removeprefix("__label__")) for label in made.get_labels()])
     return spread(vectors @ made.get_output_matrix().T, labels, given.titles)
@@ -140,7 +138,7 @@ PEERS = (
         "fasttext-wheel",
         "fasttext",
         fasttext,
-        {"lr": (0.1, 0.5, 1.0), "epoch": (5, 25, 50), "wordNgrams": (1, 2)},
+        {"lr": (0.5, 1.0), "epoch": (25, 50)},
     ),
 )
 
