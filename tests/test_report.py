@@ -306,6 +306,17 @@ def test_the_norms_of_an_unscaled_start_are_those_of_the_runs():
     assert f"{own('uniform', 'words')} for titles and words of `uniform`" in text
 
 
+def test_a_table_has_the_columns_that_differ_and_no_rank_of_the_dead():
+    found = committed.conditions("quick_ablation").iloc[:2].copy()
+    assert found["nan_runs"].tolist() == [0, 1]
+    said = present.markdown(found, ["similarity", "numerics", "mrr", "hits10"])
+    header, _, alive, dead, *_ = said.splitlines()
+    assert header == "| numerics | MRR | hits @10 |" and dead == "| xla | - | - |"
+    assert alive.startswith("| kernels | .")
+    one = present.markdown(found.iloc[:1], ["similarity", "numerics"])
+    assert one.startswith("| similarity | numerics |")
+
+
 def test_what_tells_runs_apart_stands_beside_them():
     """Learning rates, epsilons and budgets are conditions of their own, not seeds."""
     children = pd.DataFrame(

@@ -121,3 +121,32 @@ def test_what_is_claimed_of_the_treatments():
         as_it_is = row["treatment"] == "as it is"
         assert single_steps.hardly_learns(row) == (as_it_is and not inside), row
         assert (max(row["zero_turned"]) < 1) == (as_it_is and not inside), row
+
+
+def test_what_is_claimed_of_the_norms():
+    """Titles and Dense stand at right angles to their gradients and do not shrink under SGD; words
+    and Conv1D do not, and may. No kernel shrinks before a late death."""
+    found = single_steps.data("single_steps", "norms")
+    for row in found["rows"]:
+        free = row["weight"] in ("titles", "dense")
+        assert row["cosine_max"] < 1e-6 if free else row["cosine_max"] > 1e-3, row
+        if row["optimizer"] == "sgd":
+            assert (row["fell"] > 0) == (not free), row
+    for death in found["deaths"]:
+        assert death["encoder"] - death["row"] > found["alone"] == 1000
+        for part in ("convolution", "dense"):
+            assert death[f"growth/{part}"] > 1 and death[f"slope/{part}"] > 0
+    assert {death["optimizer"] for death in found["deaths"]} == {"sgd", "adam"}
+
+
+def test_what_is_claimed_of_smooth_trainings():
+    rows = {
+        (row["condition"], row["numerics"]): row
+        for row in single_steps.data("single_steps", "smooth")["rows"]
+    }
+    for condition in ("frozen", "uniform"):
+        for numerics in ("kernels", "xla", "tf1"):
+            assert single_steps.is_smooth(rows[condition, numerics])
+    asked = rows["as asked", "kernels"]
+    assert single_steps.is_smooth(asked) and min(asked["spike"]) > 1e6
+    assert not any(rows["as asked", "xla"]["finite"] + rows["as asked", "tf1"]["finite"])

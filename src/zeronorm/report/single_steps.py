@@ -166,17 +166,18 @@ def shrinking(name: str) -> str:
         for part in LAYERS
         if (n := sum(death[f"slope/{part}"] < 0 for death in deaths))
     ]
-    dense = "; ".join(
-        f"{optimizer}: Dense {fell[optimizer, 'dense']}, Conv1D {fell[optimizer, 'convolution']}"
+    steps = "; ".join(
+        f"{optimizer}: "
+        + ", ".join(f"{layer} {fell[optimizer, part]}" for part, layer in LAYERS.items())
         for optimizer in _by_optimizer(name)
     )
     return (
         f"And it cannot be so for two of the four: neither the length of a title row nor that of"
         f" Dense's kernel and bias changes a cosine, so the gradient stands at right angles to them"
         f" (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a norm"
-        f" fell: {dense}. With a second touch more than {found['alone']:,} steps after the first,"
-        f" {len(deaths)} deaths, the norms before the death fall:"
-        f" {', '.join(falling) or 'none'}."
+        f" fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row is"
+        f" touched again {found['alone']:,} steps or more after the first time, the norms that fall"
+        f" before the death: {', '.join(falling) or 'none'}."
     )
 
 
