@@ -142,7 +142,7 @@ def late_deaths(name: str) -> str:
                     optimizer,
                     layer,
                     f"{len(deaths)}, in steps {min(died):,} to {max(died):,}",
-                    f"{growth.min():.4f} to {growth.max():.4f}",
+                    f"{growth.min():.5f} to {growth.max():.5f}",
                     f"{slope.min():+.2e} to {slope.max():+.2e}",
                     f"{int((slope < 0).sum())} of {len(slope)}",
                 ]
@@ -172,7 +172,7 @@ def shrinking(name: str) -> str:
         for optimizer in _by_optimizer(name)
     )
     return (
-        f"And it cannot be so for two of the four: neither the length of a title row nor that of"
+        f"It cannot be so for two of the four: neither the length of a title row nor that of"
         f" Dense's kernel and bias changes a cosine, so the gradient stands at right angles to them"
         f" (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a norm"
         f" fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row is"
