@@ -67,7 +67,7 @@ def test_names_the_root_its_line_and_every_pair_with_a_zero_title(report, moment
 def test_the_text_says_who_disagrees(report):
     assert "Step 0 is finite as it was trained. Under XLA it would" in str(report["kernels"])
     assert "XLA: fails (as trained)" in str(report["xla"])
-    assert "TensorFlow 1.x, emulated: fails (as trained)" in str(report["tf1"])
+    assert "TensorFlow to 1.13, emulated: fails (as trained)" in str(report["tf1"])
     assert report["kernels"].headline.startswith(
         "Finite under kernels; elsewhere guilty of step 0: SqrtGrad"
     )

@@ -27,9 +27,14 @@ ARGUMENTS = {
     "benchmarks/sweep.py": SMALL,
     "benchmarks/vocabulary.py": ("1", *SMALL),
     "benchmarks/watching.py": ("1", *SMALL),
+    "dose_response/orders.py": SMALL,
+    "full_budget/peers.py": SMALL,
     "prediction/orders.py": SMALL,
     "releases/affected.py": (),
     "releases/collect.py": SMALL,
+    "single_steps/learning.py": SMALL,
+    "single_steps/norms.py": SMALL,
+    "single_steps/smooth.py": SMALL,
 }
 RUN_BY = {  # a script that another starts
     "benchmarks/naive.py": "benchmarks/sweep.py",

@@ -83,7 +83,7 @@ def test_ordinary_rows_agree_with_the_cosine_in_float64(name, used):
 
 
 # The root's derivative at 0 is infinite and a guard after the root sends it exactly 0. The kernels
-# define 0 * inf as 0 there; XLA and TensorFlow 1.x compute 0 * 0.5 / 0.
+# define 0 * inf as 0 there; XLA and TensorFlow to 1.13 compute 0 * 0.5 / 0.
 GUARD_AFTER_THE_ROOT = (
     "clamp_product",
     "add_to_product",

@@ -1,4 +1,4 @@
-"""What a ranker without any training reaches on the same split: the nearest TF-IDF centroid, by
+"""What a ranker that only counts words reaches on the same split: the nearest TF-IDF centroid, by
 scikit-learn."""
 
 import numpy as np

@@ -233,7 +233,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
     from zeronorm import tracking
-    from zeronorm.report import asked, committed
+    from zeronorm.report import asked, committed, single_steps
     from zeronorm.report import claims as judging
     from zeronorm.sweep.display import console
     from zeronorm.sweep.plan import identities
@@ -260,7 +260,9 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
                 " again, here."
             )
         try:
-            judging.print_claims(judging.judged(runs), there, judging.steps(runs), source, console)
+            judgements = judging.judged(runs, single_steps.shown("single_steps"))
+            steps = judging.steps(runs)
+            judging.print_claims(judgements, there, steps, source, console, bool(sweep_id))
         except (ValueError, KeyError) as error:  # a part of the study, or another one
             raise click.ClickException(
                 f"These runs do not decide every claim ({error})."

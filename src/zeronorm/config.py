@@ -280,7 +280,8 @@ def require_present(config: DictConfig) -> None:
 class _Node(dict):
     """A mapping of a plain config, its keys as attributes too, as the rules read them."""
 
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, key: str) -> Any:
+        return self[key]
 
 
 def _noded(value: Any) -> Any:
@@ -545,7 +546,7 @@ def _rules_of_input(c: _Node) -> Rules:
 
 def _rules_of_loss(c: _Node) -> Rules:
     """What goes with a loss that is not the question's."""
-    loss, masked = c.loss, c.training.zero_titles == ZeroTitles.masked
+    loss, masked = c.loss, c.training.zero_titles == ZeroTitles.masked.name
     yield (
         masked and loss.function is not None,
         (

@@ -298,8 +298,8 @@ def _is_norm(name: str) -> bool:
 
 
 def _emulated(guilty: Guilty, traced: graph.Step) -> Guilty:
-    """An operation of the emulation of TensorFlow 1.x as the kernel that it stands for, at the line
-    that called it."""
+    """An operation of the emulation of TensorFlow to 1.13 as the kernel that it stands for, at the
+    line that called it."""
     stands = STANDS_FOR.search(guilty.operation)
     if not stands:
         return guilty

@@ -12,7 +12,7 @@ from zeronorm.autopsy.cures import Cure
 
 # of the placements that cure, those to name first: as the studies advise
 ADVISED = ("add_to_squares", "clamp_squares")
-NAMES = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow 1.x, emulated"}
+NAMES = {"kernels": "TensorFlow's kernels", "xla": "XLA", "tf1": "TensorFlow to 1.13, emulated"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,9 +35,11 @@ class RunReport(reports.Report):
 
     @property
     def examined_under(self) -> str:
-        return {"kernels": "the kernels", "xla": "XLA", "tf1": "the emulation of TensorFlow 1.x"}[
-            self.examined
-        ]
+        return {
+            "kernels": "the kernels",
+            "xla": "XLA",
+            "tf1": "the emulation of TensorFlow to 1.13",
+        }[self.examined]
 
     def verdicts(self) -> Iterator[tuple[str, bool | None, bool]]:
         for name, fails in self.fails.items():

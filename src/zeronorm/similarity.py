@@ -47,7 +47,8 @@ def add_to_norms(a, b, numerics, epsilon):
 
 
 def clamp_norms(a, b, numerics, epsilon):
-    """dot / (max(|a|, e) max(|b|, e)): torch.nn.functional.cosine_similarity, StarSpace."""
+    """dot / (max(|a|, e) max(|b|, e)): StarSpace's formula, and the value of
+    torch.nn.functional.cosine_similarity, whose own gradient is finite (experiments/releases)."""
     norm_a = numerics.maximum(numerics.sqrt(_square(a)), epsilon)
     norm_b = numerics.maximum(numerics.sqrt(_square(b)), epsilon)
     return _dot(a, b) / (norm_a * norm_b)

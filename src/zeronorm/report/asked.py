@@ -92,16 +92,28 @@ class Asked:
     condition: of question.py.
     holds: whether the fit agrees with the claim.
     sentence: what the fit shows.
+    unlike: the condition of a contrast, which may not agree.
     """
 
     condition: str
     holds: Callable[[Fit], bool]
     sentence: Callable[[Fit], str]
+    unlike: str | None = None
+
+    def verdict(self, found: dict[str, Fit]) -> str:
+        """found: the fit of every condition."""
+        other = self.unlike is not None and self.holds(found[self.unlike])
+        return "confirmed" if self.holds(found[self.condition]) and not other else "refuted"
+
+    def shown(self, found: dict[str, Fit]) -> str:
+        """The fits that decide, in words."""
+        names = [self.condition, *([self.unlike] if self.unlike else [])]
+        return "; ".join(f"{name}; {self.sentence(found[name])}" for name in names)
 
 
 CLAIMS = {
     1: Asked("20 examples", lambda fit: fit.lost("convolution") is not None, _steps),
-    2: Asked("500 examples", lambda fit: fit.lost("words") is not None, _steps),
+    2: Asked("500 examples", lambda fit: fit.lost("words") is not None, _steps, "20 examples"),
     3: Asked("500 examples", lambda fit: fit.shrinks, _shrinking),
     4: Asked("500 examples", lambda fit: fit.loss_is_zero_from_death_on, _loss),
     5: Asked("SGD", lambda fit: fit.dies, _steps),
@@ -120,10 +132,7 @@ def sentences(name: str) -> dict[int, str]:
         return {}
     where, found = fits(name)
     return {
-        number: (
-            f"On {where}: {'confirmed' if claim.holds(found[claim.condition]) else 'refuted'}"
-            f" ({claim.condition}; {claim.sentence(found[claim.condition])})."
-        )
+        number: f"On {where}: {claim.verdict(found)} ({claim.shown(found)})."
         for number, claim in CLAIMS.items()
     }
 

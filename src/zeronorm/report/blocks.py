@@ -5,8 +5,9 @@ block of a text again from the committed files; the tests hold the READMEs again
 in a block can differ from the data.
 """
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from zeronorm.report import (
     present,
     releases,
     reproduction,
+    single_steps,
     tables,
 )
 from zeronorm.report import conclusions as reading
@@ -61,32 +63,49 @@ def _provenance_line(name: str) -> str:
 
 def _peers(name: str) -> str:
     """The study's conditions beside what others reach on the same task: TF-IDF, measured in the
-    study itself, and the systems of peers.csv."""
+    study itself, and the systems of peers.json."""
     table = _with_intervals(name)
     factors = tables.varying(table)
     tfidf = provenance(name)["tfidf_centroid"]
-    peers = pd.read_csv(committed.experiments_dir() / name / "peers.csv")
-    rows: list[tuple] = [
-        (tfidf["mrr"], "TF-IDF nearest centroid (scikit-learn), in this study", tfidf, {})
+    rows: list[tuple[str, str, Mapping, Mapping]] = [
+        ("TF-IDF, nearest centroid", "scikit-learn, in this study", tfidf, {})
     ]
-    rows += [(peer["mrr"], f"{peer['system']} ¹", peer, {}) for _, peer in peers.iterrows()]
+    for peer in _peers_data(name)["rows"]:
+        of = pd.DataFrame({metric: peer[metric] for metric in METRIC_LABELS})
+        made = f"{peer['package']}, {peer['options']}"
+        deviations = {
+            metric: f" ± {deviation:.{2 if metric == 'mean_rank' else 3}f}"
+            for metric, deviation in of.std().items()
+        }
+        rows.append((peer["system"], made, of.mean(), deviations))
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
         means = {metric: row[f"{metric}_mean"] for metric in METRIC_LABELS}
         spreads = {metric: present.spread(row, metric) for metric in METRIC_LABELS}
-        rows.append((means["mrr"], f"**the question's network: {who}**", means, spreads))
+        rows.append((f"**the question's network: {who}**", "", means, spreads))
     lines = [
-        "| system | " + " | ".join(METRIC_LABELS.values()) + " |",
-        "|---|" + "---|" * len(METRIC_LABELS),
+        "| system | made with | " + " | ".join(METRIC_LABELS.values()) + " |",
+        "|---|---|" + "---|" * len(METRIC_LABELS),
     ]
-    for _, who, means, spreads in sorted(rows, key=lambda row: -row[0]):
+    for who, made, mean, spread in sorted(rows, key=lambda row: -row[2]["mrr"]):
         cells = []
         for metric in METRIC_LABELS:
             digits = 2 if metric == "mean_rank" else 3
-            cells.append(f"{means[metric]:.{digits}f}{spreads.get(metric, '')}")
-        lines.append(f"| {who} | " + " | ".join(cells) + " |")
-    note = "¹ Measured apart from this repository on the same recipe and split, one seed, one core."
-    return "\n".join([*lines, "", note])
+            cells.append(f"{mean[metric]:.{digits}f}{spread.get(metric, '')}")
+        lines.append(f"| {who} | {made} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _peers_data(name: str) -> dict:
+    """experiments/<name>/peers.json, as peers.py wrote it."""
+    return json.loads(existing(name, "peers.json").read_text())
+
+
+def _peers_measured(name: str) -> str:
+    found = _peers_data(name)
+    tried = ", ".join(f"{peer['system']} {peer['tried']}" for peer in found["rows"])
+    seeds = ", ".join(map(str, found["seeds"]))
+    return f"Options tried: {tried}; seeds {seeds}. {measured.where_measured(found)}"
 
 
 def _studies(_: str) -> str:
@@ -108,13 +127,21 @@ def _studies(_: str) -> str:
     return "\n".join(lines)
 
 
-def _study_list(_: str) -> str:
-    """The same in a line each; for a text beside experiments/."""
-    lines = ["| study | NaN | predicted exactly |", "|---|---|---|"]
-    for path in _study_files():
-        link = f"[{path.stem}](experiments/{path.stem}/README.md)"
-        lines.append(" | ".join(["", link, *_came_out(path.stem), ""]).strip())
-    return "\n".join(lines)
+def _studies_verdict(_: str) -> str:
+    """The same in a sentence."""
+    tables_of = [conditions(path.stem) for path in _study_files()]
+    runs, dead, exact = (
+        sum(int(of(table)) for table in tables_of)
+        for of in (
+            lambda table: table["seeds"].sum(),
+            lambda table: table["nan_runs"].sum(),
+            lambda table: table["predicted_exactly"].sum(),
+        )
+    )
+    return (
+        f"{len(tables_of)} studies, {runs:,} runs, of which {dead:,} end in NaN; in {exact:,} both"
+        " steps, or none, are as predicted before training."
+    )
 
 
 def _study_files() -> list[Path]:
@@ -199,6 +226,10 @@ def _with_intervals(name: str) -> pd.DataFrame:
     return present.with_intervals(conditions(name), ranks(name))
 
 
+def _judged(name: str) -> list[claims.Judgement]:
+    return claims.judged(committed_runs(name), single_steps.shown("single_steps"))
+
+
 def _listed(columns: str) -> list[str]:
     return [column.strip() for column in columns.split(",") if column.strip()]
 
@@ -212,18 +243,19 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "table": lambda name, columns: present.markdown(_with_intervals(name), _listed(columns)),
     "provenance": lambda name, _: _provenance_line(name),
     "peers": lambda name, _: _peers(name),
+    "peers_measured": lambda name, _: _peers_measured(name),
     "studies": lambda name, _: _studies(name),
-    "study_list": lambda name, _: _study_list(name),
+    "studies_verdict": lambda name, _: _studies_verdict(name),
     "outcomes": lambda name, _: present.outcomes(conditions(name)),
     "verdict": lambda name, _: present.verdict(conditions(name)),
     "noise": lambda name, _: _noise(name),
     "reproductions": lambda name, _: _reproductions(name),
-    "claims": lambda name, _: claims.markdown(
-        claims.judged(committed_runs(name)), asked.sentences("releases")
-    ),
-    "verdicts": lambda name, _: claims.verdicts_markdown(claims.judged(committed_runs(name))),
+    "claims": lambda name, _: claims.markdown(_judged(name), asked.sentences("releases")),
+    "verdicts": lambda name, _: claims.verdicts_markdown(_judged(name)),
+    "conditions": lambda name, columns: claims.table(conditions(name), _listed(columns)),
     "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
     "benchmark": lambda name, _: measured.benchmark(name),
+    "orders": lambda name, _: measured.orders(name),
     "accuracy": lambda name, _: measured.accuracy(name),
     "phases": lambda name, _: measured.phases(name),
     "step_pieces": lambda name, _: measured.step_pieces(name),
@@ -237,7 +269,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "question": lambda name, _: asked.table(name),
     "strata": lambda name, _: prediction_table.table(name),
     "misses": lambda name, _: prediction_table.misses(name),
-    "orders": lambda name, _: prediction_table.orders(name),
+    "orders_by_stratum": lambda name, _: prediction_table.orders(name),
     "emulation": lambda name, _: releases.emulation(name),
     "emulation_verdict": lambda name, _: releases.emulation_verdict(name),
     "libraries": lambda name, _: releases.libraries(name),
@@ -246,6 +278,12 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "suite_verdict": lambda name, _: measured.suite_verdict(name),
     "suite_measured": lambda name, _: measured.where_measured(measured.suite_data(name)),
     "watching": lambda name, _: measured.watching(name),
+    "angles": lambda name, _: single_steps.angles(name),
+    "late_deaths": lambda name, _: single_steps.late_deaths(name),
+    "shrinking": lambda name, _: single_steps.shrinking(name),
+    "smooth": lambda name, _: single_steps.smooth(name),
+    "learning": lambda name, _: single_steps.learning(name),
+    "single_steps_measured": lambda name, _: single_steps.when_measured(name),
     "example": lambda name, _: f"```text\n{existing(name, 'example.txt').read_text().strip()}\n```",
 }
 

@@ -1,18 +1,22 @@
 """What the question of 2017, its edits and its answer claim, each judged by runs of the study
 `claims`.
 
-A claim is a selection of runs and a test of each. Where the test holds for every seed under every
-numerics the claim is confirmed; under some, confirmed only under those; under none, refuted, or,
-where it reports an observation, not reproduced.
+A claim is a selection of runs and a test of each; a claim that contrasts two conditions has runs
+that must not pass. Where the test holds for every seed under every numerics the claim is confirmed;
+under some, confirmed only under those; under none, refuted, or, where it reports an observation,
+not reproduced. What single steps show comes from `zeronorm.report.single_steps`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.padding import Padding
+
+from zeronorm.report import present, tables
+from zeronorm.report.single_steps import Shown
 
 BASELINE = {  # the question's own condition, in the study `claims`
     "trainable": "true",
@@ -63,7 +67,9 @@ class Claim:
     sentence: of those runs, what they show.
     otherwise: the verdict where none agrees.
     only_where_it_dies: judged under the numerics alone whose baseline goes to NaN, because
-        elsewhere there is nothing to cure."""
+        elsewhere there is nothing to cure.
+    unlike: the runs of a contrast, of which none may agree.
+    worded: of all runs and the verdict so far, the verdict in the words that are reported."""
 
     number: int
     text: str
@@ -72,6 +78,8 @@ class Claim:
     sentence: Callable[[pd.DataFrame, pd.DataFrame], str]
     otherwise: str = "refuted"
     only_where_it_dies: bool = False
+    unlike: Callable[[pd.DataFrame], pd.DataFrame] = lambda runs: runs[:0]
+    worded: Callable[[pd.DataFrame, str], str] = lambda runs, verdict: verdict
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,8 @@ def _change(run: Mapping, weight: str) -> float:
 KERNELS = ("convolution/kernel", "dense/kernel")
 
 
-def _late(runs: pd.DataFrame) -> pd.DataFrame:
+def _one_zero_title(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of LATE."""
     found = [
         select(
             runs,
@@ -142,8 +151,12 @@ def _late(runs: pd.DataFrame) -> pd.DataFrame:
         for o in ("adam", "sgd")
         for n in ("", "0.3")
     ]
-    dead = pd.concat(found)
-    return dead[dead["encoder_nan_observed"] != ""]
+    return pd.concat(found)
+
+
+def _late(runs: pd.DataFrame) -> pd.DataFrame:
+    one = _one_zero_title(runs)
+    return one[one["encoder_nan_observed"] != ""]
 
 
 def _shrinking(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
@@ -177,14 +190,84 @@ def _loss(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
         )
 
     return (
-        f"{_per_numerics(shown, say)}: TensorFlow 1.x's maximum(0, NaN) was 0, which turns a NaN"
-        " hinge into 0; today's is NaN."
+        f"{_per_numerics(shown, say)}: the maximum(0, NaN) of TensorFlow up to 1.13 was 0, which"
+        " turns a NaN hinge into 0; today's is NaN."
     )
 
 
 def _twenty(runs: pd.DataFrame) -> pd.DataFrame:
     """The question's smallest case."""
     return select(runs, examples="20", training__name="question")
+
+
+def _loses_embeddings(run: Mapping) -> bool:
+    return bool(run["nonfinite/words"] > 0 and run["nonfinite/titles"] > 0)
+
+
+def _embeddings(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
+    def counted(of: pd.DataFrame) -> str:
+        lost = of.apply(_loses_embeddings, axis=1)
+        return f"{int(lost.sum())} of the {int(of.apply(dies, axis=1).sum())} runs that died"
+
+    few = _twenty(runs)
+    return (
+        f"1,000 examples: {_outcomes(shown)}. Words and titles hold NaN at the end of"
+        f" {counted(shown)}, and of {counted(few)} with 20 examples; the first weight that goes is"
+        f" the titles' in {int((few['first_nan_tensor'] == 'titles').sum())} of these. More data is"
+        f" not what it takes; it takes more of the word matrix,"
+        f" {int(shown['nonfinite/words'].max())} values against"
+        f" {int(few['nonfinite/words'].max())}."
+    )
+
+
+def _but_one(runs: pd.DataFrame, verdict: str) -> str:
+    """Whether many zero rows are needed."""
+    one = _one_zero_title(runs)
+    deadly = one[
+        one["numerics"].isin(set(select(runs)[lambda of: of["outcome"] == "nan"]["numerics"]))
+    ]
+    enough = len(deadly) and deadly.apply(dies, axis=1).any()
+    return f"{verdict}, but one is enough" if enough and verdict != "refuted" else verdict
+
+
+def _in_the_data(runs: pd.DataFrame, verdict: str) -> str:
+    """Whether the texts of C11 are met in the question's own condition."""
+    met = (select(runs)["zero_texts"].astype(int) > 0).any()
+    return verdict if met or verdict == "refuted" else "possible, not the cause here"
+
+
+def _finite_quotients(dead: pd.DataFrame) -> int:
+    """Of runs that died in step 0 under a compiler whose hinge keeps a NaN, in how many the loss of
+    that step, which no dead weight has met, is a number."""
+    kept = dead[dead["loss_nonfinite_steps"].astype(int) > 0]
+    steps = kept["examples"].astype(int) / kept["training.batch"].astype(int)
+    return int((kept["loss_nonfinite_steps"].astype(int) < np.ceil(steps)).sum())
+
+
+def _zero_texts(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
+    dead, repaired = shown[shown["outcome"] == "nan"], select(runs, init="repaired")
+    kept = dead[dead["loss_nonfinite_steps"].astype(int) > 0]
+    return (
+        f"Every word row set to zero, titles repaired: {_outcomes(shown)}; {_steps(shown)}, before"
+        " any title row. The quotient is not 0/0: the guard makes it 0, and the loss of step 0 is a"
+        f" number in {_finite_quotients(dead)} of the {len(kept)} runs whose loss shows a NaN at"
+        " all; it is the gradient that is NaN. Of the question's texts"
+        f" {select(runs)['zero_texts'].iloc[0]} have only zero rows, and with the titles repaired"
+        f" the zero word rows alone leave {int((repaired['outcome'] == 'finite').sum())} of"
+        f" {len(repaired)} runs finite."
+    )
+
+
+def _answer(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
+    spared = select(runs)[lambda of: of["outcome"] == "finite"]["numerics"].unique()
+    finite = shown[shown["numerics"].isin(spared)]
+    return (
+        f"{_outcomes(shown)}; {_steps(shown)}, as with the question's own formula. Judged where"
+        f" there is anything to avoid: under {', '.join(spared)} the"
+        f" {int((finite['outcome'] == 'finite').sum())} of {len(finite)} are finite without it too."
+        " Epsilon inside the root (add_to_squares) does avoid it:"
+        f" {_outcomes(select(runs, similarity='add_to_squares'))}."
+    )
 
 
 CLAIMS = (
@@ -202,14 +285,9 @@ CLAIMS = (
         number=2,
         text="With more data the embedding weights go to NaN too.",
         shows=lambda runs: select(runs),
-        holds=lambda run: run["nonfinite/words"] > 0 and run["nonfinite/titles"] > 0,
-        sentence=lambda runs, shown: (
-            f"1,000 examples: {_outcomes(shown)}; where it dies, the title rows are in fact the"
-            " first to go, with any number of examples, and by the end"
-            f" {int(shown['nonfinite/words'].max())} values of the word matrix are lost, against"
-            f" {int(_twenty(runs)['nonfinite/words'].max())} with 20 examples."
-        ),
-        otherwise="not reproduced",
+        holds=_loses_embeddings,
+        unlike=_twenty,
+        sentence=_embeddings,
     ),
     Claim(
         number=3,
@@ -287,10 +365,11 @@ CLAIMS = (
         holds=survives,
         sentence=lambda runs, shown: (
             f"The zero title rows filled and nothing else changed: {_outcomes(shown)}; as they"
-            f" were: {_outcomes(select(runs))}. Many is not needed: one zero title of"
-            f" {int(shown['titles'].iloc[0])} kills as well (C3's runs)."
+            f" were: {_outcomes(select(runs))}. With one zero title of"
+            f" {int(shown['titles'].iloc[0])} (C3's runs): {_outcomes(_one_zero_title(runs))}."
         ),
         only_where_it_dies=True,
+        worded=_but_one,
     ),
     Claim(
         number=11,
@@ -300,51 +379,47 @@ CLAIMS = (
         holds=lambda run: (
             dies(run) and run["encoder_nan_observed"] == "0" and int(run["zero_texts"]) > 0
         ),
-        sentence=lambda runs, shown: (
-            f"Every word row set to zero, titles repaired: {_outcomes(shown)}; {_steps(shown)},"
-            " before any title row. As a cause of the question's NaN it is refuted: of its texts"
-            f" {select(runs)['zero_texts'].iloc[0]} have only zero rows, and with the titles"
-            " repaired the zero word rows alone leave"
-            f" {int((select(runs, init='repaired')['outcome'] == 'finite').sum())} of"
-            f" {len(select(runs, init='repaired'))} runs finite."
-        ),
+        sentence=_zero_texts,
+        worded=_in_the_data,
     ),
     Claim(
         number=12,
         text="Adding epsilon to the denominator, numerator / (denominator + epsilon), avoids it.",
         shows=lambda runs: select(runs, similarity="add_to_product"),
         holds=survives,
-        sentence=lambda runs, shown: (
-            f"{_outcomes(shown)}; {_steps(shown)}, as with the question's own formula. Epsilon"
-            " inside the root (add_to_squares) does:"
-            f" {_outcomes(select(runs, similarity='add_to_squares'))}."
-        ),
+        sentence=_answer,
         only_where_it_dies=True,
     ),
 )
 
 
-def judged(runs: pd.DataFrame) -> list[Judgement]:
+def judged(runs: pd.DataFrame, steps: Mapping[int, Shown]) -> list[Judgement]:
     """C1 to C12.
 
     runs: of the study `claims`, from `report.read_table`.
+    steps: {claim: what single steps show of it}, from `single_steps.shown`.
     Raises ValueError if a claim has no runs.
     """
-    return [_judge(claim, runs) for claim in CLAIMS]
+    return [_judge(claim, runs, steps.get(claim.number)) for claim in CLAIMS]
 
 
-def _judge(claim: Claim, runs: pd.DataFrame) -> Judgement:
-    shown = claim.shows(runs)
+def _judge(claim: Claim, runs: pd.DataFrame, steps: Shown | None) -> Judgement:
+    shown, unlike = claim.shows(runs), claim.unlike(runs)
     if not len(shown):
         raise ValueError(f"C{claim.number} has no runs: the study `claims` is not complete.")
     baseline = select(runs)
     deadly = set(baseline[baseline["outcome"] == "nan"]["numerics"])
     considered = shown[shown["numerics"].isin(deadly)] if claim.only_where_it_dies else shown
-    by_numerics = {
-        numerics: all(claim.holds(run) for _, run in group.iterrows())
-        for numerics, group in considered.groupby("numerics", sort=False)
-    }
-    holding = [numerics for numerics, held in by_numerics.items() if held]
+
+    def agrees(numerics: str) -> bool:
+        own, other = (of[of["numerics"] == numerics] for of in (considered, unlike))
+        return (
+            all(claim.holds(run) for _, run in own.iterrows())
+            and not any(claim.holds(run) for _, run in other.iterrows())
+            and (steps is None or steps.holds.get(numerics, True))
+        )
+
+    holding = [numerics for numerics in considered["numerics"].unique() if agrees(numerics)]
     if len(holding) == shown["numerics"].nunique():
         verdict = "confirmed"
     elif holding:
@@ -352,7 +427,8 @@ def _judge(claim: Claim, runs: pd.DataFrame) -> Judgement:
     else:
         verdict = claim.otherwise
     first = shown.sort_values("seed", kind="stable").drop_duplicates("numerics")
-    return Judgement(claim, verdict, claim.sentence(runs, shown), tuple(first["run_id"]))
+    sentence = " ".join([claim.sentence(runs, shown), *([steps.sentence] if steps else [])])
+    return Judgement(claim, claim.worded(runs, verdict), sentence, tuple(first["run_id"]))
 
 
 @dataclass(frozen=True)
@@ -396,6 +472,11 @@ def _alone(runs: pd.DataFrame) -> str:
     return f"Norm at a zero row, for an incoming gradient of 1, by numerics: {norms}."
 
 
+def _at_first_touch(runs: pd.DataFrame) -> str:
+    dead = runs[(runs["outcome"] == "nan") & (runs["first_nan_tensor"] == "titles")]
+    return f"{int((dead['first_nan_observed'] == dead['first_touch']).sum())} of {len(dead)}"
+
+
 def _predicted(runs: pd.DataFrame) -> str:
     exact = (runs["first_nan_predicted"] == runs["first_nan_observed"]) & (
         runs["encoder_nan_predicted"] == runs["encoder_nan_observed"]
@@ -417,7 +498,8 @@ STEPS = (
     Step(
         "Name the rows that went, not only the tensor (`row_deaths.csv`).",
         lambda runs: (
-            "In step 0 only rows that started at zero: the titles that are no single word."
+            "The first step that loses a title row is the first that touches one which started at"
+            f" zero, in {_at_first_touch(runs)} runs that died of their titles."
         ),
     ),
     Step(
@@ -441,8 +523,8 @@ STEPS = (
         "Take the failing step apart: which operation, line, example and row (`autopsy.md` of a"
         " run that died, `zeronorm autopsy RUN_ID` of any).",
         lambda runs: (
-            "`SqrtGrad`, at the similarity's root, for every pair of an example and a zero title,"
-            " and for no other."
+            "No table holds it: it stands in each run that died, and"
+            " `experiments/autopsy/README.md` has this bug among its cases."
         ),
     ),
     Step(
@@ -466,6 +548,7 @@ def steps(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 OPEN = "(open question) What steps do people take when they see this?"
+OURS = "our own steps; nobody else's were looked at"
 
 
 def print_claims(
@@ -474,12 +557,14 @@ def print_claims(
     shown: list[tuple[str, str]],
     source: str,
     console: Console,
+    stored: bool,
 ) -> None:
     """On the terminal.
 
     asked: {claim: its sentence on the TensorFlow that the question ran}.
     shown: the steps of C13.
     source: where the runs come from.
+    stored: whether a store here has them.
     """
     # which wraps the indented sentences wherever it writes
     console = Console(file=console.file, highlight=False)
@@ -490,39 +575,51 @@ def print_claims(
         )
         if judgement.claim.number in asked:
             console.print(Padding(asked[judgement.claim.number], (0, 0, 0, 5)))
-        console.print(Padding(f"runs {' '.join(judgement.run_ids)}", (0, 0, 0, 5)), style="dim")
+        if stored:
+            said = f"runs {' '.join(judgement.run_ids)}"
+            console.print(Padding(said, (0, 0, 0, 5)), style="dim")
     console.print(f"[bold]C13  {OPEN}[/bold]")
-    console.print(Padding("[bold]answered[/bold], by the steps below.", (0, 0, 0, 5)))
+    console.print(Padding(f"[bold]{OURS}[/bold]:", (0, 0, 0, 5)))
     for number, (step, what) in enumerate(shown, start=1):
         console.print(Padding(f"{number}. {step}\n   [italic]{what}[/italic]", (0, 0, 0, 5)))
     console.print(source)
 
 
 def markdown(judgements: list[Judgement], asked: Mapping[int, str]) -> str:
-    """The claims as a table, and the runs that show them. asked: as in `print_claims`."""
+    """The claims as a table. asked: as in `print_claims`."""
     lines = ["| | claim | verdict | what the runs show |", "|---|---|---|---|"]
     for judgement in judgements:
         claim = judgement.claim
         said = f"{judgement.sentence} {asked.get(claim.number, '')}".strip()
         lines.append(f"| C{claim.number} | {claim.text} | **{judgement.verdict}** | {said} |")
-    lines += [
-        f"| C13 | {OPEN} | **answered** | The steps below. |",
-        "",
-        "Runs (MLflow ids, first seed, by numerics):",
-        "",
-    ]
-    lines += [
-        f"- C{j.claim.number}: {', '.join(f'`{run_id}`' for run_id in j.run_ids)}"
-        for j in judgements
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"| C13 | {OPEN} | **{OURS}** | The steps below. |"])
 
 
 def verdicts_markdown(judgements: list[Judgement]) -> str:
     """The claims and their verdicts alone."""
     lines = ["| | claim | verdict |", "|---|---|---|"]
     lines += [f"| C{j.claim.number} | {j.claim.text} | {j.verdict} |" for j in judgements]
-    return "\n".join([*lines, f"| C13 | {OPEN} | answered |"])
+    return "\n".join([*lines, f"| C13 | {OPEN} | {OURS} |"])
+
+
+def table(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
+    """The conditions, each by what it changes of the baseline.
+
+    conditions: of the study `claims`.
+    columns: names in present.COLUMNS.
+    """
+    rows = []
+    for _, condition in conditions.iterrows():
+        changed = [
+            tables.said(name.replace("training.name", "training"), condition[name])
+            for name, value in BASELINE.items()
+            if condition[name] != value
+        ]
+        rows.append([", ".join(changed) or "as asked", *present.cells(condition, columns)])
+    headers = ["changed", *(present.COLUMNS[name].header for name in columns)]
+    lines = ["| " + " | ".join(row) + " |" for row in (headers, *rows)]
+    lines.insert(1, "|" + "---|" * len(headers))
+    return "\n".join([*lines, "", present.caption(conditions, columns)])
 
 
 def steps_markdown(shown: list[tuple[str, str]]) -> str:

@@ -304,9 +304,21 @@ def _captioned(grid: str, said: str) -> str:
     return f"{grid}\n\n{said}" if said else grid
 
 
+def _telling(conditions: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The columns whose cells are not all alike."""
+    shown = [cells(condition, columns) for _, condition in conditions.iterrows()]
+    return [
+        name
+        for name, values in zip(columns, zip(*shown, strict=True), strict=True)
+        if len(set(values)) > 1 or len(shown) == 1
+    ]
+
+
 def markdown(conditions: pd.DataFrame, columns: Sequence[str] = ()) -> str:
-    """The whole table, one section per group; or, with columns, these alone in one."""
+    """The whole table, one section per group; or, with columns, those of these that tell conditions
+    apart, in one."""
     if columns:
+        columns = _telling(conditions, columns)
         rows = [cells(condition, columns) for _, condition in conditions.iterrows()]
         return _captioned(
             _grid([_column(name).header for name in columns], rows), caption(conditions, columns)

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -20,7 +21,8 @@ class Composer:
     master: the sweep's own config, with Hydra's node.
     """
 
-    def __init__(self, loader: ConfigLoaderImpl, master: DictConfig):
+    def __init__(self, loader: ConfigLoader, master: DictConfig):
+        assert isinstance(loader, ConfigLoaderImpl)  # the only one that Hydra has
         self.loader, self.master = loader, master
         self.parser = OverridesParser.create()
         self.parsed: dict[str, Override] = {}

@@ -1,0 +1,152 @@
+"""What a README says in prose of its tables is so in the tables."""
+
+import numpy as np
+import pytest
+
+from zeronorm.report import committed, single_steps
+
+WINDOWS = 449
+
+
+def conditions(name, **chosen):
+    table = committed.conditions(name)
+    return table[np.logical_and.reduce([table[key] == value for key, value in chosen.items()])]
+
+
+def paired(name, metric, one, other):
+    """The half-width and the mean of the 95 % interval of the difference, over the seeds."""
+    runs = committed.committed_runs(name)
+    a, b = (
+        runs[np.logical_and.reduce([runs[key] == value for key, value in chosen.items()])]
+        .set_index("seed")[metric]
+        .astype(float)
+        for chosen in (one, other)
+    )
+    difference = a - b
+    quantile = {3: 4.303}[len(difference)]  # Student's, of two degrees of freedom
+    return difference.mean(), quantile * difference.std() / len(difference) ** 0.5
+
+
+def settled(*given):
+    mean, half = paired(*given)
+    return abs(mean) > half
+
+
+def test_ablation_any_one_factor_changed_is_finite():
+    table = committed.conditions("ablation")
+    dead = {"trainable": "true", "init": "pretrained", "numerics": ("xla", "tf1")}
+    for _, row in table.iterrows():
+        factors = (
+            row["trainable"] == dead["trainable"],
+            row["init"] == dead["init"],
+            row["numerics"] in dead["numerics"],
+            row["similarity"] in ("clamp_product", "add_to_product"),
+        )
+        assert (row["nan_runs"] > 0) == all(factors)
+
+
+def test_ablation_the_order_of_the_placements_is_that_of_hits_10():
+    for numerics in ("kernels", "xla", "tf1"):
+        own = conditions("ablation", trainable="true", init="pretrained", numerics=numerics)
+        own = own[own["nan_runs"] == 0].set_index("similarity")
+        assert own["hits_at_10_mean"].nlargest(2).index.tolist() == [
+            "add_to_squares",
+            "clamp_squares",
+        ]
+        assert own["hits_at_1_mean"]["clamp_squares"] > own["hits_at_1_mean"]["add_to_squares"]
+        start = {"trainable": "true", "init": "pretrained", "numerics": numerics}
+        pair = [start | {"similarity": name} for name in ("add_to_squares", "clamp_squares")]
+        assert not settled("ablation", "mrr", *pair)
+
+
+def test_ablation_from_uniform_rows_the_placements_differ_by_less_than_a_point():
+    hits = conditions("ablation", trainable="true", init="uniform")["hits_at_10_mean"]
+    error = (hits.mean() * (1 - hits.mean()) / WINDOWS) ** 0.5
+    assert hits.max() - hits.min() < 0.01 < 2 * error
+
+
+def test_init_scale_the_smallest_norm_is_best_and_the_largest_worst():
+    for start in ("pretrained", "repaired", "uniform"):
+        own = conditions("init_scale", init=start)
+        own = own[own["init.norm"] != ""].set_index("init.norm")
+        for metric in ("mrr_mean", "hits_at_10_mean"):
+            assert (own[metric].idxmax(), own[metric].idxmin()) == ("0.1", "10.0")
+
+
+def test_best_a_larger_rate_is_worse_by_little_at_the_largest_norm():
+    own = conditions("best", init="uniform").set_index(
+        ["init.norm", "optimizer.keras.learning_rate"]
+    )
+    for metric in ("hits_at_1_mean", "hits_at_10_mean", "mrr_mean"):
+        lost = {
+            norm: own[metric][norm, "0.001"] - own[metric][norm, "0.003"]
+            for norm in ("0.03", "0.1", "0.3")
+        }
+        assert 0 < lost["0.3"] < min(lost["0.03"], lost["0.1"])
+    best = own["mrr_mean"].idxmax()
+    assert best == own["hits_at_1_mean"].idxmax() == ("0.3", "0.001")
+
+
+def test_repair_the_order_of_the_repairs():
+    table = committed.conditions("repair")
+    for placement in ("clamp_product", "add_to_squares", "double_where"):
+        own = table[(table["init"] == "repaired") & (table["similarity"] == placement)]
+        own = own.set_index("init.repair")["hits_at_10_mean"]
+        assert own.sort_values(ascending=False).index.tolist() == ["title_words", "noise", "mean"]
+    product = {"init": "repaired", "similarity": "clamp_product"}
+    pair = [product | {"init.repair": name} for name in ("title_words", "noise")]
+    assert settled("repair", "hits_at_10", *pair) and not settled("repair", "mrr", *pair)
+    bare = {"init": "pretrained", "similarity": "add_to_squares", "training.zero_titles": ""}
+    assert not settled("repair", "hits_at_10", pair[0], bare)
+    mean, _ = paired("repair", "hits_at_10", bare, pair[1])
+    assert mean > 0
+    mean, _ = paired("repair", "hits_at_10", bare, product | {"init.repair": "mean"})
+    assert mean > 0.1
+
+
+@pytest.mark.parametrize("name", ["epsilon_placement", "quick_ablation", "where_it_dies"])
+def test_zero_rows_hardly_learn_where_the_readmes_say_so(name):
+    """Everywhere but with an epsilon of 1e-7 inside the root."""
+    table = conditions(name, trainable="true", init="pretrained", nan_runs=0)
+    share = table["zero_hits_at_10_mean"] / table["hits_at_10_mean"]
+    learns = table["similarity"].isin(["add_to_squares", "clamp_squares"])
+    learns &= table["epsilon"] == "1e-07"
+    assert ((share >= single_steps.HARDLY) == learns).all()
+
+
+def test_what_is_claimed_of_the_treatments():
+    """Zero rows hardly learn as they are, and do with the memory gone, or the gradient clipped."""
+    for row in single_steps.data("single_steps", "learning")["rows"]:
+        inside = (row["similarity"], row["epsilon"]) == ("add_to_squares", "1e-7")
+        as_it_is = row["treatment"] == "as it is"
+        assert single_steps.hardly_learns(row) == (as_it_is and not inside), row
+        assert (max(row["zero_turned"]) < 1) == (as_it_is and not inside), row
+
+
+def test_what_is_claimed_of_the_norms():
+    """Titles and Dense stand at right angles to their gradients and do not shrink under SGD; words
+    and Conv1D do not, and may. No kernel shrinks before a late death."""
+    found = single_steps.data("single_steps", "norms")
+    for row in found["rows"]:
+        free = row["weight"] in ("titles", "dense")
+        assert row["cosine_max"] < 1e-6 if free else row["cosine_max"] > 1e-3, row
+        if row["optimizer"] == "sgd":
+            assert (row["fell"] > 0) == (not free), row
+    for death in found["deaths"]:
+        assert death["encoder"] - death["row"] > found["alone"] == 1000
+        for part in ("convolution", "dense"):
+            assert death[f"growth/{part}"] > 1 and death[f"slope/{part}"] > 0
+    assert {death["optimizer"] for death in found["deaths"]} == {"sgd", "adam"}
+
+
+def test_what_is_claimed_of_smooth_trainings():
+    rows = {
+        (row["condition"], row["numerics"]): row
+        for row in single_steps.data("single_steps", "smooth")["rows"]
+    }
+    for condition in ("frozen", "uniform"):
+        for numerics in ("kernels", "xla", "tf1"):
+            assert single_steps.is_smooth(rows[condition, numerics])
+    asked = rows["as asked", "kernels"]
+    assert single_steps.is_smooth(asked) and min(asked["spike"]) > 1e6
+    assert not any(rows["as asked", "xla"]["finite"] + rows["as asked", "tf1"]["finite"])
