@@ -180,8 +180,10 @@ REFUSED = {
     "training.batch=0": "training.batch=0 must be a whole number of at least 1",
     "init.norm=-1": "init.norm=-1.0 must be a finite number greater than 0",
     "loss=in_batch_softmax training.batch=1": "loss=in_batch_softmax takes its negatives from the",
-    "loss=softmax training.zero_titles=masked": "multiplies hinges by 0, and loss=softmax has none",
-    "loss.temperature=0.5": "loss=max_margin has no temperature, but loss.temperature=0.5 is set",
+    "loss=softmax training.zero_titles=masked": (
+        "training.zero_titles=masked multiplies hinges by 0, and loss=softmax has none"
+    ),
+    "loss.temperature=0.5": "loss.temperature=0.5 is set, but loss=max_margin has no",
     "loss=softmax loss.temperature=null": "loss=softmax needs loss.temperature",
     "training.evaluate_on=validation corpus.validation_share=0": (
         "training.evaluate_on=validation needs"

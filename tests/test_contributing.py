@@ -109,7 +109,7 @@ def test_the_tree_lists_every_file():
     """Each package's beneath its name; a line may name several, but not in a package."""
     text = (PACKAGE / "README.md").read_text()
     tree = text.split("```text\n")[1].split("```")[0].splitlines()
-    assert len(tree) <= 80 and max(map(len, tree)) <= 100
+    assert len(tree) <= 90 and max(map(len, tree)) <= 100
     listed: dict[str, list[str]] = {}
     folder = ""
     for line in tree:

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zeronorm import completion, usage
+
+if TYPE_CHECKING:
+    from zeronorm.sweep import Session
+    from zeronorm.sweep.parent_run import ParentRun
 
 # TensorFlow's start-up chatter; set it to 0 to read it
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -182,18 +186,8 @@ def reproduce(
     chosen = {"only-missing": only_missing, "other-code": other_code, "dry-run": dry_run}
     options = [f"--{option}" for option, given in chosen.items() if given]
     command = ["reproduce", name, *overrides, *options]
-    session, failed = Session(command, only_missing, only_planned=dry_run, reported=confined), 0
-    try:
-        session.run([f"study={name}", *overrides])
-    except SystemExit as ended:
-        if session.closed is None or ended.code in INTERRUPTED:
-            raise
-        failed = 1 if ended.code else 0  # some run failed: what is there is compared all the same
-    closed = session.closed
-    if closed is None:
-        raise click.ClickException(
-            "This was no sweep, so nothing is compared: leave out what makes it one run."
-        )
+    session = Session(command, only_missing, only_planned=dry_run, reported=confined)
+    closed, failed = _again(session, [f"study={name}", *overrides])
     with _one_sentence():
         tags = closed.run.data.tags
         found = tracking.children(closed.client, closed.run)
@@ -216,6 +210,23 @@ def reproduce(
         if log:
             write.log_reproduction(name, compared, command, tags, len(found))
     raise SystemExit(1 if failed or edited or compared.failed else 0)
+
+
+def _again(session: "Session", overrides: list[str]) -> tuple["ParentRun", int]:
+    """(the sweep that a session has made, 1 if some of its runs failed: what is there is compared
+    all the same)."""
+    failed = 0
+    try:
+        session.run(overrides)
+    except SystemExit as ended:
+        if session.closed is None or ended.code in INTERRUPTED:
+            raise
+        failed = 1 if ended.code else 0
+    if session.closed is None:
+        raise click.ClickException(
+            "This was no sweep, so nothing is compared: leave out what makes it one run."
+        )
+    return session.closed, failed
 
 
 @main.command(short_help="Print the claims of the question, each with a verdict.")

@@ -563,7 +563,10 @@ def _rules_of_loss(c: _Node) -> Rules:
     )
     yield (
         loss.function is None and loss.temperature is not None,
-        f"loss={loss.name} has no temperature, but loss.temperature={loss.temperature} is set.",
+        (
+            f"loss.temperature={loss.temperature} is set, but loss={loss.name} has no temperature:"
+            " drop it or use loss=softmax."
+        ),
     )
     yield (
         str(loss.function).startswith("zeronorm.losses.") and loss.temperature is None,

@@ -182,23 +182,19 @@ def build(
     titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
 
     sparse = not numerics.jit_compile
-    settings = encoders.Settings(dim, filters, width, dropout, sparse, trainable_words)
-    z = encoder(words(text), settings)
+    z = encoder(
+        words(text), encoders.Settings(dim, filters, width, dropout, sparse, trainable_words)
+    )
 
     def bound(a, b):
         return similarity(a, b, numerics)
 
     similarities = Similarity(bound, name="similarity")(z, titles(positive), titles(negative))
-    present = None
-    if masks_titles:
-        mask = Present(n_titles, name="present")
-        present = keras.layers.Concatenate(name="both")([mask(positive), mask(negative)])
-    layer = (
-        MaxMargin(margin, numerics.maximum, name="max_margin")
-        if loss is None
-        else Loss(loss, name="loss")
-    )
-    of_each = layer(similarities) if loss is not None else layer(similarities, present)
+    if loss is None:
+        layer = MaxMargin(margin, numerics.maximum, name="max_margin")
+        of_each = layer(similarities, _present(masks_titles and n_titles, positive, negative))
+    else:
+        of_each = (layer := Loss(loss, name="loss"))(similarities)
     inputs = [text, positive, negative]
     return Ranker(
         model=keras.Model(inputs, of_each, name="ranker"),
@@ -209,6 +205,14 @@ def build(
         similarity=bound,
         loss=layer,
     )
+
+
+def _present(n_titles: int, positive, negative):
+    """The mask of both inputs' titles; None where n_titles, how many can be masked, is 0."""
+    if not n_titles:
+        return None
+    mask = Present(n_titles, name="present")
+    return keras.layers.Concatenate(name="both")([mask(positive), mask(negative)])
 
 
 def initialise(

@@ -97,6 +97,7 @@ RANGES = {
     "corpus.test_share": Range(high=1, below=True, float32=False),
     "corpus.validation_share": Range(high=1, below=True, float32=False),
     "corpus.seed": _whole(0, 2**63 - 1),
+    "corpus.reader.title_words": _whole(1),
     "vectors.zero_share": Range(high=1, null=True, float32=False),
     "vectors.zero_word_share": Range(high=1, null=True, float32=False),
     # small ones are what a study asks about
