@@ -182,9 +182,8 @@ def build(
     titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
 
     sparse = not numerics.jit_compile
-    z = encoder(
-        words(text), encoders.Settings(dim, filters, width, dropout, sparse, trainable_words)
-    )
+    settings = encoders.Settings(dim, filters, width, dropout, sparse, trainable_words)
+    z = encoder(words(text), settings)
 
     def bound(a, b):
         return similarity(a, b, numerics)
@@ -196,11 +195,10 @@ def build(
     else:
         of_each = (layer := Loss(loss, name="loss"))(similarities)
     inputs = [text, positive, negative]
+    seen = {"loss": of_each, "similarity": similarities, "z": z}
     return Ranker(
         model=keras.Model(inputs, of_each, name="ranker"),
-        observed=keras.Model(
-            inputs, {"loss": of_each, "similarity": similarities, "z": z}, name="observed"
-        ),
+        observed=keras.Model(inputs, seen, name="observed"),
         encoder=keras.Model(text, z, name="encoder"),
         similarity=bound,
         loss=layer,
