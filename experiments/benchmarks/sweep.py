@@ -153,17 +153,14 @@ def report(naive: list[dict], sweeps: dict[str, Sweep], to: Path) -> None:
         "the same, corpus and vectors for nothing": shared,
         **{variant: sweep.wall for variant, sweep in sweeps.items()},
     }
-    peaks = {variant: sweep.peaks for variant, sweep in sweeps.items()}
     rows = [
-        {
-            "variant": variant,
-            "minutes": wall / 60,
-            "ratio": wall / ours.wall,
-            "command_gb": peaks[variant][0] / 1e9 if variant in peaks else None,
-            "worker_gb": peaks[variant][1] / 1e9 if variant in peaks else None,
-        }
+        {"variant": variant, "minutes": wall / 60, "ratio": wall / ours.wall}
         for variant, wall in seconds.items()
     ]
+    peaks = {
+        variant: {"command": sweep.peaks[0] / 1e9, "worker": sweep.peaks[1] / 1e9}
+        for variant, sweep in sweeps.items()
+    }
     of_kinds = [
         {
             "kind": f"{'trainable' if trainable == 'true' else 'frozen'}, {numerics}",
@@ -184,6 +181,7 @@ def report(naive: list[dict], sweeps: dict[str, Sweep], to: Path) -> None:
         naive_phases=phases,
         workers=workers,
         phases=ours.phases(workers),
+        peaks=peaks,
     )
 
 

@@ -20,7 +20,7 @@ from zeronorm import config as schema
 from zeronorm.config import ConfigError
 from zeronorm.ranges import RANGES
 
-MOST = 16  # names that a sentence lists
+MOST = 20  # names that a sentence lists
 FEW = 6  # names that it lists beside the one that was meant
 # what the extra `slurm` brings to Hydra's choices, and who asks for it
 SUBMITITS = {

@@ -259,6 +259,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "accuracy": lambda name, _: measured.accuracy(name),
     "phases": lambda name, _: measured.phases(name),
     "step_pieces": lambda name, _: measured.step_pieces(name),
+    "sweep_memory": lambda name, _: measured.sweep_memory(name),
     "sweep_phases": lambda name, _: measured.sweep_phases(name),
     "measured": lambda name, _: measured.when_measured(name),
     "releases": lambda name, _: releases.table(name),

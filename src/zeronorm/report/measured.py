@@ -20,8 +20,6 @@ MEASURES = {  # of the benchmarks' rows: what the column says, and how
     "minutes": ("minutes", "{:.1f}"),
     "ratio": ("times this project's minutes", "{:.2f}"),
     "predicted": ("minutes by the model", "{:.1f}"),
-    "command_gb": ("peak of the command, GB", "{:.2f}"),
-    "worker_gb": ("peak of a worker, GB", "{:.2f}"),
 }
 
 
@@ -68,6 +66,14 @@ def sweep_phases(name: str) -> str:
     lines = [f"| {phase} | {seconds:.1f} | {seconds / total:.0%} |" for phase, seconds in phases]
     whole = f"| {found['workers']} workers, from the command to its end | {total:.1f} | 100% |"
     return "\n".join(["| phase | seconds | share |", "|---|---|---|", *lines, whole])
+
+
+def sweep_memory(name: str) -> str:
+    """The most memory that the benchmark's sweeps took, of the command and of a worker."""
+    peaks = benchmark_data(name)["peaks"].items()
+    lines = [f"| {what} | {of['command']:.2f} | {of['worker']:.2f} |" for what, of in peaks]
+    head = "| variant | peak of the command, GB | peak of a worker, GB |"
+    return "\n".join([head, "|---|---|---|", *lines])
 
 
 def step_pieces(name: str) -> str:
