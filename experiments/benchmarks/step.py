@@ -25,6 +25,7 @@ import plain_keras
 from zeronorm import (
     convolution,
     deferred,
+    encoders,
     examples,
     model,
     numerics,
@@ -293,7 +294,9 @@ def taken_apart(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, f
 # what is written by hand, and what puts the obvious in its place while a turn is traced
 BY_HAND: dict[str, Callable[[], AbstractContextManager]] = {
     "whole tables": lambda: mock.patch.object(deferred, "course_of", lambda optimizer: None),
-    "plain gradient of the maximum": lambda: mock.patch.object(model, "MaxOverTime", plain_maximum),
+    "plain gradient of the maximum": lambda: mock.patch.object(
+        encoders, "MaxOverTime", plain_maximum
+    ),
     "steps one by one": lambda: mock.patch.object(training, "CHUNK", 1),
 }
 

@@ -61,10 +61,13 @@ def row(corpus: str, option: str, batch: int, orders: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="some orders only: does it run")
-    parser.add_argument("--to", type=Path, default=Path(__file__).parent)
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where orders.json goes")
+    parser.add_argument("--small", action="store_true", help="a few orders; needs --to")
     asked = parser.parse_args()
+    if asked.small and asked.to is None:
+        parser.error("--small measures nothing: say with --to FOLDER where its JSON goes")
+    asked.to = asked.to or Path(__file__).parent
     orders = SMALL if asked.small else ORDERS
     rows = [row(*source, batch, orders) for source in SOURCES for batch in BATCHES]
     found = {"orders": orders, "rows": rows, **provenance.tags()}

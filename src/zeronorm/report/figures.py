@@ -291,18 +291,26 @@ def predicted(runs: pd.DataFrame, path: Path) -> None:
         )
 
 
+def _span(step: str) -> str:
+    """The place of a step on an axis: '3', '10+', 'never'."""
+    if step == "":
+        return "never"
+    known = next((low for low in (50, 20, 10) if int(step) >= low), None)
+    return step if known is None else f"{known}+"
+
+
 def _agreement(axes, foretold: pd.Series, seen: pd.Series) -> None:
-    """Counts of (predicted, seen), each step that occurs a place on both axes."""
+    """Counts of (predicted, seen), each step that occurs a place on both axes, later ones
+    together."""
     steps = sorted({int(step) for step in [*foretold, *seen] if step != ""})
-    names = [*map(str, steps), "never"]
-    counts = pd.DataFrame({"x": foretold, "y": seen}).replace("", "never").value_counts()
-    for (x, y), count in counts.items():
-        column, row = names.index(x), names.index(y)
-        axes.add_patch(
-            plt.Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, color=FINITE if x == y else NAN, linewidth=0
-            )
-        )
+    names = [*dict.fromkeys(map(_span, map(str, steps))), "never"]
+    cells = pd.DataFrame(
+        {"x": foretold.map(_span), "y": seen.map(_span), "exact": foretold == seen}
+    )
+    for (x, y), cell in cells.groupby(["x", "y"]):
+        column, row, count = names.index(x), names.index(y), len(cell)
+        colour = FINITE if cell["exact"].all() else NAN
+        axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, linewidth=0))
         axes.text(column, row, str(count), ha="center", va="center", color="white")
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(-0.5, len(names) - 0.5)
