@@ -13,7 +13,7 @@ from zeronorm.result import Result
 
 pytestmark = pytest.mark.slow  # whole runs
 
-SMALL = ("training=smoke", "examples=400", "model.filters=16", "numerics=kernels")
+SMALL = ("training=quick", "examples=2000", "model.filters=100", "numerics=kernels")
 CONDITIONS = (("trainable=true", "init=pretrained"), ("trainable=false", "init=pretrained"))
 
 

@@ -20,7 +20,7 @@ from zeronorm import config as schema
 from zeronorm.config import ConfigError
 from zeronorm.ranges import RANGES
 
-MOST = 20  # names that a sentence lists
+MOST = 16  # names that a sentence lists
 FEW = 6  # names that it lists beside the one that was meant
 # what the extra `slurm` brings to Hydra's choices, and who asks for it
 SUBMITITS = {
@@ -199,8 +199,8 @@ def no_option(key: str) -> str:
         return f"{key} is no option: {at} is one value, which {at}=VALUE sets."
     adds = f"; +{key}=VALUE adds it" if at in schema.CALLED or at.startswith("hydra.") else ""
     listed = _listed(at, there[at])
-    if len(there[at]) > MOST:
-        listed = f"those that zeronorm train --cfg {'hydra' if at else 'job'} prints"
+    if at and len(there[at]) > MOST:  # of Hydra's own
+        listed = "those that zeronorm train --cfg hydra prints"
     return f"{key} is no option: the options there are {listed}{adds}."
 
 
