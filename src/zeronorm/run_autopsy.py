@@ -266,7 +266,7 @@ def _subject(program: training.Program, moment: Moment) -> Subject:
     )
 
 
-@lru_cache(maxsize=24)  # runs of one graph follow each other, and each is tried under all numerics
+@lru_cache(maxsize=8)  # runs of one graph follow each other, each tried under all numerics
 def _compiled(program: training.Program) -> dict:
     """Room for what is compiled of a program's step."""
     return {}
