@@ -27,7 +27,6 @@ ARGUMENTS = {
     "benchmarks/sweep.py": SMALL,
     "benchmarks/vocabulary.py": ("1", *SMALL),
     "benchmarks/watching.py": ("1", *SMALL),
-    "dose_response/orders.py": SMALL,
     "full_budget/peers.py": SMALL,
     "prediction/orders.py": SMALL,
     "releases/affected.py": (),

@@ -5,8 +5,6 @@ Writes suite.json beside this file, and what example.py prints.
 python experiments/autopsy/suite.py [--small --to FOLDER]
 """
 
-import argparse
-import json
 import linecache
 import os
 import re
@@ -24,11 +22,10 @@ import tensorflow as tf
 from rich.progress import track
 
 import cases
-from zeronorm import Autopsy, provenance
-from zeronorm.report import blocks, committed
+from zeronorm import Autopsy
+from zeronorm.report import blocks, committed, script
 
 HERE = Path(__file__).parent
-PROVENANCE = provenance.tags()
 
 
 def fit(case: cases.Case, *callbacks: keras.callbacks.Callback) -> None:
@@ -144,7 +141,7 @@ def main(small: bool, to: Path) -> None:
         row |= {"kernels": case.kernels, "xla": case.xla, "operation": case.op}
         row |= {f.__name__: f(case) for f in (autopsy, check_numerics, terminate_on_nan)}
         rows.append(row)
-    (to / "suite.json").write_text(json.dumps({"rows": rows, **PROVENANCE}, indent=1) + "\n")
+    script.write(to, "suite", rows)
     if small:
         return
     root = HERE.parents[1]  # from where the report's paths are read
@@ -156,21 +153,5 @@ def main(small: bool, to: Path) -> None:
             blocks.refresh_readmes()
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Every case of cases.py under three ways to watch a training."
-    )
-    parser.add_argument(
-        "--to", type=Path, default=HERE, metavar="FOLDER", help="where to write; default: here"
-    )
-    parser.add_argument("--small", action="store_true", help="two cases instead of all; needs --to")
-    given = parser.parse_args()
-    if given.small and given.to == HERE:
-        parser.error("--small is not the suite: say with --to FOLDER where its JSON goes")
-    if not given.to.is_dir():
-        parser.error(f"--to {given.to} is no folder")
-    return given
-
-
 if __name__ == "__main__":
-    main(**vars(arguments()))
+    main(**vars(script.arguments(__file__, __doc__)))

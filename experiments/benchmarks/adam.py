@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import pairs
 from zeronorm import deferred, optimizers
+from zeronorm.report import script
 
 ROWS, D, NAMED = 2000, 16, 40
 STEPS, SMALL = 3000, 30
@@ -143,8 +143,8 @@ def main(small: bool, to: Path) -> None:
     ]
     moved = float(np.abs(exact - start()).max())
     more = {"steps": steps, "moved": moved, "norm_off": norm_off, "update_off": update_off}
-    pairs.write(to, "adam", rows, **more)
+    script.write(to, "adam", rows, **more)
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__)))
+    main(**vars(script.arguments(__file__, __doc__)))

@@ -22,6 +22,7 @@ import pairs
 from zeronorm import config as schema
 from zeronorm import experiment, tracking
 from zeronorm.preparation import prepare
+from zeronorm.report import script
 from zeronorm.result import Result
 
 
@@ -55,8 +56,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
                 "mlflow_s": float(np.median(logged[1:])),
             }
             rows.append(row | {"share": middle, "share_low": low, "share_high": high})
-    pairs.write(to, "mlflow_cost", rows, rounds=rounds)
+    script.write(to, "mlflow_cost", rows, rounds=rounds)
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__, rounds=5)))
+    main(**vars(script.arguments(__file__, __doc__, rounds=5)))

@@ -1,45 +1,11 @@
 """Paired timing: variants take turns in one process, so that a drift of the machine's speed meets
 all of them."""
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
-from zeronorm import provenance
-
-HERE = Path(__file__).parent
-PROVENANCE = provenance.tags()  # of the code that is about to be measured
-
-
-def arguments(description: str, rounds: int | None = None) -> argparse.Namespace:
-    """What a benchmark's command line says: rounds (where it takes any; `rounds` unless given),
-    small, and to, the folder its JSON goes to, this one unless given.
-
-    small: a size at which the benchmark is done in seconds, so that a test can run it. Its numbers
-    measure nothing, so it may not write them here.
-    """
-    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
-    if rounds is not None:
-        parser.add_argument("rounds", type=int, nargs="?", default=rounds)
-    parser.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="where the JSON goes; default: beside the script"
-    )
-    parser.add_argument(
-        "--small", action="store_true", help="a size that runs in seconds; needs --to"
-    )
-    given = parser.parse_args()
-    if rounds is not None and given.rounds < 1:
-        parser.error(f"rounds={given.rounds} must be at least 1")
-    if given.small and given.to is None:
-        parser.error("--small measures nothing: say with --to FOLDER where its JSON goes")
-    if given.to is not None and not given.to.is_dir():
-        parser.error(f"--to {given.to} is no folder")
-    given.to = given.to or HERE
-    return given
 
 
 def small_run(folder: Path) -> list[str]:
@@ -99,11 +65,3 @@ def summary(times: dict[str, list[float]], baseline: str) -> list[dict]:
         row = {"variant": name, "ms": middle, "ms_low": low, "ms_high": high}
         rows.append(row | {"speed": typical, "speed_low": slow, "speed_high": fast})
     return rows
-
-
-def write(folder: Path, name: str, rows: list[dict], **more) -> None:
-    """<name>.json in `folder`, with date, commit, versions and hardware; prints the rows."""
-    content = {"rows": rows, **more, **PROVENANCE}
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    for row in rows:
-        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()))

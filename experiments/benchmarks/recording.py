@@ -17,6 +17,7 @@ import tensorflow as tf
 import pairs
 import step
 from zeronorm import numerics, optimizers
+from zeronorm.report import script
 
 
 class NumpyNorms(keras.callbacks.Callback):
@@ -51,7 +52,7 @@ def main(rounds: int, small: bool, to: Path) -> None:
         "enable_check_numerics": checked(step.keras_fit(*of, keras.optimizers.Adam())),
     }
     rows += costs("keras fit, trainable", pairs.interleaved(variants, rounds), "nothing")
-    pairs.write(to, "recording", rows, rounds=rounds)
+    script.write(to, "recording", rows, rounds=rounds)
 
 
 def checked(turn):
@@ -82,4 +83,4 @@ def costs(case: str, times: dict[str, list[float]], baseline: str) -> list[dict]
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__, rounds=7)))
+    main(**vars(script.arguments(__file__, __doc__, rounds=7)))

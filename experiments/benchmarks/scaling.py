@@ -15,6 +15,7 @@ import pandas as pd
 
 import pairs
 import sweep
+from zeronorm.report import script
 from zeronorm.sweep.workers import Queue
 
 STUDY = ("study=quick_ablation", "examples=500")
@@ -134,8 +135,8 @@ def main(small: bool, to: Path) -> None:
                         "predicted": minutes,
                     }
                 )
-        pairs.write(to, "scaling", rows, slower=slower, sweeps=len(measured))
+        script.write(to, "scaling", rows, slower=slower, sweeps=len(measured))
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__)))
+    main(**vars(script.arguments(__file__, __doc__)))

@@ -34,6 +34,7 @@ from zeronorm import (
     similarity,
     training,
 )
+from zeronorm.report import script
 
 PLACEMENT = partial(similarity.clamp_product, epsilon=1e-7)
 
@@ -205,7 +206,7 @@ def main(rounds: int, small: bool, to: Path) -> None:
     for name in ("kernels", "xla"):
         of_name = {variant: ms for variant, ms in times.items() if variant.endswith(name)}
         rows += pairs.summary(of_name, f"keras fit, {name}")
-    pairs.write(to, "step", rows, rounds=rounds, pieces=pieces)
+    script.write(to, "step", rows, rounds=rounds, pieces=pieces)
 
 
 class Parts:
@@ -333,4 +334,4 @@ def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__, rounds=11)))
+    main(**vars(script.arguments(__file__, __doc__, rounds=11)))

@@ -20,6 +20,7 @@ import psutil
 from mlflow import MlflowClient
 
 import pairs
+from zeronorm.report import script
 
 HERE = Path(__file__).parent
 ZERONORM = str(Path(sys.executable).with_name("zeronorm"))
@@ -171,7 +172,7 @@ def report(naive: list[dict], sweeps: dict[str, Sweep], to: Path) -> None:
     phases = pd.DataFrame([run["seconds"] for run in naive]).mean().to_dict()
     same = [same_outcome(run, ours.runs) for run in naive]
     workers = min(len(ours.clocks), psutil.cpu_count() or 1)
-    pairs.write(
+    script.write(
         to,
         "sweep",
         rows,
@@ -226,4 +227,4 @@ def same_outcome(naive: dict, runs: pd.DataFrame) -> bool:
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__)))
+    main(**vars(script.arguments(__file__, __doc__)))

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 import pairs
 from zeronorm import deferred, optimizers, recorder
+from zeronorm.report import script
 
 # floats a row, rows named by a batch (10 texts of 100 words), steps a turn
 D, NAMED, STEPS = 300, 1000, 20
@@ -102,8 +103,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
         gc.collect()
     for row in rows:
         row["speed_large"] = rows[-1]["ms_large"] / row["ms_large"]
-    pairs.write(to, "vocabulary", rows, rounds=rounds, sizes=sizes, d=D, named=NAMED)
+    script.write(to, "vocabulary", rows, rounds=rounds, sizes=sizes, d=D, named=NAMED)
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__, rounds=7)))
+    main(**vars(script.arguments(__file__, __doc__, rounds=7)))

@@ -19,6 +19,7 @@ import numpy as np
 import pairs
 from recording import NumpyNorms, checked, costs
 from zeronorm import Autopsy, config, preparation, run_autopsy
+from zeronorm.report import script
 
 BATCH, STEPS, EPOCHS = 32, 150, 4
 
@@ -79,8 +80,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
         if small:
             names, overrides = names[-1:], [f"home={folder}", *pairs.small_run(Path(folder))]
         seconds = autopsy_seconds(names, overrides)
-    pairs.write(to, "watching", rows, rounds=rounds, autopsy_seconds=seconds)
+    script.write(to, "watching", rows, rounds=rounds, autopsy_seconds=seconds)
 
 
 if __name__ == "__main__":
-    main(**vars(pairs.arguments(__doc__, rounds=7)))
+    main(**vars(script.arguments(__file__, __doc__, rounds=7)))

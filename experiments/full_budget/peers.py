@@ -7,9 +7,7 @@ python experiments/full_budget/peers.py [--small --to FOLDER]
 Needs `pip install '.[peers]'`, for fastText.
 """
 
-import argparse
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,11 +24,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from zeronorm import config as schema
-from zeronorm import preparation, provenance, ranking
+from zeronorm import preparation, ranking
 from zeronorm.corpus import Corpus
+from zeronorm.report import script
 
-HERE = Path(__file__).parent
-PROVENANCE = provenance.tags()
 SEEDS = (0, 1, 2)
 SMALL = 300  # windows
 
@@ -183,24 +180,8 @@ def main(small: bool, to: Path) -> None:
     rows = []
     for peer in there:
         rows.append(measured(peer, *tasks, small))
-        print(rows[-1], flush=True)
-    content = {"rows": rows, "seeds": list(SEEDS), **PROVENANCE}
-    (to / "peers.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def arguments() -> argparse.Namespace:
-    """small, and to, the folder peers.json goes to, this one unless given."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where peers.json goes")
-    parser.add_argument(
-        "--small", action="store_true", help="a size that runs in seconds; needs --to"
-    )
-    given = parser.parse_args()
-    if given.small and given.to is None:
-        parser.error("--small measures nothing: say with --to FOLDER where its JSON goes")
-    given.to = given.to or HERE
-    return given
+    script.write(to, "peers", rows, seeds=list(SEEDS))
 
 
 if __name__ == "__main__":
-    main(**vars(arguments()))
+    main(**vars(script.arguments(__file__, __doc__)))

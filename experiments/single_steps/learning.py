@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import walk
 from zeronorm import experiment, numerics, optimizers, preparation, training, vectors
+from zeronorm.report import script
 
 SEEDS = 3
 RUN = ["numerics=kernels", "training=quick"]  # of the study epsilon_placement
@@ -105,8 +106,8 @@ def main(small: bool, to: Path) -> None:
             row = {"similarity": placement, "epsilon": epsilon, "treatment": treatment}
             rows.append(row | {key: [one[key] for one in found] for key in found[0]})
             print(rows[-1], flush=True)
-    walk.write(to, "learning", rows, clip=CLIP)
+    script.write(to, "learning", rows, clip=CLIP)
 
 
 if __name__ == "__main__":
-    main(**vars(walk.arguments(__doc__)))
+    main(**vars(script.arguments(__file__, __doc__)))

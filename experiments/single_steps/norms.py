@@ -18,6 +18,7 @@ from scipy.stats import linregress
 
 import walk
 from zeronorm import examples, preparation, training
+from zeronorm.report import script
 
 OPTIMIZERS = ("sgd", "adam")
 SEEDS, ORDERS = 3, (0, 2)
@@ -141,8 +142,8 @@ def main(small: bool, to: Path) -> None:
     for optimizer in OPTIMIZERS:
         rows += angles(optimizer, seeds, own or ["examples=1000"])
         deaths += [death(optimizer, seed, alone, [*own, *budget]) for seed in orders]
-    walk.write(to, "norms", rows, deaths=deaths, alone=alone, last=LAST)
+    script.write(to, "norms", rows, deaths=deaths, alone=alone, last=LAST)
 
 
 if __name__ == "__main__":
-    main(**vars(walk.arguments(__doc__)))
+    main(**vars(script.arguments(__file__, __doc__)))

@@ -15,6 +15,7 @@ from scipy.stats import kendalltau, median_abs_deviation
 
 import walk
 from zeronorm import recorder, training
+from zeronorm.report import script
 
 SEEDS = 3
 COMPILERS = ("kernels", "xla", "tf1")
@@ -64,8 +65,8 @@ def main(small: bool, to: Path) -> None:
             row = {"condition": condition, "numerics": compiler}
             rows.append(row | {key: [one[key] for one in found] for key in found[0]})
             print(rows[-1], flush=True)
-    walk.write(to, "smooth", rows)
+    script.write(to, "smooth", rows)
 
 
 if __name__ == "__main__":
-    main(**vars(walk.arguments(__doc__)))
+    main(**vars(script.arguments(__file__, __doc__)))

@@ -113,23 +113,6 @@ def accuracy(name: str) -> str:
     )
 
 
-def orders(name: str) -> str:
-    """experiments/<name>/orders.json, beside what is expected: a row for each share."""
-    rows = json.loads(existing(name, "orders.json").read_text())["rows"]
-    lines = [
-        "| share of zero titles | orders | touched in the first batch | expected"
-        " | first touch, mean step | expected | latest |",
-        "|---" * 7 + "|",
-    ]
-    lines += [
-        f"| {row['share']} | {row['orders']:,} | {row['touched']:.4f} |"
-        f" {row['touched_expected']:.4f} | {row['first']:.4f} | {row['first_expected']:.4f} |"
-        f" {row['latest']} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
 def where_measured(found: dict) -> str:
     """Date, commit, hardware and versions of what a script measured."""
     dirty = " with uncommitted changes" if found["git.dirty"] == "true" else ""

@@ -2,6 +2,7 @@
 dies but not when; and thousands of batch orders against the expected first touch."""
 
 import json
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -107,15 +108,19 @@ def misses(name: str) -> str:
     return "\n".join(lines)
 
 
-def orders(name: str) -> str:
-    """The drawn batch orders against `prediction.chance`, as orders.json has them."""
+def orders(name: str, only: Sequence[str] = ()) -> str:
+    """The drawn batch orders against `prediction.chance`, as orders.json has them.
+
+    only: a corpus, a batch size, or both: the lines of these alone.
+    """
     found = json.loads(committed.existing(name, "orders.json").read_text())
+    lines_of = [row for row in found["rows"] if {*only} <= {row["corpus"], str(row["batch"])}]
     lines = [
         "| corpus | zero titles | batch | first batch touches one | drawn | any does | drawn"
         " | first touch, expected | drawn |",
         "|" + "---|" * 9,
     ]
-    for row in found["rows"]:
+    for row in lines_of:
         chances = [row[key] for key in ("first_batch", "first_batch_drawn", "ever", "ever_drawn")]
         cells = [
             row["corpus"],
@@ -127,7 +132,7 @@ def orders(name: str) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     note = (
-        f"{found['orders']:,} orders a line, each of 200 examples with 10 negatives; ±: the"
-        f" standard error of the mean. {found['date']}."
+        f"{found['orders']:,} orders a line, each of 200 examples with 10 negatives; drawn: in"
+        f" these orders; ±: the standard error of the mean. {found['date']}."
     )
     return "\n".join([*lines, "", note])

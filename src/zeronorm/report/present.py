@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -176,6 +177,10 @@ WIDE = (
     "zero_mrr",
     "zero_hits10",
 )
+# what a reader of experiments/ needs; the rest is in reported.csv
+REPORTED = tuple(
+    name for name in WIDE if name not in ("tensor", "titles", "convolution", "zero_mrr")
+)
 # what the terminal has no room for: (narrow, several seeds): columns; "±" needs much
 LEFT_OUT = {
     (False, False): ("hits1", "zero_mrr"),
@@ -315,20 +320,24 @@ def _telling(conditions: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def markdown(conditions: pd.DataFrame, columns: Sequence[str] = ()) -> str:
-    """The whole table, one section per group; or, with columns, those of these that tell conditions
-    apart, in one."""
+    """The table, one section per group, without the columns that say nothing in it; or, with
+    columns, those of these that tell conditions apart, in one."""
     if columns:
         columns = _telling(conditions, columns)
         rows = [cells(condition, columns) for _, condition in conditions.iterrows()]
         return _captioned(
             _grid([_column(name).header for name in columns], rows), caption(conditions, columns)
         )
-    headers = [_column(name).header for name in WIDE]
     sections = []
     for heading, group in groups(conditions):
-        rows = [cells(condition, WIDE) for _, condition in group.iterrows()]
-        sections.append(f"**{heading}**\n\n{_grid(headers, rows)}\n")
-    return "\n".join([*sections, caption(conditions, WIDE)])
+        shown = [cells(condition, REPORTED) for _, condition in group.iterrows()]
+        kept = [not {"", "-"}.issuperset(column) for column in zip(*shown, strict=True)]
+        header, *rows = (
+            list(compress(row, kept))
+            for row in ([_column(name).header for name in REPORTED], *shown)
+        )
+        sections.append(f"**{heading}**\n\n{_grid(header, rows)}\n")
+    return "\n".join([*sections, caption(conditions, REPORTED)])
 
 
 def latex(conditions: pd.DataFrame) -> str:
