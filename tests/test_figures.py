@@ -255,3 +255,28 @@ def test_the_dose_s_steps_are_the_table_s(tmp_path, seen):
     assert sorted(heights)[: (steps != "").sum()] == sorted(int(s) for s in steps if s != "")
     runs.loc[runs.index[runs["numerics"] == "tf1"][-1], "first_nan_observed"] = "7"
     assert list(figures._alike(runs)) == ["kernels", "xla", "tf1"]
+
+
+def bars(container) -> list[tuple[float, float]]:
+    """(lower end, upper end) of each bar of an errorbar that goes up."""
+    return [(low[1], high[1]) for low, high in container.lines[2][0].get_segments()]
+
+
+@pytest.mark.parametrize("ranked", [False, True])
+def test_bars_are_the_intervals_where_there_are_any(ranked, tmp_path, seen):
+    conditions = table("init_scale", "reported")
+    mean = conditions["hits_at_10_mean"].astype(float)
+    reach = conditions["hits_at_10_std"].astype(float)
+    low, high = mean - reach, mean + reach
+    if ranked:
+        low, high = mean - 0.2, mean + 0.1
+        for metric in ("hits_at_10", "hits_at_1"):
+            own = conditions[f"{metric}_mean"].astype(float)
+            conditions[f"{metric}_low"], conditions[f"{metric}_high"] = own - 0.2, own + 0.1
+    quality.outcome(conditions, tmp_path / "outcome.png")
+    figure = seen[0]["figure"]
+    drawn = {pair for container in figure.axes[0].containers for pair in bars(container)}
+    wanted = sorted(zip(low, high, strict=True))
+    assert np.allclose(sorted(drawn), sorted(set(wanted)))
+    said = "95 % interval" if ranked else "standard deviation"
+    assert any(said in text.get_text() for text in figure.texts)

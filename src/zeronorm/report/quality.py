@@ -1,4 +1,8 @@
-"""A study's figures of how well its conditions rank. hits@10 is on one scale everywhere, 0 to 1."""
+"""A study's figures of how well its conditions rank. hits@10 is on one scale everywhere, 0 to 1.
+
+Conditions are as in reported.csv, with the intervals of `present.with_intervals` where there are
+ranks.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,14 +141,16 @@ def _curves(conditions: pd.DataFrame, along: str, path: Path) -> None:
             ):
                 at = pd.to_numeric(group[along])
                 order = at.sort_values().index
-                mean, deviation = (group[f"hits_at_{rank}_{what}"] for what in ("mean", "std"))
+                mean = group[f"hits_at_{rank}_mean"]
                 look = {"color": colour, "marker": marker, "ms": 6, "capsize": 2, "elinewidth": 1}
                 known = order[at[order].notna()]
-                bars = {"yerr": deviation[known].fillna(0), "label": label}
+                bars = {"yerr": _reach(group.loc[known], f"hits_at_{rank}"), "label": label}
                 panel.errorbar(at[known], mean[known], **bars, **look)
                 own = at.index[at.isna()]
-                bars = {"yerr": deviation[own].fillna(0), "ls": "none", "mfc": "white"}
-                panel.errorbar([unset] * len(own), mean[own], **bars, **look)
+                bars = {"yerr": _reach(group.loc[own], f"hits_at_{rank}")}
+                panel.errorbar(
+                    [unset] * len(own), mean[own], ls="none", mfc="white", **bars, **look
+                )
                 dead = group.index[group["nan_runs"] > 0]
                 panel.plot(at[dead].fillna(unset), mean[dead], "x", color=NAN, ms=9, mew=2)
             _chance(panel, conditions, rank)
@@ -156,6 +162,7 @@ def _curves(conditions: pd.DataFrame, along: str, path: Path) -> None:
             panel.set_xticks(list(ticks), list(ticks.values()))
             panel.set_xlabel(SAID.get(along, along), labelpad=2)
             panel.set_title(f"hits@{rank}", loc="left", weight="bold")
+        figure.text(1 - 14 / WIDTH, 1 - 20 / 350, _bars(conditions).strip(" ()"), ha="right")
         _legend(figure, axes[0], ncols=4, loc="lower left")
 
 
@@ -176,12 +183,11 @@ def _dots(conditions: pd.DataFrame, path: Path) -> None:
     with picture(path, 110 + 40 * len(rows)) as (figure, axes):
         place(figure, left=left, right=24, top=34, bottom=46)
         for rank, marker in ((10, "o"), (1, "D")):
-            mean, deviation = (conditions[f"hits_at_{rank}_{what}"] for what in ("mean", "std"))
-            dead = conditions["nan_runs"] > 0
+            mean, dead = conditions[f"hits_at_{rank}_mean"], conditions["nan_runs"] > 0
             look = {"fmt": marker, "ms": 7, "capsize": 3, "color": "#0072B2"}
             if rank == 1:
                 look["mfc"] = "white"
-            bars = {"xerr": deviation[~dead].fillna(0), "label": f"hits@{rank}"}
+            bars = {"xerr": _reach(conditions[~dead], f"hits_at_{rank}"), "label": f"hits@{rank}"}
             heights = np.array(list(rows.values()))
             axes.errorbar(mean[~dead], heights[~dead], **bars, **look)
             axes.plot(mean[dead], heights[dead], "x", color=NAN, ms=9, mew=2)
@@ -201,8 +207,23 @@ def _legend(figure, axes, **where) -> None:
     figure.legend(*shown, frameon=False, **where)
 
 
+def _reach(conditions: pd.DataFrame, metric: str) -> np.ndarray:
+    """How far a metric's bars go down and up, float64 [2, n]: to the ends of the interval, where
+    there is one, or else by the seeds' deviation."""
+    if f"{metric}_low" in conditions:
+        low, mean, high = (conditions[f"{metric}_{end}"] for end in ("low", "mean", "high"))
+        ends = np.array([mean - low, high - mean], dtype=float)
+    else:
+        ends = np.array([conditions[f"{metric}_std"]] * 2, dtype=float)
+    return np.nan_to_num(ends).clip(0)
+
+
 def _bars(conditions: pd.DataFrame) -> str:
+    """What the bars are, for the label of an axis."""
     several = (conditions["seeds"] > 1).any()
+    if "hits_at_10_low" in conditions:
+        drawn = "titles and seeds" if several else "titles"
+        return f" (bars: 95 % interval by bootstrap over {drawn})"
     return " (bars: standard deviation of the seeds)" if several else ""
 
 
@@ -243,11 +264,11 @@ def quality(conditions: pd.DataFrame, path: Path) -> None:
             colour, marker = NUMERICS[numerics]
             look = {"fmt": marker, "color": colour, "ms": 6, "mew": 1.3, "elinewidth": 1}
             for metric, what in (("hits_at_10", "all titles"), ("zero_hits_at_10", "zero rows")):
-                mean, deviation = (alive[own][f"{metric}_{end}"] for end in ("mean", "std"))
+                mean = alive[own][f"{metric}_mean"]
                 if mean.notna().any():
                     look["mfc"] = colour if what == "all titles" else "white"
                     look["label"] = f"{numerics}, {what}"
-                    axes.errorbar(mean, places[own], xerr=deviation.fillna(0), **look)
+                    axes.errorbar(mean, places[own], xerr=_reach(alive[own], metric), **look)
         _shares(axes, rows, conditions)
         axes.set_xlabel(f"hits@10{_bars(conditions)}")
         _legend(figure, axes, ncols=len(shown) + 1, loc="upper left")

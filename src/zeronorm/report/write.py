@@ -15,6 +15,7 @@ from zeronorm.report import (
     figures,
     mechanism,
     noise,
+    present,
     quality,
     releases,
     reproduction,
@@ -25,6 +26,7 @@ from zeronorm.report.committed import ReportError, condition, read_table, reprod
 from zeronorm.report.conclusions import Judged
 from zeronorm.report.ranks import FILE as RANKS
 from zeronorm.report.ranks import Ranks, of_runs
+from zeronorm.report.ranks import load as load_ranks
 from zeronorm.report.ranks import save as save_ranks
 
 CURVES = ("train/loss", *(f"norm/{name}" for name in tables.WEIGHTS))
@@ -139,10 +141,12 @@ def require_complete(name: str, sweep, children: pd.DataFrame, wanted: Sequence[
 
 
 def draw(folder: Path) -> list[str]:
-    """The study's figures, from the tables in `folder`; their names."""
+    """The study's figures, from the tables and the ranks in `folder`; their names."""
     runs, table, curves = (
         read_table(folder / f"{file}.csv") for file in ("runs", "reported", "curves")
     )
+    if (folder / RANKS).exists():
+        table = present.with_intervals(table, load_ranks(folder / RANKS))
     drawn = {"norms.png": lambda path: figures.study_norms(runs, curves, condition, path)}
     readable = len(tables.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
