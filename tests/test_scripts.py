@@ -20,6 +20,7 @@ ARGUMENTS = {
     "autopsy/example.py": (),
     "autopsy/suite.py": SMALL,
     "benchmarks/adam.py": SMALL,
+    "benchmarks/composing.py": ("1", *SMALL),
     "benchmarks/mlflow_cost.py": ("1", *SMALL),
     "benchmarks/recording.py": ("1", *SMALL),
     "benchmarks/scaling.py": SMALL,

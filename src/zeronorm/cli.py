@@ -243,15 +243,17 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
 
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
-    from zeronorm import tracking
     from zeronorm.report import asked, committed, single_steps
     from zeronorm.report import claims as judging
     from zeronorm.sweep.display import console
-    from zeronorm.sweep.plan import identities
 
     with _one_sentence():
         there = asked.sentences("releases")
         if sweep_id:
+            # not where the reported runs are judged: they import MLflow and Hydra, a second
+            from zeronorm import tracking
+            from zeronorm.sweep.plan import identities
+
             client, found = _sweep("claims", sweep_id, overrides)
             runs = committed.as_read(tracking.children(client, found), "claims")
             missing = {sha[:16] for sha in identities("claims")} - set(runs["config_sha"])
@@ -524,17 +526,25 @@ def reap(overrides: tuple[str, ...]) -> None:
 @contextmanager
 def _one_sentence():
     """What goes wrong with a report, or with the store it is made from, is said in one sentence."""
-    from zeronorm import failure, tracking
     from zeronorm.report.committed import ReportError
 
     try:
         yield
-    except (ReportError, tracking.TrackingError, OSError) as error:
+    except (ReportError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    except tracking.MlflowException as error:
-        raise click.ClickException(
-            f"The store does not answer ({failure.reason(error)})."
-        ) from error
+    except click.ClickException:
+        raise
+    except Exception as error:
+        # not before: it imports MLflow, a second that a command without a store need not take
+        from zeronorm import failure, tracking
+
+        if isinstance(error, tracking.TrackingError):
+            raise click.ClickException(str(error)) from error
+        if isinstance(error, tracking.MlflowException):
+            raise click.ClickException(
+                f"The store does not answer ({failure.reason(error)})."
+            ) from error
+        raise
 
 
 def _require_store(overrides: Iterable[str]) -> None:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, bootstrap
 
 from zeronorm import ranking
 from zeronorm.report.ranks import ABSENT, Ranks
@@ -88,6 +87,9 @@ def _bootstrapped(
     gains, counts: float64 [groups, seeds, titles].
     statistic: float64 [groups, n] -> [k, n].
     """
+    # half a second to import, which a command that bootstraps nothing need not take
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
     _, seeds, titles = gains.shape
 
     def of(parts: np.ndarray, drawn: list[np.ndarray]) -> np.ndarray:

@@ -17,6 +17,8 @@ MEASURES = {  # of the benchmarks' rows: what the column says, and how
     "training_s": ("training, s", "{:.2f}"),
     "mlflow_s": ("MLflow, s", "{:.3f}"),
     "distance": ("largest distance of a weight", "{:.1e}"),
+    "cpu_s": ("CPU s", "{:.1f}"),
+    "seconds": ("s", "{:.1f}"),
     "minutes": ("minutes", "{:.1f}"),
     "ratio": ("times this project's minutes", "{:.2f}"),
     "predicted": ("minutes by the model", "{:.1f}"),
