@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,10 +82,10 @@ def main(rounds: int, small: bool, to: Path) -> None:
         assert len(jobs) == CONFIGS
         sample, kept = jobs[:: CONFIGS // 2 if small else SAMPLE], jobs[:: 84 if small else 1]
         variants = {
-            "hydra, one by one": (lambda: one_by_one(config, sample), len(sample), CONFIGS),
-            "this project": (lambda: planned(config, kept), len(kept), CONFIGS),
+            "hydra, one by one": (partial(one_by_one, config, sample), len(sample), CONFIGS),
+            "this project": (partial(planned, config, kept), len(kept), CONFIGS),
             **{
-                f"zeronorm {' '.join(command)}": (lambda command=command: run(command), 1, 1)
+                f"zeronorm {' '.join(command)}": (partial(run, command), 1, 1)
                 for command in COMMANDS
             },
         }

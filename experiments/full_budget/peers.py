@@ -121,21 +121,21 @@ PEERS = (
         "scikit-learn",
         "sklearn",
         linear_svm,
-        {"C": (0.1, 1.0, 10.0), "sublinear_tf": (False, True)},
+        {"C": (1.0, 10.0, 100.0), "sublinear_tf": (False, True)},
     ),
     Peer(
         "Doc2Vec, a title a tag",
         "gensim",
         "gensim",
         doc2vec,
-        {"dm": (0, 1), "epochs": (20, 40)},
+        {"dm": (0, 1), "epochs": (20, 40, 80)},
     ),
     Peer(
         "fastText",
         "fasttext-wheel",
         "fasttext",
         fasttext,
-        {"lr": (0.5, 1.0), "epoch": (25, 50)},
+        {"lr": (0.5, 1.0, 2.0), "epoch": (50, 100, 200)},
     ),
 )
 
