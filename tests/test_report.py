@@ -257,8 +257,8 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     assert f"{zero} of {titles}, nothing planted" in why
     for text in (readme, results):
         assert f"over {titles} titles (chance {10 / titles:.3f})" in text
-    assert "about 3 minutes" in readme
-    assert 1.5 < committed.provenance("quick_ablation")["minutes"] < 4.5
+    minutes = committed.provenance("quick_ablation")["minutes"]
+    assert f"about {minutes:.0f} minutes" in readme
     runs = committed.provenance("quick_ablation")["runs"]
     assert f"{runs} runs" in (ROOT / "Makefile").read_text() and f"{runs} of {runs} runs" in readme
     said = present.verdict(committed.conditions("quick_ablation"))
