@@ -334,6 +334,9 @@ class Fake:
     def is_alive(self):
         return self.life in ("works", "starts")
 
+    def is_full(self):
+        return False
+
     def call(self, function, *arguments):
         life, self.life = self.life, "dead" if self.life == "dies" else self.life
         if life == "works":
@@ -362,9 +365,10 @@ def test_a_worker_that_never_starts_is_given_up(lives):
         lives("stillborn").map(abs, [-1, -2], "ab")
 
 
-def test_a_real_worker_killed_at_its_start_is_started_again():
+def test_a_real_worker_killed_between_jobs_is_started_again():
     pool = workers.Workers(1, 1)
     try:
+        assert pool.first(abs, -2) == 2
         first = pool.workers[0].process
         first.kill()
         first.join()

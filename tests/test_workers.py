@@ -1,5 +1,6 @@
 """Which worker takes which job, and how many workers there are."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ def machine(monkeypatch):
         ((2,), 48, None, None, (2, 1)),  # a worker a core
         ((16,), 48, None, None, (16, 1)),
         ((16,), 3, None, None, (3, 5)),  # few jobs: the cores are shared out
-        ((16, 9), 48, None, None, (4, 4)),  # 2 GB a worker
+        ((16, 9), 48, None, None, (6, 2)),  # 1.5 GB a worker
         ((4, 1), 48, None, None, (1, 4)),  # one in any case
         ((16, 64, True), 48, None, None, (1, 16)),  # one GPU, one process
         ((16,), 48, 4, None, (4, 4)),  # as configured
@@ -85,7 +86,31 @@ def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
         [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout.readline() == "0\n"
-    children = psutil.Process(parent.pid).children()
+    children = psutil.Process(parent.pid).children(recursive=True)
     parent.kill()
     _, alive = psutil.wait_procs(children, timeout=60)
-    assert children and not alive
+    assert len(children) >= 2 and not alive
+
+
+def process_of(_):
+    return os.getpid(), os.environ.get("ZERONORM_HOME"), "tensorflow" in sys.modules
+
+
+def test_a_full_worker_gives_way_before_another_graph_and_not_before(monkeypatch):
+    """And a new one has the driver's environment, as it is, and the imports."""
+    jobs, graphs = list(range(6)), "aabbbc"
+    found = {}
+    for full, home in ((1e15, "one"), (0, "two")):
+        monkeypatch.setattr(workers, "FULL", full)
+        monkeypatch.setenv("ZERONORM_HOME", home)
+        pool = workers.Workers(1, 1)
+        try:
+            told = pool.map(process_of, jobs, graphs)
+        finally:
+            pool.close(at_once=False)
+        assert {tuple(rest) for _, *rest in told} == {(home, True)}
+        found[full] = [pid for pid, *_ in told]
+        assert not any(psutil.pid_exists(pid) for pid in found[full])
+    assert len(set(found[1e15])) == 1
+    a, b, c = ({pid for pid, at in zip(found[0], graphs, strict=True) if at == of} for of in "abc")
+    assert len(a) == len(b) == len(c) == 1 and len(a | b | c) == 3

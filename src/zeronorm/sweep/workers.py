@@ -1,7 +1,10 @@
 """Worker processes for a sweep's jobs. A worker keeps its compiled steps, so jobs of one graph go
 to one worker.
 
-Nothing here imports TensorFlow: the workers do, each for itself.
+Workers are forked from one process that has imported what they need (`imports`) and has computed
+nothing yet: a new one costs a hundredth of a second, and they share the memory of the imports. So a
+worker that has grown, since TensorFlow gives the memory of a graph never back, gives way to a new
+one before it compiles another graph. Nothing here imports TensorFlow.
 """
 
 import multiprocessing
@@ -14,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 
 import cloudpickle
@@ -23,9 +26,10 @@ import psutil
 
 from zeronorm import failure
 from zeronorm.config import ConfigError
-from zeronorm.sweep.process import GRACE, ORDER, Interrupts, quiet_import
+from zeronorm.sweep.process import GRACE, ORDER, Interrupts
 
-MEMORY = 2.0e9  # bytes allowed for a worker and the compiled graphs it keeps
+MEMORY = 1.5e9  # bytes allowed for a worker
+FULL = 0.9e9  # bytes of a worker that compiles no further graph
 THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -111,20 +115,24 @@ class Worker:
     """
 
     def __init__(self, threads: int):
-        # a fork after TensorFlow's threads have started can hang
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, threads))
-        # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born
-        # with it blocked, and ignore it later. The tracker is started before, because it unblocks
-        # the signal on its way.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self.process = context.Process(target=_work, args=(theirs, threads, dict(os.environ)))
         try:
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except (EOFError, OSError) as error:  # what it is forked from has ended
+            raise WorkersFailed(
+                f"Worker processes cannot be started ({failure.reason(error)}):"
+                " hydra/launcher=basic makes the runs one after the other, in this process."
+            ) from error
         theirs.close()
+
+    def is_full(self) -> bool:
+        """Whether it holds so much memory that a new process should go on."""
+        try:
+            return psutil.Process(self.process.pid).memory_info().rss > FULL
+        except psutil.Error:
+            return False
 
     def call(self, function: Callable, *arguments):
         """What function(*arguments) returns or raises there. Raises WorkerDied, or _NotBegun if it
@@ -152,15 +160,39 @@ class Worker:
         return self.pipe.recv_bytes()
 
 
+def prepare(threads: int) -> None:
+    """Starts the process that workers are forked from, unless it runs; it imports TensorFlow while
+    the caller goes on."""
+    forkserver.set_forkserver_preload(["zeronorm.sweep.imports"])
+    # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born with
+    # it blocked, and ignore it later. The tracker is started before, because it unblocks the signal
+    # on its way.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    own = {name: os.environ.get(name) for name in THREADS}
+    try:
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))  # some count at import
+        forkserver.ensure_running()
+    finally:
+        for name, value in own.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Workers:
-    """`count` processes with `threads` threads each. They start at once, and import TensorFlow
-    while the caller goes on."""
+    """`count` processes with `threads` threads each, started when they are needed."""
 
     def __init__(self, count: int, threads: int):
         self.count, self.threads = count, threads
         self.ending = threading.Event()
-        self.workers = [Worker(threads) for _ in range(count)]
+        self.workers: dict[int, Worker] = {}
+        self.retired: list[Worker] = []
         self.at: dict[int, int] = {}  # worker: the job it is at
+        self.starting = threading.Lock()  # of one worker after the other
+        prepare(threads)
 
     def first(self, function: Callable, *arguments):
         """What `function` returns or raises in the first worker. Raises WorkerDied if it ends its
@@ -168,12 +200,15 @@ class Workers:
         return self._call(0, function, *arguments)
 
     def _call(self, worker: int, function: Callable, *arguments):
-        """In a new process where the worker's has ended."""
+        """In a new process where the worker has none, or it has ended."""
         for _ in range(TRIES):
-            if not self.workers[worker].process.is_alive():
-                self.workers[worker] = Worker(self.threads)
+            at_work = self.workers.get(worker)
+            if at_work is None or not at_work.process.is_alive():
+                with self.starting:
+                    prepare(self.threads)
+                    at_work = self.workers[worker] = Worker(self.threads)
             try:
-                return self.workers[worker].call(function, *arguments)
+                return at_work.call(function, *arguments)
             except _NotBegun as ended:  # at its start, or idle: no job is lost
                 how = str(ended)
                 if self.ending.is_set():
@@ -206,7 +241,11 @@ class Workers:
         self.ending.clear()
 
         def serve(worker: int) -> None:
+            graph = None
             while not self.ending.is_set() and (job := queue.take(worker)) is not None:
+                graph, before = graphs[job], graph
+                if graph != before:
+                    self._replace_if_full(worker)
                 self.at[worker] = job
                 try:
                     results[job] = self._call(worker, function, arguments[job])
@@ -232,11 +271,21 @@ class Workers:
                 future.result()
         return results
 
+    def _replace_if_full(self, worker: int) -> None:
+        if worker in self.workers and self.workers[worker].is_full():
+            full = self.workers.pop(worker)
+            full.pipe.close()  # the end of its tasks
+            self.retired.append(full)
+
     def end(self, waiting: Callable[[list[int], bool], None] = lambda jobs, killed: None) -> None:
         """Ends the workers: in order within GRACE, else by SIGKILL; at a second interruption by
         SIGKILL at once."""
         self.ending.set()
-        alive = [worker.process for worker in self.workers if worker.process.is_alive()]
+        alive = [
+            worker.process
+            for worker in (*self.workers.values(), *self.retired)
+            if worker.process.is_alive()
+        ]
         for process in alive:
             assert process.pid is not None  # it has been started
             with suppress(ProcessLookupError):
@@ -247,7 +296,9 @@ class Workers:
             _wait(alive)
         finally:
             stuck = [
-                job for at, job in list(self.at.items()) if self.workers[at].process.is_alive()
+                job
+                for at, job in list(self.at.items())
+                if at in self.workers and self.workers[at].process.is_alive()
             ]
             hanging = [process for process in alive if process.is_alive()]
             for process in hanging:
@@ -260,9 +311,9 @@ class Workers:
     def close(self, at_once: bool) -> None:
         """Ends the workers; at_once: also those that still import or compute."""
         if not at_once:
-            for worker in self.workers:
+            for worker in self.workers.values():
                 worker.pipe.close()  # the end of its tasks
-            _wait([worker.process for worker in self.workers])
+            _wait([worker.process for worker in self.workers.values()])
         self.end()
 
 
@@ -281,8 +332,12 @@ def _end_with(parent) -> None:
     os._exit(1)
 
 
-def _work(pipe: connection.Connection, threads: int) -> None:
-    """A worker's life: a task, the word that it has begun, its answer, and the next."""
+def _work(pipe: connection.Connection, threads: int, environment: dict[str, str]) -> None:
+    """A worker's life: a task, the word that it has begun, its answer, and the next.
+
+    environment: the driver's; the process that this one is forked from may have an older one.
+    """
+    os.environ.update(environment)
     handled = _begin(threads)
     while handled.came is None:
         try:
@@ -324,7 +379,6 @@ def _begin(threads: int) -> Interrupts:
         os.environ[name] = str(threads)
     handled = Interrupts()
     handled.install_in_worker()
-    with quiet_import():
-        import zeronorm.experiment
-        import zeronorm.tracking  # noqa: F401 (imported for the jobs to come)
+    import zeronorm.sweep.imports  # noqa: F401 (where the process it is forked from could not)
+
     return handled
