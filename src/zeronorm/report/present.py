@@ -241,7 +241,9 @@ def cells(condition: Mapping, columns: Sequence[str]) -> list[str]:
 
 
 def _column(name: str) -> Column:
-    return COLUMNS[name] if name in COLUMNS else Column(name, 10, _text(name))
+    if name in COLUMNS:
+        return COLUMNS[name]
+    return Column(name.removesuffix(".name"), 10, _text(name))  # of a config group its choice
 
 
 def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -413,7 +415,10 @@ def summary(
         ]
         lines.append([*map(str, labels), *found])
     said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
-    return _captioned(_grid([*(names.get(name, name) for name in rows), *columns], lines), said)
+    return _captioned(
+        _grid([*(names.get(name, name.removesuffix(".name")) for name in rows), *columns], lines),
+        said,
+    )
 
 
 def outcomes(conditions: pd.DataFrame) -> str:

@@ -200,7 +200,7 @@ def said(factor: str, value: str) -> str:
     return (
         value
         if factor in ("init", "similarity", "optimizer", "numerics")
-        else f"{factor.split('.')[-1]}={value}"
+        else f"{factor.removesuffix('.name').split('.')[-1]}={value}"
     )
 
 
