@@ -114,3 +114,23 @@ def test_a_full_worker_gives_way_before_another_graph_and_not_before(monkeypatch
     assert len(set(found[1e15])) == 1
     a, b, c = ({pid for pid, at in zip(found[0], graphs, strict=True) if at == of} for of in "abc")
     assert len(a) == len(b) == len(c) == 1 and len(a | b | c) == 3
+
+
+ONE = """
+from zeronorm.sweep import workers
+if __name__ == "__main__":
+    pool = workers.Workers(1, 1)
+    print(pool.first(int), pool.workers[0].method)
+    pool.close(at_once=False)
+"""
+
+
+@pytest.mark.parametrize("folder, method", [("t", "forkserver"), ("t" * 120, "spawn")])
+def test_workers_are_spawned_where_none_can_be_forked(folder, method, tmp_path):
+    """A socket's name has at most 108 letters, and it lies in the folder for temporary files."""
+    (tmp_path / folder).mkdir()
+    (tmp_path / "script.py").write_text(ONE)
+    environment = os.environ | {"TMPDIR": str(tmp_path / folder)}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", method]

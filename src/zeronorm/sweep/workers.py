@@ -14,9 +14,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 
@@ -115,24 +115,28 @@ class Worker:
     """
 
     def __init__(self, threads: int):
-        context = multiprocessing.get_context("forkserver")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, threads, dict(os.environ)))
-        try:
-            self.process.start()
-        except (EOFError, OSError) as error:  # what it is forked from has ended
-            raise WorkersFailed(
-                f"Worker processes cannot be started ({failure.reason(error)}):"
-                " hydra/launcher=basic makes the runs one after the other, in this process."
-            ) from error
+        contexts = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
+        for context in contexts:
+            self.method = context.get_start_method()
+            self.pipe, theirs = context.Pipe()
+            self.process = context.Process(target=_work, args=(theirs, threads, dict(os.environ)))
+            try:
+                with _born_without_interruptions():
+                    self.process.start()
+                break
+            except (EOFError, OSError):  # what it is forked from cannot start, or has ended
+                if self.method == "spawn":
+                    raise
         theirs.close()
 
     def is_full(self) -> bool:
-        """Whether it holds so much memory that a new process should go on."""
+        """Whether it holds so much memory that a new process should go on, which costs little only
+        where it is forked."""
         try:
-            return psutil.Process(self.process.pid).memory_info().rss > FULL
+            held = psutil.Process(self.process.pid).memory_info().rss
         except psutil.Error:
             return False
+        return self.method == "forkserver" and held > FULL
 
     def call(self, function: Callable, *arguments):
         """What function(*arguments) returns or raises there. Raises WorkerDied, or _NotBegun if it
@@ -160,26 +164,34 @@ class Worker:
         return self.pipe.recv_bytes()
 
 
+@contextmanager
+def _born_without_interruptions() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal, but the driver decides: its children are born
+    with it blocked, and ignore it later."""
+    resource_tracker.ensure_running()  # before, because it unblocks the signal on its way
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def prepare(threads: int) -> None:
     """Starts the process that workers are forked from, unless it runs; it imports TensorFlow while
-    the caller goes on."""
+    the caller goes on. Where it cannot start, as in a folder for temporary files whose name is too
+    long for its socket, workers are spawned, each with imports of its own."""
     forkserver.set_forkserver_preload(["zeronorm.sweep.imports"])
-    # Ctrl-C reaches every process of a terminal, but the driver decides: its children are born with
-    # it blocked, and ignore it later. The tracker is started before, because it unblocks the signal
-    # on its way.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     own = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))  # some are read at import
     try:
-        os.environ.update(dict.fromkeys(THREADS, str(threads)))  # some count at import
-        forkserver.ensure_running()
+        with suppress(OSError), _born_without_interruptions():
+            forkserver.ensure_running()
     finally:
         for name, value in own.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Workers:
