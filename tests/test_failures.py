@@ -358,6 +358,18 @@ def test_a_worker_that_dies_before_it_has_a_job_costs_no_run(lives):
     assert lives("stillborn", "stillborn", "works").map(abs, [-1, -2], "ab") == [1, 2]
 
 
+def test_a_worker_born_while_the_others_end_takes_no_job(lives, monkeypatch):
+    pool, killed, born = lives("works"), [], Fake.__init__
+
+    def interrupted(worker, threads):
+        born(worker, threads)
+        pool.ending.set()
+
+    monkeypatch.setattr(Fake, "__init__", interrupted)
+    monkeypatch.setattr(Fake, "kill", lambda worker: killed.append(worker), raising=False)
+    assert pool.map(abs, [-1, -2], "ab") == [None, None] and len(killed) == 1
+
+
 def test_a_worker_that_never_starts_is_given_up(lives):
     with pytest.raises(
         workers.WorkersFailed, match=r"ended 3 times before it took a job \(SIGKILL\)"

@@ -219,6 +219,9 @@ class Workers:
                 with self.starting:
                     prepare(self.threads)
                     at_work = self.workers[worker] = Worker(self.threads)
+                if self.ending.is_set():  # `end` may not have met it
+                    at_work.process.kill()
+                    raise WorkerDied("SIGKILL")
             try:
                 return at_work.call(function, *arguments)
             except _NotBegun as ended:  # at its start, or idle: no job is lost
