@@ -66,7 +66,7 @@ def test_ablation_from_uniform_rows_the_placements_differ_by_less_than_a_point()
 
 
 def test_init_scale_the_smallest_norm_is_best_and_the_largest_worst():
-    for start in ("pretrained", "repaired", "uniform"):
+    for start in ("pretrained", "repaired"):
         own = conditions("init_scale", init=start)
         own = own[own["init.norm"] != ""].set_index("init.norm")
         for metric in ("mrr_mean", "hits_at_10_mean"):
@@ -87,27 +87,23 @@ def test_best_a_larger_rate_is_worse_by_little_at_the_largest_norm():
     assert best == own["hits_at_1_mean"].idxmax() == ("0.3", "0.001")
 
 
-def test_repair_the_order_of_the_repairs():
+def test_repair_the_mean_row_ranks_last():
+    """Under each placement; and zero rows that learn end far above it."""
     table = committed.conditions("repair")
     for placement in ("clamp_product", "add_to_squares", "double_where"):
         own = table[(table["init"] == "repaired") & (table["similarity"] == placement)]
         own = own.set_index("init.repair")["hits_at_10_mean"]
-        assert own.sort_values(ascending=False).index.tolist() == ["title_words", "noise", "mean"]
-    product = {"init": "repaired", "similarity": "clamp_product"}
-    pair = [product | {"init.repair": name} for name in ("title_words", "noise")]
-    assert settled("repair", "hits_at_10", *pair) and not settled("repair", "mrr", *pair)
+        assert own.idxmin() == "mean"
     bare = {"init": "pretrained", "similarity": "add_to_squares", "training.zero_titles": ""}
-    assert not settled("repair", "hits_at_10", pair[0], bare)
-    mean, _ = paired("repair", "hits_at_10", bare, pair[1])
-    assert mean > 0
-    mean, _ = paired("repair", "hits_at_10", bare, product | {"init.repair": "mean"})
-    assert mean > 0.1
+    assert conditions("repair", **bare)["hits_at_10_mean"].item() > own["mean"] + 0.1
 
 
 @pytest.mark.parametrize("name", ["epsilon_placement", "quick_ablation", "where_it_dies"])
 def test_zero_rows_hardly_learn_where_the_readmes_say_so(name):
     """Everywhere but with an epsilon of 1e-7 inside the root."""
     table = conditions(name, trainable="true", init="pretrained", nan_runs=0)
+    if "corpus.name" in table:
+        table = table[table["corpus.name"] == "wikipedia_excerpt"]
     share = table["zero_hits_at_10_mean"] / table["hits_at_10_mean"]
     learns = table["similarity"].isin(["add_to_squares", "clamp_squares"])
     learns &= table["epsilon"] == "1e-07"
