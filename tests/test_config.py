@@ -112,7 +112,7 @@ def expanded(home, *overrides):
 
 def test_a_study_is_the_union_of_its_grids_and_the_command_line_narrows_it(home):
     jobs, config = expanded(home, "study=epsilon_placement")
-    assert len(jobs) == (7 * 2 + 4) * 3 * 3
+    assert len(jobs) == (7 * 2 + 4) * 3 * 5
     assert not any(
         "similarity=unguarded" in job and any("epsilon" in o and "study" not in o for o in job)
         for job in jobs

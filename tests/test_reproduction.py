@@ -162,17 +162,32 @@ def test_the_printed_comparison_names_the_cell(reported, capsys):
     assert max(map(len, out.splitlines())) <= 80
 
 
-def no_ranks(run_id):
-    raise AssertionError("they are not needed")
+def made_again(runs, **changed):
+    """The runs as another making would have them: by other ids, which say which run each is."""
+    return runs.assign(run_id=[f"new {number}" for number in runs.index], **changed)
+
+
+def ranks_of(name):
+    """Of a run of `made_again`, title, zero and rank of every text: those of the report."""
+    found = committed.ranks(name)
+
+    def table(run_id):
+        number = int(run_id.split()[1])
+        titles, zero = np.array(found.titles)[found.title], found.zero[number][found.title]
+        return pd.DataFrame({"title": titles, "zero": zero * 1, "rank": found.rank[number]})
+
+    return table
 
 
 def test_a_part_of_a_study_is_compared_by_config(monkeypatch):
     """A part that varies fewer factors has fewer columns of its own; the report's are taken."""
     runs = committed.committed_runs("quick_ablation")
-    part = runs[runs["numerics"] == "xla"].assign(run_id="new")
-    changed = part.assign(mrr=part["mrr"] + 0.5)
+    part = runs[runs["numerics"] == "xla"]
+    changed = made_again(part, mrr=part["mrr"] + 0.5)
     monkeypatch.setattr(committed, "as_read", lambda children, name, further: changed)
-    compare = partial(write.compare, "quick_ablation", runs, pd.DataFrame(), ranks_of=no_ranks)
+    compare = partial(
+        write.compare, "quick_ablation", runs, pd.DataFrame(), ranks_of=ranks_of("quick_ablation")
+    )
     cells = compare(narrowed=True).cells
     assert set(cells[cells["verdict"] == FAIL]["column"]) == {"mrr"}
     whole = compare(narrowed=False).cells
@@ -190,7 +205,7 @@ def test_the_report_s_own_runs_are_not_compared_with_it(monkeypatch):
     runs = committed.committed_runs("quick_ablation")
     monkeypatch.setattr(committed, "as_read", lambda children, name, further: runs)
     with pytest.raises(committed.ReportError, match="48 of the 48 runs are those that the report"):
-        write.compare("quick_ablation", runs, pd.DataFrame(), False, no_ranks)
+        write.compare("quick_ablation", runs, pd.DataFrame(), False, ranks_of("quick_ablation"))
 
 
 @pytest.fixture
@@ -215,7 +230,7 @@ def test_the_tolerance_is_measured_by_repeats_and_before_the_first_comparison(fo
     rng = np.random.default_rng(0)
 
     def again(**options):
-        moved = runs.assign(mrr=runs["mrr"] + rng.normal(0, 0.004, len(runs)), run_id="new")
+        moved = made_again(runs, mrr=runs["mrr"] + rng.normal(0, 0.004, len(runs)))
         return moved.assign(**options)
 
     for repeat in (1, 2, 3):
@@ -226,7 +241,9 @@ def test_the_tolerance_is_measured_by_repeats_and_before_the_first_comparison(fo
         assert made == repeat
     committed.require_whole("full_budget")
     assert committed.spread("full_budget", runs, False).repeats == 3
-    compare = partial(write.compare, "full_budget", runs, pd.DataFrame(), False, no_ranks)
+    compare = partial(
+        write.compare, "full_budget", runs, pd.DataFrame(), False, ranks_of("full_budget")
+    )
     close = compare()
     assert not close.failed and close.repeats == 3
     worse = again(mrr=runs["mrr"] - 0.1)
