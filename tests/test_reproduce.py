@@ -36,6 +36,8 @@ class Checkout:
         for name in ("src", "conf"):
             shutil.copytree(ROOT / name, folder / name)
         shutil.copytree(ROOT / "experiments" / "quick_ablation", self.reported)
+        for file in ("noise.json", "noise.csv", "reproductions.json"):  # as a new report has none
+            (self.reported / file).unlink(missing_ok=True)
         shutil.copytree(ROOT / "experiments" / "claims", folder / "experiments" / "claims")
         (folder / "README.md").write_text("<!-- begin verdict quick_ablation -->\n\n<!-- end -->\n")
         (folder / "home").mkdir()
