@@ -15,7 +15,8 @@ from zeronorm.sweep import Session
 from zeronorm.sweep.plan import identities
 
 ROOT = schema.conf_dir().parent
-NAME = "full_budget"  # of six runs
+NAME = "full_budget"  # of ten runs
+LOGGED = "quick_ablation"  # a study whose reproduction is logged
 
 
 @pytest.fixture
@@ -23,6 +24,8 @@ def checkout(tmp_path, monkeypatch):
     """A copy of one report, and a README that shows it."""
     for name in (NAME, "claims"):
         shutil.copytree(ROOT / "experiments" / name, tmp_path / "experiments" / name)
+        log = ROOT / "experiments" / LOGGED / write.LOG
+        shutil.copy(log, tmp_path / "experiments" / name)
     (tmp_path / "README.md").write_text(f"<!-- begin verdict {NAME} -->\n\n<!-- end -->\n")
     monkeypatch.setattr(committed, "experiments_dir", lambda: tmp_path / "experiments")
     return tmp_path
@@ -79,7 +82,7 @@ def test_a_written_report_is_there_and_nothing_is_left_beside_it(checkout, monke
     paths = written(monkeypatch, curves)
     assert {folder / "runs.csv", folder / "norms.png", checkout / "README.md"} <= set(paths)
     assert all(path.is_file() for path in paths) and (folder / "ranks.csv.gz").is_file()
-    assert committed.ranks(NAME).rank.tolist() == [[1, 0]] * 6
+    assert committed.ranks(NAME).rank.tolist() == [[1, 0]] * 10
     # which is of the report that it replaces
     assert not (folder / "reproductions.json").exists() and "conclusions.yaml" in kept
     assert (folder / "conclusions.yaml").is_file()
