@@ -260,7 +260,7 @@ def test_the_tolerance_is_measured_by_repeats_and_before_the_first_comparison(fo
     write.write_noise("full_budget", 4, pd.DataFrame(), ["reproduce"], other)
     text = blocks.BLOCKS["noise"]("full_budget", "")
     assert text.startswith("From the report and 3 repeats") and "another processor" not in text
-    assert "| no | `zeronorm reproduce` | 6 |" in blocks.BLOCKS["reproductions"]("full_budget", "")
+    assert "| no | `zeronorm reproduce` | 10 |" in blocks.BLOCKS["reproductions"]("full_budget", "")
 
 
 def test_repeats_without_their_values_are_refused(folder):
