@@ -199,7 +199,10 @@ def _provenance(
     commits = sorted(set(children.get("tags.git.commit", pd.Series("unknown")).str[:12]))
     return {
         "date": tags["date"],
-        "command": tags["command"],
+        # without where the store lies, which changes no number
+        "command": " ".join(
+            word for word in tags["command"].split() if not word.startswith("home=")
+        ),
         "runs": len(runs),
         "taken_over": len(children) - int((children["tags.mlflow.parentRunId"] == sweep_id).sum()),
         "seeds": sorted({int(seed) for seed in runs["seed"]}),
