@@ -110,6 +110,14 @@ def test_zero_rows_hardly_learn_where_the_readmes_say_so(name):
     assert (share[learns] > 0.8).all() and (share[~learns] < 0.51).all()
 
 
+def test_from_1e_6_up_the_titles_of_zero_rows_rank_as_well_as_all():
+    table = committed.conditions("epsilon_size")
+    share = table["zero_hits_at_10_mean"] / table["hits_at_10_mean"]
+    size = table["epsilon"].astype(float)
+    assert (share[size > 5e-7] > 0.98).all() and (share[size < 5e-7] < 0.95).all()
+    assert (share[size < 1e-11] < 0.51).all()
+
+
 def test_what_is_claimed_of_the_treatments():
     """Zero rows hardly learn as they are, and do with the memory gone, or the gradient clipped."""
     for row in single_steps.data("single_steps", "learning")["rows"]:

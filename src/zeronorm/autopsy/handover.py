@@ -110,7 +110,7 @@ def _same(one: tf.Tensor, other: tf.Tensor) -> bool:
     try:
         return _address(one) == _address(other)
     # texts, and types that only TensorFlow has
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError):
         return np.array_equal(one.numpy(), other.numpy())
 
 

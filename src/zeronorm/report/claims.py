@@ -400,7 +400,7 @@ def judged(runs: pd.DataFrame, steps: Mapping[int, Shown]) -> list[Judgement]:
     steps: {claim: what single steps show of it}, from `single_steps.shown`.
     Raises ValueError if a claim has no runs.
     """
-    runs = runs.astype(object).copy()  # one block, of which rows are taken ten times as fast
+    runs = runs.astype(object).copy()  # one block: rows are taken of it faster
     return [_judge(claim, runs, steps.get(claim.number)) for claim in CLAIMS]
 
 

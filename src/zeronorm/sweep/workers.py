@@ -2,9 +2,9 @@
 to one worker.
 
 Workers are forked from one process that has imported what they need (`imports`) and has computed
-nothing yet: a new one costs a hundredth of a second, and they share the memory of the imports. So a
-worker that has grown, since TensorFlow gives the memory of a graph never back, gives way to a new
-one before it compiles another graph. Nothing here imports TensorFlow.
+nothing yet: a new one costs little, and they share the memory of the imports. TensorFlow never
+gives the memory of a graph back, so a worker that has grown gives way to a new one before it
+compiles another graph. Nothing here imports TensorFlow.
 """
 
 import multiprocessing
@@ -125,6 +125,8 @@ class Worker:
                     self.process.start()
                 break
             except (EOFError, OSError):  # what it is forked from cannot start, or has ended
+                self.pipe.close()
+                theirs.close()
                 if self.method == "spawn":
                     raise
         theirs.close()
@@ -352,6 +354,7 @@ def _work(pipe: connection.Connection, threads: int, environment: dict[str, str]
 
     environment: the driver's; the process that this one is forked from may have an older one.
     """
+    os.environ.clear()
     os.environ.update(environment)
     handled = _begin(threads)
     while handled.came is None:
