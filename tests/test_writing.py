@@ -44,7 +44,7 @@ def written(monkeypatch, curves_of):
     children = pd.DataFrame({"tags.mlflow.parentRunId": ["a"] * len(runs), **measured})
     tags = {
         "date": "2026-11-25",
-        "command": "zeronorm train study=x home=/where/it/lies",
+        "command": "zeronorm train study=x home=/where it/lies seed=1 --only-missing",
         "hardware": "a machine",
         "versions": "all",
     }
@@ -83,7 +83,7 @@ def test_a_written_report_is_there_and_nothing_is_left_beside_it(checkout, monke
     assert {folder / "runs.csv", folder / "norms.png", checkout / "README.md"} <= set(paths)
     assert all(path.is_file() for path in paths) and (folder / "ranks.csv.gz").is_file()
     assert committed.ranks(NAME).rank.tolist() == [[1, 0]] * 10
-    assert committed.provenance(NAME)["command"] == "zeronorm train study=x"
+    assert committed.provenance(NAME)["command"] == "zeronorm train study=x seed=1 --only-missing"
     # which is of the report that it replaces
     assert not (folder / "reproductions.json").exists() and "conclusions.yaml" in kept
     assert (folder / "conclusions.yaml").is_file()

@@ -17,6 +17,7 @@ from zeronorm.report.tables import (
     FACTORS,
     dead_zones,
     factors_of,
+    named,
     said,
     varying,
 )
@@ -243,7 +244,7 @@ def cells(condition: Mapping, columns: Sequence[str]) -> list[str]:
 def _column(name: str) -> Column:
     if name in COLUMNS:
         return COLUMNS[name]
-    return Column(name.removesuffix(".name"), 10, _text(name))  # of a config group its choice
+    return Column(named(name), 10, _text(name))
 
 
 def groups(conditions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -416,7 +417,7 @@ def summary(
         lines.append([*map(str, labels), *found])
     said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
     return _captioned(
-        _grid([*(names.get(name, name.removesuffix(".name")) for name in rows), *columns], lines),
+        _grid([*(names.get(name, named(name)) for name in rows), *columns], lines),
         said,
     )
 

@@ -193,6 +193,11 @@ def varying(conditions: pd.DataFrame) -> list[str]:
     return [name for name in found if not (name == "epsilon" and follows)]
 
 
+def named(factor: str) -> str:
+    """A factor's name as a heading: of a config group's choice that of the group."""
+    return factor.removesuffix(".name")
+
+
 def said(factor: str, value: str) -> str:
     """A factor's value as a label: 'frozen', 'clamp_product', 'zero_share=0.1'."""
     if factor == "trainable":
@@ -200,7 +205,7 @@ def said(factor: str, value: str) -> str:
     return (
         value
         if factor in ("init", "similarity", "optimizer", "numerics")
-        else f"{factor.removesuffix('.name').split('.')[-1]}={value}"
+        else f"{named(factor).split('.')[-1]}={value}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,10 +200,7 @@ def _provenance(
     commits = sorted(set(children.get("tags.git.commit", pd.Series("unknown")).str[:12]))
     return {
         "date": tags["date"],
-        # without where the store lies, which changes no number
-        "command": " ".join(
-            word for word in tags["command"].split() if not word.startswith("home=")
-        ),
+        "command": _without_home(tags["command"]),
         "runs": len(runs),
         "taken_over": len(children) - int((children["tags.mlflow.parentRunId"] == sweep_id).sum()),
         "seeds": sorted({int(seed) for seed in runs["seed"]}),
@@ -384,5 +382,11 @@ def _entry(command: list[str], tags: dict[str, str]) -> dict[str, str]:
         "date": tags["date"],
         "commit": tags.get("git.commit", "unknown")[:12],
         "hardware": tags["hardware"],
-        "command": " ".join([*environment, "zeronorm", *command]),
+        "command": _without_home(" ".join([*environment, "zeronorm", *command])),
     }
+
+
+def _without_home(command: str) -> str:
+    """A command without where its store lies, which changes no number: up to the next override or
+    option, since a folder's name may hold blanks."""
+    return re.sub(r" home=.*?(?= [\w.~+@/]+=| --|$)", "", command)
