@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from zeronorm import cli, tracking
 from zeronorm import config as schema
-from zeronorm.sweep import Session
+from zeronorm.sweep.session import Session
 
 pytestmark = pytest.mark.slow  # starts processes
 

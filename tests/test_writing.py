@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from zeronorm import cli, tracking
 from zeronorm import config as schema
 from zeronorm.report import blocks, committed, tables, write
-from zeronorm.sweep import Session
 from zeronorm.sweep.plan import identities
+from zeronorm.sweep.session import Session
 
 ROOT = schema.conf_dir().parent
 NAME = "full_budget"  # of ten runs
-LOGGED = "quick_ablation"  # a study whose reproduction is logged
+LOGGED = "quick_ablation"  # a study whose noise is measured, and a reproduction logged
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def checkout(tmp_path, monkeypatch):
     """A copy of one report, and a README that shows it."""
     for name in (NAME, "claims"):
         shutil.copytree(ROOT / "experiments" / name, tmp_path / "experiments" / name)
-        log = ROOT / "experiments" / LOGGED / write.LOG
-        shutil.copy(log, tmp_path / "experiments" / name)
+        for file in (*write.NOISE, write.LOG):
+            shutil.copy(ROOT / "experiments" / LOGGED / file, tmp_path / "experiments" / name)
     (tmp_path / "README.md").write_text(f"<!-- begin verdict {NAME} -->\n\n<!-- end -->\n")
     monkeypatch.setattr(committed, "experiments_dir", lambda: tmp_path / "experiments")
     return tmp_path
@@ -78,14 +78,15 @@ def test_what_fails_in_the_middle_leaves_the_report_as_it_was(checkout, monkeypa
 def test_a_written_report_is_there_and_nothing_is_left_beside_it(checkout, monkeypatch):
     folder = checkout / "experiments" / NAME
     kept = {path.name for path in folder.iterdir()}
-    assert "reproductions.json" in kept
+    of_it = {"reproductions.json", "noise.csv", "noise.json"}
+    assert kept >= of_it | {"conclusions.yaml"}
     paths = written(monkeypatch, curves)
     assert {folder / "runs.csv", folder / "norms.png", checkout / "README.md"} <= set(paths)
     assert all(path.is_file() for path in paths) and (folder / "ranks.csv.gz").is_file()
     assert committed.ranks(NAME).rank.tolist() == [[1, 0]] * 10
     assert committed.provenance(NAME)["command"] == "zeronorm train study=x seed=1 --only-missing"
-    # which is of the report that it replaces
-    assert not (folder / "reproductions.json").exists() and "conclusions.yaml" in kept
+    # which are of the report that it replaces
+    assert not any((folder / file).exists() for file in of_it)
     assert (folder / "conclusions.yaml").is_file()
     assert sorted(path.name for path in checkout.rglob("*") if path.name.startswith(".")) == []
     assert len((folder / "curves.csv").read_text().splitlines()) > 2

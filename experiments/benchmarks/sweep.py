@@ -5,6 +5,7 @@ before the sweep, half after.
 python experiments/benchmarks/sweep.py [--small --to FOLDER]
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -43,13 +44,13 @@ class Sweep:
 
     wall: its seconds.
     begun: when it began, in seconds since the epoch.
-    peaks: bytes of memory that the command, and the largest of its processes, held at most.
+    peaks: bytes of memory, as `peaks_of` gives them.
     folder: the sweep's.
     """
 
     wall: float
     begun: float
-    peaks: tuple[int, int]
+    peaks: dict[str, int]
     folder: Path
 
     @property
@@ -90,20 +91,27 @@ def made(home: Path, *overrides: str) -> Sweep:
     return Sweep(wall, begun, peaks, next(home.glob("outputs/*")))
 
 
-def peaks_of(command: subprocess.Popen) -> tuple[int, int]:
-    """Waits for the command. Returns the most bytes that it, and the largest process that it
-    started, had in memory (VmHWM, which Linux keeps)."""
+def peaks_of(command: subprocess.Popen) -> dict[str, int]:
+    """Waits for the command. Returns the most bytes that were in memory: of the `command`; of the
+    largest process that it started, a `worker` (VmHWM, which Linux keeps); of all of them
+    `together`, looked at every two seconds, where a page that several share counts once (PSS)."""
     found: dict[int, int] = {}
+    together = [0]
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.5):
+        for turn in itertools.count():
+            if ended.wait(0.5):
+                return
             with suppress(psutil.Error):
-                for process in [own := psutil.Process(command.pid), *own.children(recursive=True)]:
+                running = [own := psutil.Process(command.pid), *own.children(recursive=True)]
+                for process in running:
                     with suppress(OSError, StopIteration):
                         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
                         peak = next(line for line in lines if line.startswith("VmHWM"))
                         found[process.pid] = 1024 * int(peak.split()[1])
+                if turn % 4 == 0:
+                    together.append(sum(process.memory_full_info().pss for process in running))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -111,7 +119,8 @@ def peaks_of(command: subprocess.Popen) -> tuple[int, int]:
     ended.set()
     looking.join()
     own = found.pop(command.pid, 0)
-    return own, max(found.values(), default=0)
+    largest = max(found.values(), default=0)
+    return {"command": own, "worker": largest, "together": max(together)}
 
 
 def main(small: bool, to: Path) -> None:
@@ -159,7 +168,7 @@ def report(naive: list[dict], sweeps: dict[str, Sweep], to: Path) -> None:
         for variant, wall in seconds.items()
     ]
     peaks = {
-        variant: {"command": sweep.peaks[0] / 1e9, "worker": sweep.peaks[1] / 1e9}
+        variant: {what: peak / 1e9 for what, peak in sweep.peaks.items()}
         for variant, sweep in sweeps.items()
     }
     of_kinds = [

@@ -13,8 +13,8 @@ import click
 from zeronorm import completion, usage
 
 if TYPE_CHECKING:
-    from zeronorm.sweep import Session
     from zeronorm.sweep.parent_run import ParentRun
+    from zeronorm.sweep.session import Session
 
 # TensorFlow's start-up chatter; set it to 0 to read it
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Train one run, or a sweep of several. Its page of help is `usage.page`."""
     flags = usage.given(hydras, overrides)
-    from zeronorm.sweep import Session
+    from zeronorm.sweep.session import Session
 
     Session(["train", *ctx.meta[usage.TYPED]], only_missing).run(overrides, flags)
 
@@ -169,8 +169,8 @@ def reproduce(
     """
     from zeronorm import provenance, tracking
     from zeronorm.report import committed, reproduction, write
-    from zeronorm.sweep import Session
     from zeronorm.sweep.display import console
+    from zeronorm.sweep.session import Session
 
     if noise and log:
         raise click.ClickException("--noise compares nothing that --log could enter: drop one.")

@@ -71,11 +71,20 @@ def sweep_phases(name: str) -> str:
 
 
 def sweep_memory(name: str) -> str:
-    """The most memory that the benchmark's sweeps took, of the command and of a worker."""
-    peaks = benchmark_data(name)["peaks"].items()
-    lines = [f"| {what} | {of['command']:.2f} | {of['worker']:.2f} |" for what, of in peaks]
-    head = "| variant | peak of the command, GB | peak of a worker, GB |"
-    return "\n".join([head, "|---|---|---|", *lines])
+    """The most memory that the benchmark's sweeps took."""
+    peaks: dict[str, dict[str, float]] = benchmark_data(name)["peaks"]
+    said = {
+        "command": "peak of the command, GB",
+        "worker": "of a worker, GB",
+        "together": "of all at once, GB",
+    }
+    kept = [what for what in said if all(what in peak for peak in peaks.values())]
+    lines = [
+        f"| {variant} | " + " | ".join(f"{peak[what]:.2f}" for what in kept) + " |"
+        for variant, peak in peaks.items()
+    ]
+    head = "| variant | " + " | ".join(said[what] for what in kept) + " |"
+    return "\n".join([head, "|---" * (1 + len(kept)) + "|", *lines])
 
 
 def step_pieces(name: str) -> str:

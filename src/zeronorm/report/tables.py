@@ -150,27 +150,28 @@ def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed that
     did, or else of the first, mean and deviation."""
     factors = ["study", *factors_of(runs)]
-    rows = []
-    for values, group in runs.groupby(factors, sort=False, dropna=False):
-        group = group.sort_values("seed")
-        dead = group["outcome"] == "nan"
-        first = group[dead].iloc[0] if dead.any() else group.iloc[0]
-        row = dict(zip(factors, values, strict=True))
-        row |= {"seeds": len(group), "nan_runs": int(dead.sum())}
-        row |= {column: first[column] for column in TAGS if column != "outcome"}
-        for column in [prefix + name for prefix in ("", "zero_") for name in METRICS]:
-            row[f"{column}_mean"], row[f"{column}_std"] = group[column].mean(), group[column].std()
-        for name in WEIGHTS:
-            for end in ("start", "end", "last_finite"):
-                row[f"norm/{name}_{end}"] = first[f"norm/{name}_{end}"]
-        row["predicted_exactly"] = int(exact(group).sum())
-        row["first_touch_mean"] = pd.to_numeric(group["first_touch"]).mean()
-        row |= {
+    groups = runs.groupby(factors, sort=False, dropna=False).ngroup()
+    dead = runs["outcome"] == "nan"
+    order = np.lexsort((runs["seed"], ~dead, groups))
+    first = runs.iloc[order[~groups.iloc[order].duplicated()]].reset_index(drop=True)
+    metrics = [prefix + name for prefix in ("", "zero_") for name in METRICS]
+    pooled = runs[metrics].groupby(groups).agg(["mean", "std"])
+    ends = [f"norm/{name}_{end}" for name in WEIGHTS for end in ("start", "end", "last_finite")]
+    return pd.DataFrame(
+        {name: first[name] for name in factors}
+        | {"seeds": groups.value_counts(sort=False), "nan_runs": dead.groupby(groups).sum()}
+        | {name: first[name] for name in TAGS if name != "outcome"}
+        | {"_".join(name): pooled[name] for name in pooled}
+        | {name: first[name] for name in ends}
+        | {
+            "predicted_exactly": exact(runs).groupby(groups).sum(),
+            "first_touch_mean": pd.to_numeric(runs["first_touch"]).groupby(groups).mean(),
+        }
+        | {
             name: first[name]
             for name in ("nonfinite/words", "nonfinite/titles", "zero_titles", *FURTHER_TAGS)
         }
-        rows.append(row)
-    return pd.DataFrame(rows)
+    )
 
 
 def exact(runs: pd.DataFrame) -> pd.Series:

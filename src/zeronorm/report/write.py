@@ -38,6 +38,7 @@ MOST_CONDITIONS = 300
 FILES = ("reported.csv", "runs.csv", "curves.csv", "provenance.json")
 PREDICTED = "predicted.png"  # in experiments/ itself
 LOG = "reproductions.json"
+NOISE = ("noise.csv", "noise.json")
 # environment that changes the arithmetic
 NUMERICAL = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "XLA_FLAGS")
 
@@ -53,8 +54,8 @@ def write(
 ) -> list[Path]:
     """Writes experiments/<name>/ from a sweep and refreshes the READMEs, whole or not at all.
 
-    Returns the files written. The log of reproductions is that of the report which it replaces, and
-    goes with it.
+    Returns the files written. The noise and the log of reproductions are those of the report which
+    it replaces, and go with it.
     children, sweep_id, tags, seconds: of the sweep, from `tracking`.
     curves_of: run id -> (step, name, value).
     ranks_of: run id -> (title, zero, rank).
@@ -68,7 +69,8 @@ def write(
         runs = tables.runs_table(name, children)
         save_tables(runs, new, curves_of)
         ranked = _save_ranks(runs, new / RANKS, ranks_of)
-        (new / LOG).unlink(missing_ok=True)
+        for file in (*NOISE, LOG):
+            (new / file).unlink(missing_ok=True)
         (new / "provenance.json").write_text(
             json.dumps(_provenance(runs, children, sweep_id, tags, seconds), indent=1) + "\n"
         )

@@ -1,6 +1,2 @@
 """A sweep around Hydra's jobs: its plan, its checks, its workers, its display, its parent run in
 the store."""
-
-from zeronorm.sweep.session import Session, SweepCallback
-
-__all__ = ["Session", "SweepCallback"]

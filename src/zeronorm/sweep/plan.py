@@ -1,7 +1,9 @@
 """Which runs a sweep is to make: what Hydra's overrides and grids expand to, less those that are
 there."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +86,7 @@ def planned(
     Raises ConfigError if one of them cannot be run, or none is in the report.
     """
     composer = Composer(GlobalHydra.instance().config_loader(), config)
-    with console.status(f"Composing {len(overrides)} runs"):
+    with console.status(f"Composing {len(overrides)} runs"), _collector_off():
         configs, jobs = zip(*map(composer.composed, overrides), strict=True)
         values = [schema.plain(job) for job in jobs]
         identities = [schema.identity(job) for job in values]
@@ -121,6 +123,19 @@ def planned(
         finished=finished,
         graphs=[schema.graph(values[number]) for number in missing.values()],
     )
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """No search for cycles in the block: the configs of all jobs stay, and each search, which finds
+    nothing, would go through all of them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _compare_code(said: str, command: Sequence[str]) -> None:
