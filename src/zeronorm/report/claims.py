@@ -39,7 +39,8 @@ LATE = {"vectors.zero_share": "0.01", "training.batch": "1", "examples": "200"}
 def select(runs: pd.DataFrame, **differences: str) -> pd.DataFrame:
     """The runs that differ from the baseline in exactly these factors (dots written as __)."""
     wanted = BASELINE | {name.replace("__", "."): value for name, value in differences.items()}
-    return runs[np.logical_and.reduce([runs[name] == value for name, value in wanted.items()])]
+    alike = [runs[name].to_numpy() == value for name, value in wanted.items()]
+    return runs[np.logical_and.reduce(alike)]
 
 
 def dies(run: Mapping) -> bool:
