@@ -552,6 +552,27 @@ def test_a_server_that_ends_or_never_answers_is_not_ready():
         assert not ui.answers(port, lambda: time.monotonic() - began < 0.2, seconds=0.3)
 
 
+def test_ui_shows_no_password(store, said, tmp_path, monkeypatch):
+    """Neither where it says what it serves, nor on the server's command line, nor where that says
+    why it ended."""
+    secret = "postgresql://me:se+cret@127.0.0.1:1/db"
+    monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
+    script = "import os, sys; sys.exit(os.environ['MLFLOW_BACKEND_STORE_URI'])"
+    commands, original = [], tracking.ui_command
+
+    def with_script(config, port):
+        commands.append(original(config, port))
+        return [sys.executable, "-c", script]
+
+    monkeypatch.setattr(tracking, "store_uri", lambda config: secret)
+    monkeypatch.setattr(tracking, "ui_command", with_script)
+    monkeypatch.setattr(tracking, "connect", lambda config: None)
+    status, out, err = said(["ui", "--port", str(free_port())])
+    shown = "postgresql://me:***@127.0.0.1:1/db"
+    assert status == 1 and shown in out and shown in err
+    assert "se+cret" not in out + err + " ".join(commands[0])
+
+
 def test_ui_says_why_its_server_ended(store, said, tmp_path, monkeypatch):
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
     script = "import sys; sys.exit('the port is taken')"

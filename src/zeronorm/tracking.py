@@ -610,11 +610,12 @@ def ranks(client: MlflowClient, run_id: str) -> pd.DataFrame:
 
 
 def ui_command(config: DictConfig, port: int) -> list[str]:
-    """The command that serves the MLflow UI on the configured store, on 127.0.0.1 and with one
-    worker."""
+    """The command that serves the MLflow UI on the store that its environment names
+    (MLFLOW_BACKEND_STORE_URI: a command line, with the store's password in it, is everybody's to
+    read), on 127.0.0.1 and with one worker."""
     artifacts = Path(config.home, "artifacts").resolve().as_uri()
     command = (
         f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --default-artifact-root"
         f" {artifacts}"
     )
-    return [sys.executable, *command.split(), "--backend-store-uri", store_uri(config)]
+    return [sys.executable, *command.split()]

@@ -13,7 +13,7 @@ from typing import IO
 import click
 from omegaconf import DictConfig
 
-from zeronorm import tracking, views
+from zeronorm import provenance, tracking, views
 
 STARTS = 180.0  # seconds that the server may take to answer
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
@@ -33,7 +33,8 @@ def serve(config: DictConfig, client: tracking.MlflowClient, port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise click.ClickException(f"Port {port} is in use: choose another with --port.")
-    click.echo(f"Starting MLflow's UI, 10 to 40 seconds; store: {store}")
+    shown = provenance.without_passwords(store)
+    click.echo(f"Starting MLflow's UI, 10 to 40 seconds; store: {shown}")
     with tempfile.TemporaryFile() as said:
         server = _started(config, port, said)
         try:
@@ -58,7 +59,7 @@ def _started(config: DictConfig, port: int, said: IO[bytes]) -> subprocess.Popen
     server without its tracebacks. said: takes what it prints, but no request."""
     server = subprocess.Popen(
         [*tracking.ui_command(config, port), "--uvicorn-opts", "--log-level warning"],
-        env={**os.environ, **QUIET},
+        env={**os.environ, **QUIET, "MLFLOW_BACKEND_STORE_URI": tracking.store_uri(config)},
         start_new_session=True,
         stdout=said,
         stderr=said,
@@ -110,4 +111,4 @@ def _last_line(said: IO[bytes]) -> str:
     said.seek(0)
     lines = said.read().decode(errors="replace").split("\n")
     last = [line.strip() for line in lines if line.strip()][-1:]
-    return f" ({last[0].rstrip('.')})" if last else ""
+    return f" ({provenance.without_passwords(last[0]).rstrip('.')})" if last else ""
