@@ -252,7 +252,7 @@ BLOCKS: dict[str, Callable[[str, str], str]] = {  # (study, what stands after th
     "reproductions": lambda name, _: _reproductions(name),
     "claims": lambda name, _: claims.markdown(_judged(name), asked.sentences("releases")),
     "verdicts": lambda name, _: claims.verdicts_markdown(_judged(name)),
-    "conditions": lambda name, columns: claims.table(conditions(name), _listed(columns)),
+    "conditions": lambda name, columns: claims.table(_with_intervals(name), _listed(columns)),
     "steps": lambda name, _: claims.steps_markdown(claims.steps(committed_runs(name))),
     "benchmark": lambda name, _: measured.benchmark(name),
     "accuracy": lambda name, _: measured.accuracy(name),
