@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from zeronorm.report import committed, single_steps
+from zeronorm.report.ranks import ABSENT
 
 WINDOWS = 449
 
@@ -154,3 +155,24 @@ def test_what_is_claimed_of_smooth_trainings():
     asked = rows["as asked", "kernels"]
     assert single_steps.is_smooth(asked) and min(asked["spike"]) > 1e6
     assert not any(rows["as asked", "xla"]["finite"] + rows["as asked", "tf1"]["finite"])
+
+
+@pytest.mark.parametrize(
+    "name, corpus, texts, titles, zero",
+    [
+        ("full_budget", "", 449, 89, 180),
+        ("init_scale", "", 403, 88, 160),
+        ("repair", "", 403, 88, 160),
+        ("where_it_dies", "python_topics", 57, 25, 27),
+        ("where_it_dies", "python_docstrings", 29, 16, 3),
+    ],
+)
+def test_of_how_many_texts_and_titles_a_quality_is(name, corpus, texts, titles, zero):
+    """Those that have windows to be judged on; an interval is over these titles."""
+    found, counted = committed.ranks(name), set()
+    for condition, ranks, is_zero in zip(found.conditions, found.rank, found.zero, strict=True):
+        if corpus in condition:
+            title = found.title[ranks != ABSENT]
+            counted.add((len(title), len(set(title)), int(is_zero[title].sum())))
+    # where no row is left zero, or is pretrained, none starts as one
+    assert counted - {(texts, titles, 0)} == {(texts, titles, zero)}
