@@ -102,6 +102,11 @@ def connect(config: DictConfig) -> MlflowClient:
         ) from error
 
 
+def preload() -> None:
+    """Imports what MLflow itself imports at the first call of a database, for a second or more."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def answering(uri: str) -> MlflowClient:
     """A client of a store, which has answered. Raises TrackingError if it does not."""
     try:

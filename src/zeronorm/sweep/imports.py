@@ -3,7 +3,9 @@ this once, for all of them."""
 
 from zeronorm.sweep.process import quiet_import
 
-with quiet_import():
+with quiet_import():  # for the jobs to come
     import zeronorm.experiment
     import zeronorm.run_autopsy
-    import zeronorm.tracking  # noqa: F401 (imported for the jobs to come)
+    import zeronorm.tracking
+
+    zeronorm.tracking.preload()
