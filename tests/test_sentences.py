@@ -174,5 +174,5 @@ def test_of_how_many_texts_and_titles_a_quality_is(name, corpus, texts, titles, 
         if corpus in condition:
             title = found.title[ranks != ABSENT]
             counted.add((len(title), len(set(title)), int(is_zero[title].sum())))
-    # where no row is left zero, or is pretrained, none starts as one
+    # a start without zero rows has no text of one
     assert counted - {(texts, titles, 0)} == {(texts, titles, zero)}
