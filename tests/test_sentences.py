@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zeronorm.report import committed, single_steps
+from zeronorm.report import committed, measured, single_steps
 from zeronorm.report.ranks import ABSENT
 
 WINDOWS = 449
@@ -176,3 +176,9 @@ def test_of_how_many_texts_and_titles_a_quality_is(name, corpus, texts, titles, 
             counted.add((len(title), len(set(title)), int(is_zero[title].sum())))
     # a start without zero rows has no text of one
     assert counted - {(texts, titles, 0)} == {(texts, titles, zero)}
+
+
+def test_the_model_of_a_sweep_s_minutes_is_off_by_about_a_sixth():
+    rows = [row for row in measured.benchmark_data("scaling")["rows"] if row["minutes"]]
+    off = [row["predicted"] / row["minutes"] - 1 for row in rows]
+    assert max(map(abs, off)) == pytest.approx(1 / 6, abs=0.02) and min(off) < 0 < max(off)
