@@ -1,10 +1,13 @@
 """What a Reading says, held against runs: each relation, where it holds and where it does not."""
 
+import dataclasses
 import re
+from datetime import date
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from zeronorm.report import conclusions, ranks
 from zeronorm.report.conclusions import Conclusion
@@ -115,6 +118,8 @@ def test_what_cannot_be_computed_is_said_and_is_no_failure(study):
         ("- {says: x, relation: better, left: {}}", "the relation better"),
         ("- {says: x, relation: greater, left: {}, metric: mrr}", "no right side"),
         ("- {says: x, relation: greater, left: {}, right: {a: 1}, metric: f1}", "no known metric"),
+        ("- {says: x, relation: nan, left: {}, elsewhere: dead}", "has dead elsewhere"),
+        ("- {says: x, relation: nan, left: {}, margin: .inf}", "margin is no number: inf"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence(tmp_path, text, why):
@@ -125,10 +130,67 @@ def test_a_mistake_in_the_file_is_one_sentence(tmp_path, text, why):
         conclusions.load(path)
 
 
+VALUES = {"text": "x", "number": 0.5, "truth": True, "list": [1], "texts": ["x"], "map": {"a": 1}}
+RIGHT = {"each": ("text", "texts"), "margin": ("number",)}
+RIGHT |= dict.fromkeys(("left", "right", "among"), ("map",))
+
+
+@pytest.mark.parametrize("key", conclusions.KINDS)
+@pytest.mark.parametrize("kind", [*VALUES, "nothing", "date"])
+def test_a_value_of_another_kind_is_one_sentence(tmp_path, key, kind):
+    value = {**VALUES, "nothing": None, "date": date(2026, 1, 1)}[kind]
+    entry = {"says": "x", "relation": "finite", "left": {}, key: value}
+    path = tmp_path / "conclusions.yaml"
+    path.write_text(yaml.safe_dump([entry]))
+    if kind in RIGHT.get(key, ()) or (kind == "text" and key in ("says", "metric")):
+        assert getattr(conclusions.load(path)[0], key) == value
+    else:
+        with pytest.raises(ValueError, match=f"number 1.*({key} is no |relation x|x elsewhere)"):
+            conclusions.load(path)
+
+
+def test_bytes_that_are_no_text_are_one_sentence(tmp_path):
+    path = tmp_path / "conclusions.yaml"
+    for content in (b"\xff\xfe- says: x", b"[" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="it is no YAML"):
+            conclusions.load(path)
+
+
+@pytest.mark.parametrize("value", [date(2026, 1, 1), {"a": 1}, [], [[1]], [{}], "", 1e400])
+def test_a_selector_of_another_kind_selects_nothing(study, value):
+    with pytest.raises(ValueError, match="selects a condition that no run has"):
+        judged(study, relation="finite", left={"similarity": value})
+
+
+def test_a_part_that_no_text_decides_does_not_hold(study):
+    """Of the rows that started at zero there is none at a norm of 1, whichever part is looked at
+    first."""
+    runs, ranked = study
+    zero = np.repeat((runs["init.norm"] != "1.0").to_numpy()[:, None], len(ranked.titles), axis=1)
+    with_zeros = (runs, dataclasses.replace(ranked, zero=zero))
+    for norms in ([0.1, 1], [1, 0.1], [1, None]):
+        found = judged(
+            with_zeros,
+            relation="greater",
+            metric="zero_hits_at_1",
+            among={**KERNELS, "init.norm": norms},
+            left=GOOD,
+            right=POOR,
+            each="init.norm",
+        )
+        assert found.holds is False and found.found.endswith("norm=1.0")
+
+
 @pytest.mark.parametrize("left", [{"similarity": "other"}, {"similarities": "good"}])
 def test_a_selector_of_nothing_is_a_mistake(study, left):
     with pytest.raises(ValueError, match=r"selects a condition that no run has|is no factor"):
         judged(study, relation="finite", left=left)
+
+
+def test_each_names_a_factor(study):
+    with pytest.raises(ValueError, match="norms is no factor"):
+        judged(study, relation="greater", left=GOOD, right=POOR, each=["norms"], **COMPARED)
 
 
 def test_the_table_says_what_holds(study):

@@ -17,6 +17,7 @@ The file is a list. A conclusion has the keys
 Of several conditions on one side it is their mean that is compared.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -38,6 +39,14 @@ NOTE = (
     " titles, and over the seeds where there are several."
 )
 Selector = Mapping[str, Any]
+# what stands under a key: its name in a sentence, its type in YAML
+TEXT, SELECTOR = ("text", str), ("selector", dict)
+KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("says", "relation", "metric", "elsewhere"), TEXT),
+    **dict.fromkeys(("left", "right", "among"), SELECTOR),
+    "each": ("factor or list of factors", (str, list)),
+    "margin": ("number", (int, float)),
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def load(path: Path) -> list[Conclusion]:
         return []
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, list):
         raise ValueError("it is no list")
@@ -86,13 +95,27 @@ def _conclusion(number: int, entry: Any) -> Conclusion:
     known = {option.name for option in fields(Conclusion)}
     if not isinstance(entry, dict) or not {"says", "relation", "left"} <= set(entry) <= known:
         raise ValueError(f"number {number} needs says, relation and left, of {sorted(known)}")
+    for key, value in entry.items():
+        if not _fits(key, value):
+            raise ValueError(f"number {number}: {key} is no {KINDS[key][0]}: {value!r}")
     found = Conclusion(**entry)
+    if found.elsewhere not in ("", *OUTCOMES):
+        raise ValueError(f"number {number} has {found.elsewhere} elsewhere, none of {OUTCOMES}")
     if found.relation not in (*COMPARED, *OUTCOMES):
         raise ValueError(f"number {number} has the relation {found.relation}, none of {COMPARED}")
     metric = found.metric.removeprefix(intervals.ZERO)
     if found.relation in COMPARED and (metric not in intervals.METRICS or not found.right):
         raise ValueError(f"number {number} compares, and has no right side or no known metric")
     return found
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether YAML gave for a key what KINDS says."""
+    if isinstance(value, list):
+        return key == "each" and all(isinstance(name, str) for name in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, KINDS[key][1]) and not isinstance(value, bool)
 
 
 def judge(
@@ -107,7 +130,7 @@ def judge(
         is not judged.
     found: the same columns.
     ranks: of the runs of `found`, in their order; None where the report has none.
-    Raises ValueError if a selector names no run of the study.
+    Raises ValueError if a selector names no run of the study, or `each` no factor.
     """
     return [_judged(conclusion, study, found, ranks) for conclusion in conclusions]
 
@@ -151,7 +174,7 @@ def _same(text: Any, value: Any) -> bool:
         return str(text) == said[value]
     try:
         return float(text) == float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return str(text) == str(value)
 
 
@@ -179,7 +202,8 @@ def _compared(
             raise ValueError(f"'{conclusion.says}' has no run on one side{where}")
         interval = intervals.difference(sides[0], sides[1], conclusion.metric)
         parts.append((_slack(conclusion, interval), where, interval))
-    slack, where, shown = min(parts, key=lambda part: part[0])
+    # a part that no text decides is none that holds
+    slack, where, shown = min(parts, key=lambda part: -np.inf if np.isnan(part[0]) else part[0])
     several = f"; the closest of {len(parts)}{where}" if len(parts) > 1 else ""
     return Judged(
         conclusion.says,
@@ -194,6 +218,8 @@ def _parts(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(' at FACTOR=VALUE', its runs) of every combination of the values of `each`."""
     names = [each] if isinstance(each, str) else list(each)
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(f"{unknown[0]} is no factor of the study")
     values = [list(dict.fromkeys(found.loc[rows, name])) for name in names]
     for chosen in product(*values):
         pairs = dict(zip(names, chosen, strict=True))
