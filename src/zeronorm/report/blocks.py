@@ -43,7 +43,6 @@ METRIC_LABELS = {
     "hits_at_1": "hits@1",
     "hits_at_10": "hits@10",
     "mrr": "MRR",
-    "mean_rank": "mean rank",
 }
 
 
@@ -73,10 +72,7 @@ def _peers(name: str) -> str:
     for peer in _peers_data(name)["rows"]:
         of = pd.DataFrame({metric: peer[metric] for metric in METRIC_LABELS})
         made = f"{peer['package']}, {peer['options']}"
-        deviations = {
-            metric: f" ± {deviation:.{2 if metric == 'mean_rank' else 3}f}"
-            for metric, deviation in of.std().items()
-        }
+        deviations = {metric: f" ± {deviation:.3f}" for metric, deviation in of.std().items()}
         rows.append((peer["system"], made, of.mean(), deviations))
     for _, row in table.iterrows():
         who = ", ".join(tables.said(factor, row[factor]) for factor in factors if row[factor] != "")
@@ -88,10 +84,7 @@ def _peers(name: str) -> str:
         "|---|---|" + "---|" * len(METRIC_LABELS),
     ]
     for who, made, mean, spread in sorted(rows, key=lambda row: -row[2]["mrr"]):
-        cells = []
-        for metric in METRIC_LABELS:
-            digits = 2 if metric == "mean_rank" else 3
-            cells.append(f"{mean[metric]:.{digits}f}{spread.get(metric, '')}")
+        cells = [f"{mean[metric]:.3f}{spread.get(metric, '')}" for metric in METRIC_LABELS]
         lines.append(f"| {who} | {made} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -111,50 +104,32 @@ def _peers_measured(name: str) -> str:
 def _studies(_: str) -> str:
     """Every study of conf/study that is reported: its question, its cost, how it came out; for a
     text in experiments/."""
-    lines = [
-        "| study | question | runs, minutes | NaN | predicted exactly |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| study | question | runs, minutes | NaN |", "|---|---|---|---|"]
     for path in _study_files():
         asked = re.search(r"^# Question: +(.+)$", path.read_text(), re.MULTILINE)
         assert asked, f"{path} has no line '# Question: ...'"
         question = asked[1]
-        found, (dead, exact) = provenance(path.stem), _came_out(path.stem)
-        link = f"[{path.stem}]({path.stem}/README.md)"
-        lines.append(
-            f"| {link} | {question} | {found['runs']}, {found['minutes']:.0f} | {dead} | {exact} |"
-        )
+        found, table = provenance(path.stem), conditions(path.stem)
+        link, cost = f"[{path.stem}]({path.stem}/README.md)", f"{found['minutes']:.0f}"
+        dead = f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions"
+        lines.append(f"| {link} | {question} | {found['runs']}, {cost} | {dead} |")
     return "\n".join(lines)
 
 
 def _studies_verdict(_: str) -> str:
-    """The same in a sentence."""
-    tables_of = [conditions(path.stem) for path in _study_files()]
-    runs, dead, exact = (
-        sum(int(of(table)) for table in tables_of)
-        for of in (
-            lambda table: table["seeds"].sum(),
-            lambda table: table["nan_runs"].sum(),
-            lambda table: table["predicted_exactly"].sum(),
-        )
-    )
+    """The same in a sentence, and whether the steps were as predicted."""
+    runs = pd.concat([committed_runs(path.stem) for path in _study_files()])
+    dead = runs[runs["outcome"] == "nan"]
+    at_once = (dead["first_nan_observed"] == "0") & dead["encoder_nan_observed"].isin(["0", "1"])
     return (
-        f"{len(tables_of)} studies, {runs:,} runs, of which {dead:,} end in NaN; in {exact:,} both"
-        " steps, or none, are as predicted before training."
+        f"{runs['study'].nunique()} studies, {len(runs):,} runs, of which {len(dead):,} end in NaN,"
+        f" {(~at_once).sum():,} of them not in the first two steps; in"
+        f" {tables.exact(runs).sum():,} both steps, or none, are as predicted before training."
     )
 
 
 def _study_files() -> list[Path]:
     return sorted((config.conf_dir() / "study").glob("*.yaml"))
-
-
-def _came_out(name: str) -> tuple[str, str]:
-    """(how many conditions died, how many runs were predicted exactly) of a study."""
-    table = conditions(name)
-    return (
-        f"{(table['nan_runs'] > 0).sum()} of {len(table)} conditions",
-        f"{table['predicted_exactly'].sum()} of {table['seeds'].sum()} runs",
-    )
 
 
 def _noise(name: str) -> str:

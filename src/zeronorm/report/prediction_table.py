@@ -13,13 +13,16 @@ STRATA = {  # what is varied: the columns of runs.csv, the first that differ fro
     "encoders": ("encoder.name",),
     "losses": ("loss.name",),
     "row norms": ("vectors.planted_norm",),
+    "optimizers": ("optimizer", "optimizer.keras._target_"),
     "clipping and other options": ("optimizer.keras.",),
-    "optimizers": ("optimizer",),
     "frozen halves": ("trainable",),
+    "few examples, several epochs": ("examples",),
     "rare zero rows": ("vectors.source.min_count", "training.epochs"),
 }
 REST = "batches and compilers"
-ORDER = ("seed", "examples", "training.batch", "training.epochs")
+# what decides a batch order; of several epochs the first are those of fewer
+ORDER = ("corpus.name", "seed", "examples", "training.batch", "training.negatives", "in_batch")
+IN_BATCH = "in_batch_softmax"  # the loss that takes no negatives but the batch's other titles
 GUESS = ("0", "1")  # the steps of the first weight and of the encoder
 
 
@@ -48,7 +51,8 @@ def summed(runs: pd.DataFrame) -> pd.DataFrame:
     dies = runs["outcome"] == "nan"
     guessed = ~dies | ((runs[steps[0]] == GUESS[0]) & (runs[steps[1]] == GUESS[1]))
     runs = runs.assign(dies=dies, guessed=guessed)
-    order = [name for name in (*ORDER, "corpus.name", "loss.name") if name in runs]
+    runs = runs.assign(in_batch=runs["loss.name"] == IN_BATCH if "loss.name" in runs else False)
+    order = [name for name in ORDER if name in runs]
     groups = [(name, runs[runs["stratum"] == name]) for name in (*STRATA, REST)]
     rows = []
     for name, group in [*groups, ("all", runs)]:

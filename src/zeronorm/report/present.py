@@ -113,7 +113,8 @@ def _outcome(condition: Mapping) -> str:
 
 
 def nan_steps(condition: Mapping, kind: str) -> str:
-    """'0, 1': the steps in which the first weight and the encoder went to NaN; '-': none.
+    """'0, 1' or '1-18, 5-23': the steps, over the seeds, in which the first weight and the encoder
+    went to NaN; '-': none.
 
     kind: predicted, observed.
     """
@@ -180,7 +181,7 @@ WIDE = (
 )
 # what a reader of experiments/ needs; the rest is in reported.csv
 REPORTED = tuple(
-    name for name in WIDE if name not in ("tensor", "titles", "convolution", "zero_mrr")
+    name for name in WIDE if name not in ("tensor", "loss", "titles", "convolution", "zero_mrr")
 )
 # what the terminal has no room for: (narrow, several seeds): columns; "±" needs much
 LEFT_OUT = {
@@ -194,7 +195,7 @@ LEFT = ("embeddings", "init", "similarity", "numerics", "outcome")
 CAPTION = {  # column: what its header leaves open
     "observed": (
         "NaN step: of the first weight, of the encoder's kernels; predicted before training, and"
-        " seen{first}."
+        " seen{seeds}."
     ),
     "loss": "last loss: the last finite one.",
     "titles": "norm: at the start > at the end.",
@@ -205,9 +206,8 @@ CAPTION = {  # column: what its header leaves open
 def caption(conditions: pd.DataFrame, columns: Sequence[str]) -> str:
     several = int(conditions["seeds"].max()) > 1
     judged = [name for name in QUALITY if name in columns]
-    mixed = ((conditions["nan_runs"] > 0) & (conditions["nan_runs"] < conditions["seeds"])).any()
-    first = ", of the first seed" + (" that died" if mixed else "") if several else ""
-    parts = [text.format(first=first) for n, text in CAPTION.items() if n in columns]
+    seeds = ", over the seeds" if several else ""
+    parts = [text.format(seeds=seeds) for n, text in CAPTION.items() if n in columns]
     parts += [] if "epsilon" in columns else _epsilons(conditions)
     number = _and([str(n) for n in sorted(conditions["seeds"].unique())])
     if judged and "mrr_low" in conditions:
@@ -394,32 +394,53 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
 def summary(
     conditions: pd.DataFrame, rows: Sequence[str] = ("trainable", "init", "similarity")
 ) -> str:
-    """The table folded to one row per value of `rows` and one column per numerics, as markdown."""
-    columns = list(dict.fromkeys(conditions["numerics"]))
-    names = {"trainable": "embeddings", "init": "vectors"}
-    lines = []
+    """The table folded to one row per value of `rows` and one column per numerics, as markdown; a
+    column for all numerics that come out alike."""
+    labels, found = [], {name: [] for name in dict.fromkeys(conditions["numerics"])}
     for values, group in conditions.groupby(list(rows), sort=False):
-        found = []
-        for numerics in columns:
-            condition = group[group["numerics"] == numerics].iloc[0]
-            several = condition["seeds"] > 1
-            if condition["nan_runs"]:
-                seen, predicted = (nan_steps(condition, kind) for kind in ("observed", "predicted"))
-                of = f" {condition['nan_runs']}/{condition['seeds']}" if several else ""
-                found.append(f"**NaN**{of} at steps {seen} (predicted {predicted})")
-            else:
-                mean = condition["hits_at_10_mean"]
-                found.append(f"finite, hits@10 {mean:.3f}{spread(condition, 'hits_at_10')}")
-        labels = [
-            EMBEDDINGS.get(v, v) if name == "trainable" else v
-            for name, v in zip(rows, values, strict=True)
-        ]
-        lines.append([*map(str, labels), *found])
-    said = "" if "epsilon" in rows else " ".join(_epsilons(conditions))
+        labels.append(
+            [
+                str(EMBEDDINGS.get(value, value)) if name == "trainable" else str(value)
+                for name, value in zip(rows, values, strict=True)
+            ]
+        )
+        for numerics, cells in found.items():
+            cells.append(_folded(group[group["numerics"] == numerics].iloc[0]))
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for numerics, cells in found.items():
+        alike.setdefault(tuple(cells), []).append(numerics)
+    lines = [[*of, *cells] for of, *cells in zip(labels, *alike, strict=True)]
+    names = {"trainable": "embeddings", "init": "vectors"}
+    header = [names.get(name, named(name)) for name in rows] + list(map(_and, alike.values()))
+    said = [f"Where training stays finite: {QUALITY_SAID}{_interval_said(conditions)}."]
     return _captioned(
-        _grid([*(names.get(name, named(name)) for name in rows), *columns], lines),
-        said,
+        _grid(header, lines), " ".join(said + ([] if "epsilon" in rows else _epsilons(conditions)))
     )
+
+
+QUALITY_SAID = "hits@1 / MRR / hits@10"
+
+
+def _interval_said(conditions: pd.DataFrame) -> str:
+    if "hits_at_10_low" in conditions:
+        return ", with the 95 % interval of the last"
+    return ", ± the deviation of the last over the seeds" if conditions["seeds"].max() > 1 else ""
+
+
+def _quality(means: Mapping, digits: int) -> str:
+    """As QUALITY_SAID."""
+    values = [means[f"{metric}_mean"] for metric in ("hits_at_1", "mrr", "hits_at_10")]
+    return " / ".join(f"{value:.{digits}f}".removeprefix("0") for value in values)
+
+
+def _folded(condition: Mapping) -> str:
+    """What became of a condition, in a cell."""
+    if not condition["nan_runs"]:
+        return _quality(condition, 3) + spread(condition, "hits_at_10").replace("0.", ".")
+    seen, predicted = (nan_steps(condition, kind) for kind in ("observed", "predicted"))
+    of = f" {condition['nan_runs']}/{condition['seeds']}" if condition["seeds"] > 1 else ""
+    as_said = "as predicted" if seen == predicted else f"predicted {predicted}"
+    return f"**NaN**{of} in steps {seen}, {as_said}"
 
 
 def outcomes(conditions: pd.DataFrame) -> str:
@@ -433,10 +454,10 @@ def outcomes(conditions: pd.DataFrame) -> str:
             steps = own.set_index("numerics").apply(_death, axis=1)
             alike.setdefault(tuple(steps[columns]), []).append(str(similarity))
         for steps, names in alike.items():
-            own = group[group["similarity"].isin(names)]
-            quality = own.groupby("numerics", sort=False)["hits_at_10_mean"].mean()
+            own = group[group["similarity"].isin(names)].groupby("numerics", sort=False)
+            means = own[["hits_at_1_mean", "mrr_mean", "hits_at_10_mean"]].mean()
             cells = [
-                step or f"trains, hits@10 {quality[name]:.2f}"
+                step or f"trains: {_quality(means.loc[name], 2)}"
                 for step, name in zip(steps, columns, strict=True)
             ]
             which = _and([f"`{name}`" for name in names]) if len(alike) > 1 else "any"
@@ -448,7 +469,8 @@ def _death(condition: pd.Series) -> str:
     """'**NaN** in step 0', or empty where nothing died."""
     if not condition["nan_runs"]:
         return ""
-    return f"**NaN** in step {condition['first_nan_observed']}"
+    steps = condition["first_nan_observed"]
+    return f"**NaN** in step{'s' if '-' in steps else ''} {steps}"
 
 
 def zones_markdown(conditions: pd.DataFrame) -> str:

@@ -32,6 +32,7 @@ TAGS = {  # column: tag of the run
     "encoder_nan_observed": "nan.encoder_step",
     "last_finite_loss": "loss.last_finite",
 }
+STEPS = tuple(name for name in TAGS if name.endswith(("_predicted", "_observed")))
 FURTHER_TAGS = {
     "loss_nonfinite_steps": "loss.nonfinite_steps",
     "numerics_ran": "numerics",
@@ -147,8 +148,8 @@ def condition(run: Mapping) -> str:
 
 
 def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per condition, seeds pooled: how many went to NaN, the steps of the first seed that
-    did, or else of the first, mean and deviation."""
+    """One row per condition, seeds pooled: how many went to NaN, in which steps, mean and
+    deviation; what else is said is of the first seed that died, or else of the first."""
     factors = ["study", *factors_of(runs)]
     groups = runs.groupby(factors, sort=False, dropna=False).ngroup()
     dead = runs["outcome"] == "nan"
@@ -160,7 +161,11 @@ def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {name: first[name] for name in factors}
         | {"seeds": groups.value_counts(sort=False), "nan_runs": dead.groupby(groups).sum()}
-        | {name: first[name] for name in TAGS if name != "outcome"}
+        | {
+            name: runs[name].groupby(groups).agg(_span) if name in STEPS else first[name]
+            for name in TAGS
+            if name != "outcome"
+        }
         | {"_".join(name): pooled[name] for name in pooled}
         | {name: first[name] for name in ends}
         | {
@@ -172,6 +177,12 @@ def conditions_table(runs: pd.DataFrame) -> pd.DataFrame:
             for name in ("nonfinite/words", "nonfinite/titles", "zero_titles", *FURTHER_TAGS)
         }
     )
+
+
+def _span(steps: pd.Series) -> str:
+    """'5-23': the first and the last of steps, as texts; '5' of equal ones; empty of none."""
+    ends = sorted({int(step) for step in steps if step != ""})
+    return "-".join(map(str, dict.fromkeys([*ends[:1], *ends[-1:]])))
 
 
 def exact(runs: pd.DataFrame) -> pd.Series:
