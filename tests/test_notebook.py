@@ -84,7 +84,7 @@ def test_the_committed_notebook_runs_and_shows_what_it_shows():
     for notebook in (committed, found):
         *_, dies, lives = code(notebook)
         assert displayed(dies, "text/plain") == (
-            f"Autopsy(stopped in step 3 of 10: SqrtGrad at {place}, cure: tf.sqrt(x + 1e-07))"
+            f"Autopsy(stopped in step 3 of 10: SqrtGrad at {place}, cure: tf.sqrt(x + 1e-05))"
         )
         shown = displayed(dies, "text/html")
         assert f"Died in step 3: SqrtGrad at {place}" in shown and "aardwolf" in shown

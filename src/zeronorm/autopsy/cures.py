@@ -17,7 +17,7 @@ from zeronorm.autopsy import graph, thresholds, trace
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.findings import Findings
 from zeronorm.autopsy.graph import Step
-from zeronorm.autopsy.rules import RULES, SMALL, STRONGER, Rule
+from zeronorm.autopsy.rules import IN_ROOT, RULES, SMALL, STRONGER, Rule
 from zeronorm.autopsy.subject import (
     Died,
     Ended,
@@ -343,7 +343,7 @@ def _constant(value: float, dtype: tf.DType) -> float:
     """A rule's constant in a type of less precision or range than float32."""
     if dtype not in (tf.float16, tf.bfloat16):
         return value
-    if value == SMALL:
+    if value in (SMALL, IN_ROOT):
         return 1e-3  # its reciprocal and its square are in range
     if 0.9 < abs(value) < 1:
         return np.sign(value) * (1 - 1e-2)

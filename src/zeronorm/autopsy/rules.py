@@ -4,6 +4,9 @@ graph."""
 from dataclasses import dataclass
 
 SMALL = 1e-7  # added where a zero is the trouble; Keras's default epsilon
+# added inside a root: with 1e-7 the first gradient at a row of zeros is so large that Adam lets it
+# learn less from then on (experiments/epsilon_size)
+IN_ROOT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class Rule:
     changes: tuple[tuple[int, str, float], ...] = ()
 
 
-def _inside(function: str) -> Rule:
+def _inside(function: str, small: float) -> Rule:
     return Rule(
         "epsilon inside, where the operation is singular",
-        f"{function}(x + {SMALL:g})",
-        ((0, "AddV2", SMALL),),
+        f"{function}(x + {small:g})",
+        ((0, "AddV2", small),),
     )
 
 
@@ -57,9 +60,9 @@ _MASK = Rule(
 _JITTER = Rule("a small multiple of the identity added to the matrix", "matrix + 1e-6 * tf.eye(n)")
 
 RULES = {
-    "Sqrt": _inside("tf.sqrt"),
-    "Rsqrt": _inside("tf.math.rsqrt"),
-    "Log": _inside("tf.math.log"),
+    "Sqrt": _inside("tf.sqrt", IN_ROOT),
+    "Rsqrt": _inside("tf.math.rsqrt", IN_ROOT),
+    "Log": _inside("tf.math.log", SMALL),
     "Log1p": Rule(
         "arguments kept above -1",
         "tf.math.log1p(tf.maximum(x, -1 + 1e-6))",
@@ -83,8 +86,8 @@ RULES = {
     ),
     "EuclideanNorm": Rule(
         "epsilon inside the root",
-        f"tf.sqrt(tf.reduce_sum(x * x, axis) + {SMALL:g})",
-        ((0, "AddV2", SMALL),),
+        f"tf.sqrt(tf.reduce_sum(x * x, axis) + {IN_ROOT:g})",
+        ((0, "AddV2", IN_ROOT),),
     ),
     "Atan2": Rule(
         "epsilon beside the origin", f"tf.atan2(y, x + {SMALL:g})", ((1, "AddV2", SMALL),)
@@ -112,14 +115,16 @@ RULES = {
 }
 
 
-def _kept_above_zero(write: str, position: int = 0, what: str = "argument") -> Rule:
-    write = write.format(f"{SMALL:g}")
-    return Rule(f"the {what} kept above zero", write, ((position, "Maximum", SMALL),))
+def _kept_above_zero(
+    write: str, position: int = 0, what: str = "argument", least: float = SMALL
+) -> Rule:
+    write = write.format(f"{least:g}")
+    return Rule(f"the {what} kept above zero", write, ((position, "Maximum", least),))
 
 
 STRONGER = {  # where the rule is not enough: arguments that lie beyond the edge of the domain
-    "Sqrt": _kept_above_zero("tf.sqrt(tf.maximum(x, {}))"),
-    "Rsqrt": _kept_above_zero("tf.math.rsqrt(tf.maximum(x, {}))"),
+    "Sqrt": _kept_above_zero("tf.sqrt(tf.maximum(x, {}))", least=IN_ROOT),
+    "Rsqrt": _kept_above_zero("tf.math.rsqrt(tf.maximum(x, {}))", least=IN_ROOT),
     "Log": _kept_above_zero("tf.math.log(tf.maximum(x, {}))"),
     "Xlogy": _kept_above_zero("tf.math.xlogy(x, tf.maximum(y, {}))", 1),
     "Pow": _kept_above_zero("tf.pow(tf.maximum(x, {}), y)", what="base"),

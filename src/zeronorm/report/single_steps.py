@@ -13,7 +13,7 @@ from zeronorm.report.committed import existing
 # of a training that is called smooth: p of its loss having no trend, and the largest change of the
 # loss in standard deviations, at most
 TREND, JUMP = 0.01, 5
-HARDLY = 0.5
+HARDLY = 0.6
 """A zero row hardly learns where the hits@10 of the titles that began as zero rows is below this
 share of that of all titles."""
 
@@ -172,7 +172,7 @@ def shrinking(name: str) -> str:
         for optimizer in _by_optimizer(name)
     )
     return (
-        f"It cannot be so for two of the four: neither the length of a title row nor that of"
+        f"Under SGD it cannot be so for two of the four: neither the length of a title row nor that of"
         f" Dense's kernel and bias changes a cosine, so the gradient stands at right angles to them"
         f" (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a norm"
         f" fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row is"

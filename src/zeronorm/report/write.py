@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from zeronorm.report import (
+    claims,
     committed,
     figures,
     mechanism,
@@ -20,6 +21,7 @@ from zeronorm.report import (
     quality,
     releases,
     reproduction,
+    single_steps,
     tables,
 )
 from zeronorm.report.blocks import put, refresh_readmes
@@ -289,6 +291,8 @@ def compare(
     said = {one.says for one in committed.judged(name, study, committed.ranks(name)) if one.holds}
     # what the report itself does not bear out, its README says
     judged = [one for one in judged if one.says in said]
+    if name == claims.STUDY and set(there.keys) == set(here.keys) and not narrowed:
+        judged += claims.held(reported, found, single_steps.shown("single_steps"))
     return Compared(cells, judged, spread.repeats if spread else 0)
 
 
