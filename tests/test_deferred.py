@@ -1,12 +1,14 @@
 """Adam by rows that are brought up to date when they are named, against Adam that moves every row
 at every step: Keras's own, and the rule in float64."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from zeronorm import deferred, optimizers
+from zeronorm import deferred, model, numerics, optimizers, similarity, training
 
 ROWS, D, NAMED = 300, 8, 12
 FLUSHED = {"never": (), "some": (1, 2, 40, 700), "each": range(1, 1500)}
@@ -88,6 +90,27 @@ def test_the_table_is_adams_and_its_norms_are_exact_in_every_step(flushed, jit_c
     trained.table.flush()
     distance = np.abs(trained.variable.numpy() - table)
     assert distance.max() < 3e-6 and np.abs(table - start).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "betas", [(0.9, 0.999), (0.8, 0.998), (0.7, 0.998), (0.95, 0.9999)], ids=str
+)
+def test_the_norm_is_exact_where_every_step_moves_a_row_along_itself(betas):
+    """Then what the series leaves out adds up."""
+    options = dict(zip(("beta_1", "beta_2"), betas, strict=True)) | {"learning_rate": 0.01}
+    start = np.random.default_rng(1).normal(0, 0.3, (ROWS, D)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    taken = [
+        (ids, (start[ids] * 10 ** rng.uniform(-4, 0, (NAMED, 1))).astype(np.float32))
+        for ids, _ in gradients(900)
+    ]
+    trained = Trained(start, **options)
+    for number, (ids, values) in enumerate(taken):
+        norm, _ = trained.step(ids, values)
+        if number % 300 == 299:
+            trained.table.flush()
+            table = trained.variable.numpy().astype(np.float64)
+            assert norm == pytest.approx(np.linalg.norm(table), rel=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +201,67 @@ def test_a_velocity_that_has_overflowed_stays_infinite_and_its_row_stays(size):
     assert np.isinf(velocity).all() == (size > 1e20)
 
 
-def test_no_tensor_of_the_tables_size_is_in_a_step():
-    rows = 100_003
-    trained = Trained(np.zeros((rows, D), np.float32))
-    arguments = tf.TensorSpec([NAMED], tf.int32), tf.TensorSpec([NAMED, D])
-    graph = trained._step.get_concrete_function(*arguments).graph
-    made = [
+def all_graphs(graph):
+    """A graph, and those of the functions that it calls."""
+    yield graph
+    for operation in graph.get_operations():
+        for attribute in operation.node_def.attr.values():
+            for function in (attribute.func, *attribute.list.func):
+                if function.name:
+                    yield from all_graphs(graph._get_function(function.name).graph)
+
+
+def of_this_size(graph, rows):
+    """(operations that make a tensor with so many rows, of how many)."""
+    operations = [operation for each in all_graphs(graph) for operation in each.get_operations()]
+    made = {
         operation.type
-        for operation in graph.get_operations()
+        for operation in operations
         for tensor in operation.outputs
         if tensor.shape.rank and rows in tensor.shape
-    ]
-    assert made == []
+    }
+    return made, len(operations)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["kernels", "xla"])
+def test_no_tensor_of_the_tables_size_is_in_a_step(jit_compile):
+    rows = 100_003
+    trained = Trained(np.zeros((rows, D), np.float32), jit_compile)
+    arguments = tf.TensorSpec([NAMED], tf.int32), tf.TensorSpec([NAMED, D])
+    made, operations = of_this_size(trained._step.get_concrete_function(*arguments).graph, rows)
+    assert made == set() and operations > 200
+
+
+@pytest.mark.parametrize("used", [numerics.KERNELS, numerics.XLA], ids=["kernels", "xla"])
+@pytest.mark.parametrize("by_rows", [True, False], ids=["by rows", "whole tables"])
+def test_no_tensor_of_the_tables_size_is_in_a_step_of_a_training(used, by_rows):
+    """But where whole tables are updated."""
+    rows, titles = 100_003, 70_001
+    optimizer = optimizers.Adam(**({} if by_rows else {"weight_decay": 0.01}))
+    ranker = model.build(
+        n_words=rows,
+        n_titles=titles,
+        dim=D,
+        margin=1.0,
+        trainable_words=True,
+        trainable_titles=True,
+        similarity=partial(similarity.clamp_product, epsilon=1e-7),
+        numerics=used,
+        rows_only=by_rows,
+        window=20,
+        negatives=3,
+        filters=4,
+        width=5,
+        dropout=0.2,
+    )
+    program = training.program(ranker, optimizer, used)
+    shapes = ((2,), (2, 10, 20), (2, 10, 1), (2, 10, 3))
+    arguments = [tf.TensorSpec(shape, tf.int32) for shape in shapes]
+    stop_at = tf.TensorSpec([len(program.recording({}).tensors)], tf.bool)
+    steps = tf.function(program.steps, autograph=False)
+    graph = steps.get_concrete_function(*arguments, stop_at).graph
+    made = set.union(*(of_this_size(graph, size)[0] for size in (rows, titles)))
+    assert bool(made) != by_rows
 
 
 SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
@@ -210,8 +282,10 @@ SCHEDULE = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
         lambda: optimizers.Adam(global_clipnorm=1.0),
         lambda: optimizers.Adam(gradient_accumulation_steps=2),
         lambda: optimizers.Adam(loss_scale_factor=8.0),
+        lambda: optimizers.Adam(amsgrad=True),
         lambda: optimizers.Adam(epsilon=0.0),  # a row that was never named is 0/0
         lambda: optimizers.Adam(beta_1=0.5, beta_2=0.9),  # the series is too long
+        lambda: optimizers.Adam(beta_2=0.997),  # the norm's is
         lambda: optimizers.Adam(beta_1=0.0),
         lambda: optimizers.Adam(beta_1=0.99),
         lambda: optimizers.Adam(beta_2=1 - 1e-7),

@@ -101,9 +101,17 @@ def test_adam_moves_untouched_rows_as_keras_does_and_by_rows_leaves_them():
     assert np.abs(by_rows[:6] - expected[:6]).max() > 1e-3  # where Adam's momentum has
 
 
-def test_amsgrad_is_refused():
-    with pytest.raises(TypeError, match="amsgrad"):
-        optimizers.Adam(amsgrad=True)
+def test_amsgrad_is_kerass():
+    rng = np.random.default_rng(0)
+    steps = [rng.standard_normal((4, 3)).astype(np.float32) * size for size in (1, 3, 0.1, 0.1)]
+    found = []
+    for made in (optimizers.Adam, keras.optimizers.Adam):
+        table, optimizer = keras.Variable(np.ones((4, 3), np.float32)), made(amsgrad=True)
+        optimizer.build([table])
+        for gradient in steps:
+            optimizer.apply([tf.constant(gradient)], [table])
+        found.append(np.array(table))
+    np.testing.assert_array_equal(*found)
 
 
 def once(optimizer, ids, values, jit_compile, by_rows=None):
@@ -137,13 +145,15 @@ def test_a_gradient_whose_square_overflows_loses_no_row(by_rows, size, jit_compi
 
 ELEMENTWISE = optimizers.Reaches.elementwise()
 EVERYWHERE = optimizers.Reach(True, True, True, True)
+ROW, NOWHERE = (optimizers.Reach(row, False, False, False) for row in (True, False))
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(
     "made, expected",
     [
-        (optimizers.Adam, {}),
+        (optimizers.Adam, {"large": ROW}),  # its velocity, infinite, less itself
+        (keras.optimizers.Adam, {"large": ROW}),
         (keras.optimizers.SGD, {}),
         (
             lambda: optimizers.Adam(clipnorm=1.0),
@@ -155,14 +165,15 @@ EVERYWHERE = optimizers.Reach(True, True, True, True)
         ),
         (
             lambda: optimizers.Adam(clipvalue=1.0),
-            {"inf": optimizers.Reach(False, False, False, False)},
+            {"inf": NOWHERE},
         ),
-        (lambda: optimizers.Adam(gradient_accumulation_steps=4), {"period": 4}),
+        (
+            lambda: optimizers.Adam(gradient_accumulation_steps=4),
+            {"period": 4, "large": ROW},
+        ),
         (
             lambda: keras.optimizers.LossScaleOptimizer(optimizers.Adam()),
-            dict.fromkeys(
-                ("nan", "inf", "large", "encoder"), optimizers.Reach(False, False, False, False)
-            ),
+            dict.fromkeys(("nan", "inf", "encoder"), NOWHERE) | {"large": ROW},
         ),
     ],
 )

@@ -31,6 +31,7 @@ TERMS = 5  # of the series of a movement; as many sums of u.u y^n are kept
 CROSS = 3  # sums of w.u y^n that are kept
 NEGLIGIBLE = 1e-10  # what is left of a momentum, of itself, when its row is said to rest
 ACCURATE = 1e-7  # of a movement, what the terms left out may come to: float32's own rounding
+COUNTED = 1e-6  # and what those may that w.u y^n leaves out; a movement is a small part of a norm
 LONGEST = 250_000  # steps until the bias correction is 1, at most: 40 bytes are kept of each
 BLOCK = 16_384  # rows brought up to date at once where all are
 TINY = 1e-30  # times infinity it is infinity, where a power that has underflowed would make NaN
@@ -79,8 +80,9 @@ def course(beta_1: float, beta_2: float) -> Course | None:
         return None
     age, n = np.arange(1, ages + 1), np.arange(TERMS)
     decay, d = beta_1**age, 1 - beta_2 ** (age / 2)
-    if np.sum(decay * d**TERMS / (1 - d)) > ACCURATE * decay.sum():
-        return None
+    for terms, most in ((TERMS, ACCURATE), (CROSS, COUNTED)):
+        if np.sum(decay * d**terms / (1 - d)) > most * decay.sum():
+            return None
     step = np.arange(1, horizon + ages + 2)
     rates = np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
     windows = np.lib.stride_tricks.sliding_window_view(rates, ages)[: horizon + 1]
@@ -211,14 +213,18 @@ class Table:
         m *= tf.pow(self.optimizer.beta_1, k)
         v *= tf.maximum(tf.pow(self.optimizer.beta_2, k), TINY)
         _write(ids, (self.variable, row), (self.momentum, m), (self.velocity, v))
-        # older rows rest: the sums of their steps have made room for others'
-        counted = (age < course.ages)[:, tf.newaxis]
-        left = tf.where(counted, tf.gather(self.products, ids), 0.0)
-        slot = tf.math.floormod(last, course.ages)
-        self.sums.assign_sub(
-            tf.math.unsorted_segment_sum(tf.cast(left, tf.float64), slot, course.ages)
-        )
+        self._leave(ids, last, age)
         return row
+
+    def _leave(self, ids, last, age):
+        """Takes rows out of the sums of the steps `last`, `age` steps ago, int32 [n] each."""
+        # older rows rest: the sums of their steps have made room for others'
+        counted = (age < self.course.ages)[:, tf.newaxis]
+        left = tf.where(counted, tf.gather(self.products, ids), 0.0)
+        slot = tf.math.floormod(last, self.course.ages)
+        self.sums.assign_sub(
+            tf.math.unsorted_segment_sum(tf.cast(left, tf.float64), slot, self.course.ages)
+        )
 
     def _enter(self, ids, rows, step):
         """Counts rows among those of a step.

@@ -23,11 +23,11 @@ class Adam(keras.optimizers.Adam):
     Of an embedding's row that a step names several times, Keras 3 adds the sum of the squares of
     its gradients to the velocity, not the square of their sum; so does this.
 
-    Takes Keras's arguments but for amsgrad, which the kernel does not know.
+    Takes Keras's arguments. With amsgrad, which the kernel does not know, the update is Keras's.
     """
 
     def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, **kwargs):
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad=False, **kwargs)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, **kwargs)
         self._by_rows, self._static_shapes = False, True
 
     @property
@@ -36,7 +36,7 @@ class Adam(keras.optimizers.Adam):
         clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
         return (
             not (self.weight_decay or self.use_ema or self.gradient_accumulation_steps)
-            and not self.loss_scale_factor
+            and not (self.loss_scale_factor or self.amsgrad)
             and clips == (None, None, None)
             and isinstance(self._learning_rate, keras.Variable)
             and self.epsilon > 0
@@ -59,7 +59,10 @@ class Adam(keras.optimizers.Adam):
         if isinstance(gradient, tf.IndexedSlices) and self._by_rows:
             self._update_rows(gradient.values, gradient.indices, variable, learning_rate)
             return
-        if isinstance(gradient, tf.IndexedSlices) and (gradient.values.shape[0] or 0) > CROWDED:
+        crowded = (
+            isinstance(gradient, tf.IndexedSlices) and (gradient.values.shape[0] or 0) > CROWDED
+        )
+        if crowded or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
             return
         momentum, velocity = self.slots(variable)
@@ -179,7 +182,7 @@ class Reaches:
 
     period: steps whose gradients it adds up before it applies them.
     nan, inf: of NaN or of infinity in a row of an embedding;
-    large: of a finite value there whose square overflows.
+    large: of a finite value there whose square overflows, in the update that takes it or the next.
     encoder: of NaN in the gradients of all the other weights, where `row` says whether these die,
         and `touched` and `table` the same of the embedding.
     zeroes: whether it sets the rows that a gradient does not name to zero (Ftrl, whose weights are
@@ -219,20 +222,26 @@ def reaches(optimizer, jit_compile: bool) -> Reaches:
     start = [np.array(variable) for variable in state]
 
     @tf.function(jit_compile=jit_compile, autograph=False)
-    def step(rows, in_kernel):
-        slices = tf.IndexedSlices(rows, tf.constant([0, 1]), tf.constant([4, 3]))
+    def step(ids, rows, in_kernel):
+        slices = tf.IndexedSlices(rows, ids, tf.constant([4, 3]))
         optimizer.apply([slices, in_kernel], [table, kernel])
 
-    def lost(in_row: float, in_kernel: float) -> tuple[np.ndarray, bool]:
-        for variable, value in zip(state, start, strict=True):
-            variable.assign(value)
+    def take(ids: list[int], in_row: float, in_kernel: float) -> None:
         rows = np.array([[in_row] * 3, [0.1] * 3], np.float32)
         for _ in range(period):
-            step(tf.constant(rows), tf.fill([3, 2], tf.constant(in_kernel, tf.float32)))
+            step(tf.constant(ids), tf.constant(rows), tf.fill([3, 2], np.float32(in_kernel)))
+
+    def lost(in_row: float, in_kernel: float, again: bool = False) -> tuple[np.ndarray, bool]:
+        for variable, value in zip(state, start, strict=True):
+            variable.assign(value)
+        take([0, 1], in_row, in_kernel)
+        if again:
+            take([1, 2], 0.1, 0.1)
         return ~np.isfinite(table).all(axis=1), bool(~np.isfinite(kernel).all())
 
     def reach(value: float) -> Reach:
-        rows, others = lost(value, 0.1)
+        # an infinite velocity less itself is NaN, in the update that follows
+        rows, others = lost(value, 0.1, again=value == LARGE)
         return Reach(bool(rows[0]), bool(rows[1]), bool(rows[2:].any()), others)
 
     rows, others = lost(0.1, np.nan)

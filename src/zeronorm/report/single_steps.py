@@ -172,8 +172,8 @@ def shrinking(name: str) -> str:
         for optimizer in _by_optimizer(name)
     )
     return (
-        f"Under SGD it cannot be so for two of the four: neither the length of a title row nor that of"
-        f" Dense's kernel and bias changes a cosine, so the gradient stands at right angles to them"
+        f"Under SGD it cannot be so for two of the four: neither the length of a title row nor that"
+        f" of Dense's kernel and bias changes a cosine, so the gradient stands at right angles to them"
         f" (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a norm"
         f" fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row is"
         f" touched again {found['alone']:,} steps or more after the first time, the norms that fall"
