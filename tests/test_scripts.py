@@ -91,6 +91,18 @@ def shape(value):
     return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__
 
 
+def names(found):
+    """What the rows of a benchmark are called, and the keys of all that it wrote beside them."""
+
+    def keys(value):
+        if not isinstance(value, dict):
+            return None
+        return {key: keys(item) for key, item in value.items()}
+
+    called = list(dict.fromkeys((row.get("case"), row.get("variant")) for row in found["rows"]))
+    return called, {name: keys(value) for name, value in found.items() if isinstance(value, dict)}
+
+
 def numbers(value):
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
@@ -118,6 +130,8 @@ def test_a_script_runs_for_one_round_and_leaves_the_committed_results(script, st
         )
         assert np.isfinite(list(numbers(written))).all()
         assert shape(written["rows"]) == shape(report["rows"])
+        if script.startswith("benchmarks/"):
+            assert names(written) == names(report)
         assert set(written) >= set(report)  # more of where it was measured is no other table
 
 

@@ -8,6 +8,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -28,30 +29,37 @@ class NumpyNorms(keras.callbacks.Callback):
             np.linalg.norm(np.asarray(weight))
 
 
-CASES = {  # what is trained
-    "trainable": (optimizers.Adam, True),
-    "frozen": (optimizers.Adam, False),
+CASES = {  # whether the embeddings are trained, and by which compiler
+    "trainable, kernels": (True, numerics.KERNELS),
+    "trainable, xla": (True, numerics.XLA),
+    "frozen, kernels": (False, numerics.KERNELS),
+    "frozen, xla": (False, numerics.XLA),
 }
 
 
 def main(rounds: int, small: bool, to: Path) -> None:
     size = step.SMALL if small else step.QUESTION
-    of, rows = (size, numerics.KERNELS, *step.data(size)), []
-    for case, (optimizer, trainable) in CASES.items():
-        variants = {
-            "not recording": step.ours_without_recording(*of, optimizer(), trainable=trainable),
-            "recording": step.ours(*of, optimizer(), trainable=trainable),
-        }
-        rows += costs(case, pairs.interleaved(variants, rounds), "not recording")
-    variants = {
-        "nothing": step.keras_fit(*of, keras.optimizers.Adam()),
-        "TerminateOnNaN": step.keras_fit(
-            *of, keras.optimizers.Adam(), [keras.callbacks.TerminateOnNaN()]
-        ),
-        "np.linalg.norm callback": step.keras_fit(*of, keras.optimizers.Adam(), [NumpyNorms()]),
-        "enable_check_numerics": checked(step.keras_fit(*of, keras.optimizers.Adam())),
+    data, turns = step.data(size), {}
+    for case, (trainable, used) in CASES.items():
+        of = (size, used, *data)
+        turns[case, "not recording"] = step.ours_without_recording(
+            *of, optimizers.Adam(), trainable=trainable
+        )
+        turns[case, "recording"] = step.ours(*of, optimizers.Adam(), trainable=trainable)
+    fit = partial(step.keras_fit, size, numerics.KERNELS, *data)
+    by_keras = "keras fit, trainable, kernels"
+    stop, norms = keras.callbacks.TerminateOnNaN(), NumpyNorms()
+    turns |= {
+        (by_keras, "nothing"): fit(keras.optimizers.Adam()),
+        (by_keras, "TerminateOnNaN"): fit(keras.optimizers.Adam(), [stop]),
+        (by_keras, "np.linalg.norm callback"): fit(keras.optimizers.Adam(), [norms]),
+        (by_keras, "enable_check_numerics"): checked(fit(keras.optimizers.Adam())),
     }
-    rows += costs("keras fit, trainable", pairs.interleaved(variants, rounds), "nothing")
+    times = pairs.interleaved(turns, rounds)
+    rows = []
+    for case in dict.fromkeys(case for case, _ in times):
+        own = {variant: ms for (of_case, variant), ms in times.items() if of_case == case}
+        rows += costs(case, own, next(iter(own)))
     script.write(to, "recording", rows, rounds=rounds)
 
 

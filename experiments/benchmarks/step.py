@@ -116,7 +116,7 @@ def made(
 
 
 def ours_without_recording(*arguments, **options):
-    """The same steps with nothing measured in them but the loss."""
+    """The same steps with nothing measured in them but the loss, nor kept for the tables' norms."""
 
     def loss_only(forward, gradients, changes):
         # as many as `train` may be told to stop at
@@ -126,9 +126,19 @@ def ours_without_recording(*arguments, **options):
             "nonfinite": tf.zeros([tensors, 3], tf.int32),
         }
 
+    def as_of(table, ids, rows, step):
+        deferred._write(ids, (table.last, tf.fill(tf.shape(ids), step)))
+
+    def change(watch):
+        watch.table._enter(watch.ids, None, watch.step)
+
     with (
         mock.patch.object(recorder, "measure", loss_only),
         mock.patch.object(recorder.Recording, "add"),
+        mock.patch.multiple(
+            deferred.Table, _enter=as_of, _leave=mock.Mock(), _drift=mock.Mock(return_value=None)
+        ),
+        mock.patch.object(deferred.Watch, "change", change),
     ):
         turn = ours(*arguments, **options)
         turn()  # traced here, while nothing is measured
@@ -198,10 +208,11 @@ def main(rounds: int, small: bool, to: Path) -> None:
     times: dict[str, list[float]] = {}
     pieces: dict[str, dict[str, float]] = {}
     for used in (numerics.KERNELS, numerics.XLA):
-        times |= {
-            f"{variant}, {used.name}": ms for variant, ms in measured(size, used, rounds).items()
-        }
-        pieces[used.name] = taken_apart(size, used, rounds)
+        variants = compared(size, used)
+        upto = taken_apart(size, used)
+        found = pairs.interleaved(variants | upto, rounds)
+        times |= {f"{variant}, {used.name}": found[variant] for variant in variants}
+        pieces[used.name] = alone({name: found[name] for name in upto} | {LAST: found["ours"]})
     rows = []
     for name in ("kernels", "xla"):
         of_name = {variant: ms for variant, ms in times.items() if variant.endswith(name)}
@@ -256,7 +267,8 @@ class Parts:
         one = step.get_concrete_function(*(tf.TensorSpec(s[1:], tf.int32) for s in shapes))
         loop = tf.function(partial(training._repeated, one), autograph=False)
 
-        def turn() -> int:
+        # a traced function does not keep its variables alive
+        def turn(parts=self) -> int:
             for chunk in training.chunks(batches):
                 taken, _ = loop(*map(tf.constant, inputs_of(chunk)), tf.constant([False]))
             taken.numpy()
@@ -271,25 +283,28 @@ def inputs_of(chunk: list[examples.Batch]) -> list[np.ndarray]:
     return [numbers, *(np.stack([getattr(b, part) for b in chunk]) for part in parts)]
 
 
-def taken_apart(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, float]:
-    """{piece of a step: its ms}, which sum to a step with everything recorded: each is what the
-    step up to it takes longer than the step up to the one before, the median of the rounds."""
+LAST = "the recording of everything else"  # the piece with which a step is whole
+
+
+def taken_apart(size: Size, used: numerics.Numerics) -> dict[str, Callable[[], tuple[int, float]]]:
+    """{piece of a step: a turn of the steps up to it}, but for LAST."""
     words, titles, drawn = data(size)
     parts = Parts(size, used, words, titles)
     batches = list(examples.batches(drawn, 1, 10, False, 0))
-    upto = {
+    return {
         "lookup, convolution, maximum, dense layer": parts.turn(parts.encoder, False, batches),
         "similarities and loss": parts.turn(parts.loss, False, batches),
         "their gradients": parts.turn(parts.gradients, False, batches),
         "Adam, of the rows named and of the kernels": parts.turn(parts.update, False, batches),
         "rows brought up to date, the tables' norms": parts.turn(parts.update, True, batches),
-        "the recording of everything else": ours(
-            size, used, words, titles, drawn, optimizers.Adam()
-        ),
     }
-    times = np.array(list(pairs.interleaved(upto, rounds).values()))
-    alone = np.diff(times, axis=0, prepend=0.0)
-    return dict(zip(upto, np.median(alone, axis=1).tolist(), strict=True))
+
+
+def alone(upto: dict[str, list[float]]) -> dict[str, float]:
+    """{piece of a step: its ms}: what the step up to it takes longer than the step up to the one
+    before, the mean of the rounds, so that they sum to the mean step."""
+    means = np.array(list(upto.values())).mean(axis=1)
+    return dict(zip(upto, np.diff(means, prepend=0.0).tolist(), strict=True))
 
 
 # what is written by hand, and what puts the obvious in its place while a turn is traced
@@ -318,7 +333,8 @@ def without(part: str, *arguments):
     return patched
 
 
-def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list[float]]:
+def compared(size: Size, used: numerics.Numerics) -> dict[str, Callable[[], tuple[int, float]]]:
+    """{variant of a step: a turn of it}."""
     drawn = data(size)
     variants = {
         "keras fit": keras_fit(size, used, *drawn, keras.optimizers.Adam()),
@@ -330,7 +346,7 @@ def measured(size: Size, used: numerics.Numerics, rounds: int) -> dict[str, list
             variants[f"ours, {part}"] = without(part, size, used, *drawn, optimizers.Adam())
     if not used.jit_compile:
         variants["forward product"] = forward_product(size)
-    return pairs.interleaved(variants, rounds)
+    return variants
 
 
 if __name__ == "__main__":

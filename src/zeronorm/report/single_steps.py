@@ -173,11 +173,11 @@ def shrinking(name: str) -> str:
     )
     return (
         f"Under SGD it cannot be so for two of the four: neither the length of a title row nor that"
-        f" of Dense's kernel and bias changes a cosine, so the gradient stands at right angles to them"
-        f" (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a norm"
-        f" fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row is"
-        f" touched again {found['alone']:,} steps or more after the first time, the norms that fall"
-        f" before the death: {', '.join(falling) or 'none'}."
+        f" of Dense's kernel and bias changes a cosine, so the gradient stands at right angles to"
+        f" them (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a"
+        f" norm fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row"
+        f" is touched again {found['alone']:,} steps or more after the first time, the norms that"
+        f" fall before the death: {', '.join(falling) or 'none'}."
     )
 
 
