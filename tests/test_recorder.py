@@ -74,7 +74,7 @@ def test_events_name_the_rows_and_the_order_is_the_mechanism(tiny):
 def test_a_weight_watched_by_rows_is_measured_as_the_whole_weight_is(tiny, used):
     """Adam by rows that are brought up to date when they are named, and Adam on whole tables: the
     same curves, counts and events, NaN included."""
-    _, by_rows, _, _ = recorded(tiny, used, optimizer=optimizers.Adam(), rows_only=True)
+    _, by_rows, _, _ = recorded(tiny, used, optimizer=optimizers.Adam())
     _, whole, _, _ = recorded(tiny, used, optimizer=OnWholeTables())
     assert by_rows.events == whole.events and by_rows.deaths == whole.deaths
     for name, curve in whole.curves.items():

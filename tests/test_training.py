@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import plain_keras
-from zeronorm import examples, model, numerics, optimizers, similarity, training
+from zeronorm import deferred, examples, model, numerics, optimizers, similarity, training
 
 STEPS = 24
 
@@ -43,10 +43,9 @@ def names_of(tiny):
 
 def recorded(tiny, used, stop=False, steps=STEPS, optimizer=None, **options):
     _, words, titles = tiny
-    order = order_of(tiny, steps)
-    program = training.program(
-        build(used, words, titles, **options), optimizer or optimizers.Adam(), used
-    )
+    order, optimizer = order_of(tiny, steps), optimizer or optimizers.Adam()
+    options["rows_only"] = deferred.course_of(optimizer) is not None  # as in a run
+    program = training.program(build(used, words, titles, **options), optimizer, used)
     program.reset(words, titles, seed=7)
     recording = program.recording(names_of(tiny))
     xla_steps = training.train(program, order, recording, recording.tensors if stop else ())
@@ -88,7 +87,9 @@ class OnWholeTables(optimizers.Adam):
     ],
     ids=["adam", "adam_on_whole_tables", "sgd"],
 )
-@pytest.mark.parametrize("used", [numerics.KERNELS, numerics.XLA], ids=lambda used: used.name)
+@pytest.mark.parametrize(
+    "used", [numerics.KERNELS, numerics.XLA, numerics.TF1], ids=lambda used: used.name
+)
 def test_equals_plain_keras_fit(tiny, used, optimizer, kerass, trainable):
     """Same weights, seed and batches through stock layers, compile and fit: the same losses and
     weights in 24 steps."""
