@@ -1,5 +1,7 @@
 """What a README says in prose of its tables is so in the tables."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,14 @@ def paired(name, metric, one, other):
 def settled(*given):
     mean, half = paired(*given)
     return abs(mean) > half
+
+
+def test_dose_response_the_drawn_orders_are_as_expected_to_three_standard_errors():
+    rows = json.loads(committed.existing("prediction", "orders.json").read_text())["rows"]
+    own = [row for row in rows if (row["corpus"], row["batch"]) == ("wikipedia_excerpt", 1)]
+    assert len(own) == 6
+    for row in own:
+        assert abs(row["step_drawn"] - row["step"]) <= 3 * max(row["step_error"], 1e-3)
 
 
 def test_ablation_any_one_factor_changed_is_finite():
