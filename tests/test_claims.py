@@ -43,6 +43,15 @@ def test_the_verdicts(runs):
     }
 
 
+def test_a_verdict_that_other_runs_do_not_bear_out_is_a_conclusion_that_does_not_hold(runs):
+    steps = single_steps.shown("single_steps")
+    assert all(one.holds for one in claims.held(runs, runs, steps))
+    cured = changed(runs, claims.select(runs, similarity="add_to_product"), outcome="finite")
+    lost = [one for one in claims.held(runs, cured, steps) if not one.holds]
+    [only] = lost
+    assert (only.says, only.found) == ("C12 is refuted.", "confirmed only under xla, tf1")
+
+
 def changed(runs, where, **values):
     runs = runs.copy()
     for column, value in values.items():
