@@ -33,3 +33,18 @@ def test_each_run_counts_where_it_first_differs():
     assert table.loc["optimizers", columns].tolist() == [1, 0, 1, 1, 0, 0]
     assert table.loc["frozen halves", "runs"] == 0
     assert table.loc["all", columns].tolist() == [5, 3, 4, 3, 3, 3]
+
+
+def test_what_does_not_change_the_order_of_the_batches_counts_once():
+    """More epochs begin as fewer do; a loss of the batch's own titles draws no negatives."""
+    died = ("nan", "2", "2", "5", "5")
+    table = runs(*[(*USUAL, 0, *died)] * 6, (*USUAL, 1, *died))
+    columns = {
+        "training.epochs": ["1", "3", "1", "1", "1", "1", "1"],
+        "loss.name": ["max_margin"] * 3 + ["softmax", "in_batch_softmax"] + ["max_margin"] * 2,
+        "training.negatives": ["10"] * 5 + ["2", "10"],
+    }
+    for name, values in columns.items():
+        table.insert(1, name, values)
+    found = prediction_table.summed(table).set_index("varied")
+    assert found.loc["all", "orders"] == 4
