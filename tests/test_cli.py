@@ -15,6 +15,7 @@ import time
 from contextlib import closing
 
 import pytest
+from click.testing import CliRunner
 
 from zeronorm import cli, completion, mistakes, tracking, ui, usage
 from zeronorm import config as schema
@@ -580,3 +581,22 @@ def test_ui_says_why_its_server_ended(store, said, tmp_path, monkeypatch):
     status, _, err = said(["ui", "--port", str(free_port())])
     assert status == 1
     assert err == "Error: MLflow's server ended with status 1 (the port is taken).\n"
+
+
+@pytest.mark.parametrize(
+    "command, sentence",
+    [
+        (["study", "ablatoin"], "the study ablatoin is unknown: did you mean ablation?"),
+        (["reproduce", "quick_ablatio"], "does not exist. Did you mean quick_ablation?"),
+        (["autopsy", "docs"], "docs is a folder: name a run id or a capsule."),
+        (["autopsy", "docs/"], "docs/ is a folder: name a run id or a capsule."),
+        (["autopsy", "nowhere/x.npz"], "nowhere/x.npz does not exist: name a run id or a capsule."),
+    ],
+    ids=str,
+)
+def test_a_name_that_is_nearly_right_is_answered(command, sentence, tmp_path, monkeypatch):
+    """Also where no run was ever made."""
+    monkeypatch.chdir(schema.conf_dir().parent)
+    monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
+    done = CliRunner().invoke(cli.main, command)
+    assert done.exit_code == 1 and sentence in done.stderr and done.stderr.count("\n") == 1

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from zeronorm import checks, cli
 from zeronorm import config as schema
-from zeronorm.report import blocks, committed, measured, present, tables
+from zeronorm.report import blocks, committed, measured, present, releases, tables
 from zeronorm.sweep.plan import expand
 
 ROOT = schema.conf_dir().parent
@@ -264,6 +264,9 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     assert f"about {minutes:.0f} minutes" in readme
     runs = committed.provenance("quick_ablation")["runs"]
     assert f"{runs} runs" in (ROOT / "Makefile").read_text() and f"{runs} of {runs} runs" in readme
+    affected = re.match(r"\d+ of \d+ functions", releases.libraries_verdict("releases"))
+    assert affected and f"[{affected[0]} of today's libraries]" in readme
+    assert "`keras.losses.CosineSimilarity()(a, b)`" in releases.libraries_verdict("releases")
     said = present.verdict(committed.conditions("quick_ablation"))
     assert said in " ".join(readme.split()) and len(why.split()) <= 760
     bugs = [row for row in measured.suite_data("autopsy")["rows"] if row["birth"]]

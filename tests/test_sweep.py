@@ -273,7 +273,7 @@ def test_autopsy_of_another_step_leaves_the_runs_own(swept, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (("nowhere/step.npz",), "There is no file nowhere/step.npz."),
+        (("nowhere/step.npz",), "nowhere/step.npz does not exist: name a run id or a capsule."),
         (
             ("0" * 32, "--model", "mine:model"),
             f"{'0' * 32} is no file: --model goes with a capsule",

@@ -368,8 +368,9 @@ def _names_a_run(
     go with it."""
 
     is_run = not os.path.isfile(target)
-    if is_run and (os.sep in target or target.endswith(".npz")):
-        raise click.ClickException(f"There is no file {target}.")
+    if is_run and (os.sep in target or target.endswith(".npz") or os.path.isdir(target)):
+        what = "is a folder" if os.path.isdir(target) else "does not exist"
+        raise click.ClickException(f"{target} {what}: name a run id or a capsule.")
     if is_run and factory:
         raise click.ClickException(
             f"{target} is no file: --model goes with a capsule of a model of your own."
@@ -586,12 +587,20 @@ def _connected(*overrides: str):
 def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
     from zeronorm import config as schema
     from zeronorm import tracking
+    from zeronorm.mistakes import unknown
 
-    config, client = _connected(*overrides)
+    known = sorted(path.stem for path in (schema.conf_dir() / "study").glob("*.yaml"))
+    try:
+        config, client = _connected(*overrides)
+    except click.ClickException as error:
+        if name in known:
+            raise
+        # the store may have had a study of the user's own
+        also = unknown(f"the study {name}", name, known)
+        raise click.ClickException(f"{error.message} And {also}") from error
     found = tracking.sweeps(client, name)
     chosen = [run for run in found if sweep_id in (None, run.info.run_id)]
     if not chosen:
-        known = sorted(path.stem for path in (schema.conf_dir() / "study").glob("*.yaml"))
         todo = (
             "run its study first"
             if name in known

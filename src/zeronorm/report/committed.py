@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,7 +52,10 @@ def _read(name: str, file: str) -> pd.DataFrame:
 def existing(name: str, file: str) -> Path:
     path = experiments_dir() / name / file
     if not path.exists():
-        raise ReportError(f"Nothing is reported of '{name}': {path} does not exist.")
+        known = [one.parent.name for one in experiments_dir().glob("*/runs.csv")]
+        close = [] if name in known else get_close_matches(name, known, 1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise ReportError(f"Nothing is reported of '{name}': {path} does not exist.{meant}")
     return path
 
 

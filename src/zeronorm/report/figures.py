@@ -32,6 +32,9 @@ NUMERICS = {  # none of them vermilion, which is kept for a NaN; each its marker
 }
 
 
+SMALL = 7.7  # points: letters of 10 pixels on a page, the least that is read
+
+
 def drawn_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of a study whose norms are drawn: one condition under each numerics.
 
@@ -265,17 +268,17 @@ def release_bands(rows: list[dict], wheels: list[dict], path: Path) -> None:
 
 def predicted(runs: pd.DataFrame, path: Path) -> None:
     """How many runs were predicted to die in each step, or never, and when they did: of the first
-    weight, and of the encoder's kernels.
+    weight, and of the encoder.
 
     runs: of all studies, with the columns of runs.csv.
     """
     exact = int(tables.exact(runs).sum())
     died = int((runs["first_nan_observed"] != "").sum())
-    with picture(path, 452, ncols=2) as (figure, axes):
-        place(figure, left=68, right=14, top=84, bottom=48, wspace=0.16)
+    with picture(path, 462, ncols=2) as (figure, axes):
+        place(figure, left=68, right=14, top=84, bottom=58, wspace=0.16)
         for panel, kind, title in (
             (axes[0], "first", "first NaN in any weight"),
-            (axes[1], "encoder", "first NaN in the encoder's kernels"),
+            (axes[1], "encoder", "first NaN in the encoder"),
         ):
             _agreement(panel, runs[f"{kind}_nan_predicted"], runs[f"{kind}_nan_observed"])
             panel.set_title(title, loc="left", weight="bold")
@@ -283,7 +286,7 @@ def predicted(runs: pd.DataFrame, path: Path) -> None:
         axes[0].set_ylabel("step, seen")
         figure.text(
             12 / WIDTH,
-            1 - 10 / 452,
+            1 - 10 / 462,
             f"In {exact:,} of {len(runs):,} runs, those of {runs['study'].nunique()} studies, both"
             f" steps are exactly the predicted ones: {died:,} died, {len(runs) - died:,} never"
             " did.\nA number counts runs. Blue: predicted exactly; vermilion: not.",
@@ -311,12 +314,13 @@ def _agreement(axes, foretold: pd.Series, seen: pd.Series) -> None:
         column, row, count = names.index(x), names.index(y), len(cell)
         colour = FINITE if cell["exact"].all() else NAN
         axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, linewidth=0))
-        axes.text(column, row, str(count), ha="center", va="center", color="white")
+        axes.text(column, row, str(count), ha="center", va="center", color="white", size=SMALL)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(-0.5, len(names) - 0.5)
-    axes.set_xticks(range(len(names)), names)
+    # "never" is wider than its cell
+    axes.set_xticks(range(len(names)), [*names[:-1], f"\n{names[-1]}"])
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=SMALL)
     for edge in np.arange(len(names) + 1) - 0.5:
         axes.axhline(edge, color="#E4E4E4", linewidth=0.7, zorder=0)
         axes.axvline(edge, color="#E4E4E4", linewidth=0.7, zorder=0)

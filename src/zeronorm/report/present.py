@@ -162,7 +162,7 @@ COLUMNS = {
     "first_touch": Column("first touch, mean", 8, _value("first_touch_mean")),
     "first_touch_expected": Column("first touch, expected", 8, _value("first_touch_expected")),
 }
-QUALITY = ("mrr", "hits1", "hits10", "mean_rank", "zero_mrr", "zero_hits1", "zero_hits10")
+QUALITY = ("hits1", "mrr", "hits10", "mean_rank", "zero_mrr", "zero_hits1", "zero_hits10")
 WIDE = (
     "similarity",
     "numerics",
@@ -173,8 +173,8 @@ WIDE = (
     "loss",
     "titles",
     "convolution",
-    "mrr",
     "hits1",
+    "mrr",
     "hits10",
     "zero_mrr",
     "zero_hits10",
@@ -194,8 +194,7 @@ SINGLE = dict.fromkeys(("mrr", "hits10", "zero_hits10"), 4)  # widths without a 
 LEFT = ("embeddings", "init", "similarity", "numerics", "outcome")
 CAPTION = {  # column: what its header leaves open
     "observed": (
-        "NaN step: of the first weight, of the encoder's kernels; predicted before training, and"
-        " seen{seeds}."
+        "NaN step: of the first weight, of the encoder; predicted before training, and seen{seeds}."
     ),
     "loss": "last loss: the last finite one.",
     "titles": "norm: at the start > at the end.",
@@ -353,8 +352,8 @@ def latex(conditions: pd.DataFrame) -> str:
             "outcome",
             "predicted",
             "observed",
-            "mrr",
             "hits1",
+            "mrr",
             "hits10",
             "zero_hits10",
         ]

@@ -175,14 +175,14 @@ def shrinking(name: str) -> str:
         f"Under SGD it cannot be so for two of the four: neither the length of a title row nor that"
         f" of Dense's kernel and bias changes a cosine, so the gradient stands at right angles to"
         f" them (cosine at most {bound:.0e}), and a step of SGD lengthens them. Steps in which a"
-        f" norm fell, without any zero row: {steps}. And of {len(deaths)} trainings whose zero row"
-        f" is touched again {found['alone']:,} steps or more after the first time, the norms that"
-        f" fall before the death: {', '.join(falling) or 'none'}."
+        f" norm fell, without any zero row: {steps}. In {len(deaths)} trainings whose zero row is"
+        f" touched again {found['alone']:,} steps or more after the first time, these norms fell"
+        f" before the death: {', '.join(falling) or 'none'}."
     )
 
 
-def learning(name: str) -> str:
-    """A row for each placement and treatment."""
+def learning(name: str, only: Sequence[str] = ()) -> str:
+    """A row for each placement and treatment. only: the placements, if not all."""
 
     def mean(values: Sequence[float], form: str = "{:.3f}") -> str:
         return f"{form.format(np.mean(values))} ± {form.format(np.std(values, ddof=1))}"
@@ -210,6 +210,7 @@ def learning(name: str) -> str:
                 f"{np.mean(row['others_turned']):.2g}°",
             ]
             for row in data(name, "learning")["rows"]
+            if not only or row["similarity"] in only
         ],
     )
 
