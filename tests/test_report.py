@@ -187,6 +187,19 @@ def test_every_printed_configuration_composes(overrides, home, covering, tmp_pat
         schema.validate(job)
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_report_is_of_as_many_runs_as_its_study(name, home):
+    schema.register()
+    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+        given = [f"study={name}", f"home={home}"]
+        base = compose("config", given, return_hydra_config=True)
+    base.hydra.overrides.task = given
+    jobs = len(list(expand(base)))
+    text = (schema.conf_dir() / "study" / f"{name}.yaml").read_text()
+    assert f"# Cost:     {jobs} runs, about " in text
+    assert len(committed.committed_runs(name)) == committed.provenance(name)["runs"] == jobs
+
+
 @pytest.mark.parametrize("name", ["ablation", "quick_ablation"])
 def test_the_ablations_are_what_their_readmes_say(name):
     found = committed.conditions(name)
