@@ -109,10 +109,10 @@ def _cells(conditions: pd.DataFrame, across: str, path: Path) -> None:
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        _scale(figure, left, width, height)
+        _scale(figure, left, width, height, bool((conditions["nan_runs"] > 0).any()))
 
 
-def _scale(figure, left: float, width: float, height: float) -> None:
+def _scale(figure, left: float, width: float, height: float, some_died: bool) -> None:
     """What the colours of `_cells` mean."""
     bar = figure.add_axes((left / width, 34 / height, 240 / width, 14 / height))
     bar.imshow([[_shade(share) for share in np.linspace(0, 1, 241)]], aspect="auto")
@@ -122,6 +122,8 @@ def _scale(figure, left: float, width: float, height: float) -> None:
     bar.spines[:].set_visible(False)
     at = (left + 252, left + 380) if width > left + 380 + 70 else (left + 252, left + 360)
     figure.text(at[0] / width, 41 / height, "hits@10, all titles", va="center")
+    if not some_died:
+        return
     nan = plt.Rectangle((at[1] / width, 34 / height), 18 / width, 14 / height, color=NAN)
     figure.add_artist(nan)
     figure.text((at[1] + 24) / width, 41 / height, "NaN", va="center")
@@ -263,12 +265,17 @@ def quality(conditions: pd.DataFrame, path: Path) -> None:
             own = alive["numerics"] == numerics
             colour, marker = NUMERICS[numerics]
             look = {"fmt": marker, "color": colour, "ms": 6, "mew": 1.3, "elinewidth": 1}
-            for metric, what in (("hits_at_10", "all titles"), ("zero_hits_at_10", "zero rows")):
+            # beside each other: their bars overlap
+            for metric, what, apart in (
+                ("hits_at_10", "all titles", -2.5 / row),
+                ("zero_hits_at_10", "zero rows", 2.5 / row),
+            ):
                 mean = alive[own][f"{metric}_mean"]
                 if mean.notna().any():
                     look["mfc"] = colour if what == "all titles" else "white"
                     look["label"] = f"{numerics}, {what}"
-                    axes.errorbar(mean, places[own], xerr=_reach(alive[own], metric), **look)
+                    at = places[own] + apart
+                    axes.errorbar(mean, at, xerr=_reach(alive[own], metric), **look)
         _shares(axes, rows, conditions)
         axes.set_xlabel(f"hits@10{_bars(conditions)}")
         _legend(figure, axes, ncols=len(shown) + 1, loc="upper left")
