@@ -64,7 +64,9 @@ def test_ablation_the_order_of_the_placements_is_that_of_hits_10():
             "add_to_squares",
             "clamp_squares",
         ]
-        assert own["hits_at_1_mean"]["clamp_squares"] > own["hits_at_1_mean"]["add_to_squares"]
+        if numerics != "xla":
+            for metric in ("hits_at_1_mean", "mrr_mean"):
+                assert own[metric]["clamp_squares"] > own[metric]["add_to_squares"]
         start = {"trainable": "true", "init": "pretrained", "numerics": numerics}
         pair = [start | {"similarity": name} for name in ("add_to_squares", "clamp_squares")]
         assert not settled("ablation", "mrr", *pair)
