@@ -29,7 +29,7 @@ def test_the_verdicts(runs):
     where = "confirmed only under xla, tf1"
     assert verdicts(runs) == {
         1: where,
-        2: "refuted",
+        2: "refuted: with 20 examples too",
         3: "not reproduced",
         4: "confirmed only under tf1",
         5: where,

@@ -2,10 +2,13 @@
 all of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def small_run(folder: Path) -> list[str]:
@@ -28,13 +31,13 @@ def small_run(folder: Path) -> list[str]:
 
 
 def interleaved(
-    variants: dict[str, Callable[[], tuple[int, float]]], rounds: int
-) -> dict[str, list[float]]:
+    variants: Mapping[Key, Callable[[], tuple[int, float]]], rounds: int
+) -> dict[Key, list[float]]:
     """{variant: ms per step of each round}. A variant is called once to warm up and once a round;
     it returns how many steps it took and in how many seconds."""
     for variant in variants.values():
         variant()
-    found: dict[str, list[float]] = {name: [] for name in variants}
+    found: dict[Key, list[float]] = {name: [] for name in variants}
     for number in range(rounds):
         order = list(variants.items())
         for name, variant in order if number % 2 else reversed(order):

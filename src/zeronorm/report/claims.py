@@ -212,8 +212,8 @@ def _loses_embeddings(run: Mapping) -> bool:
 
 def _with_twenty(runs: pd.DataFrame, verdict: str) -> str:
     """What of the contrast is refuted: that it takes more data."""
-    lost = _twenty(runs).apply(_loses_embeddings, axis=1).any()
-    return f"{verdict}: with 20 examples too" if lost and verdict == "refuted" else verdict
+    both = (of.apply(_loses_embeddings, axis=1).any() for of in (select(runs), _twenty(runs)))
+    return f"{verdict}: with 20 examples too" if all(both) and verdict == "refuted" else verdict
 
 
 def _embeddings(runs: pd.DataFrame, shown: pd.DataFrame) -> str:

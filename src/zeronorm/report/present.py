@@ -395,7 +395,8 @@ def summary(
 ) -> str:
     """The table folded to one row per value of `rows` and one column per numerics, as markdown; a
     column for all numerics that come out alike."""
-    labels, found = [], {name: [] for name in dict.fromkeys(conditions["numerics"])}
+    labels: list[list[str]] = []
+    found: dict[str, list[str]] = {name: [] for name in dict.fromkeys(conditions["numerics"])}
     for values, group in conditions.groupby(list(rows), sort=False):
         labels.append(
             [
