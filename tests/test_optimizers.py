@@ -155,6 +155,9 @@ ROW, NOWHERE = (optimizers.Reach(row, False, False, False) for row in (True, Fal
         (optimizers.Adam, {"large": ROW}),  # its velocity, infinite, less itself
         (keras.optimizers.Adam, {"large": ROW}),
         (keras.optimizers.SGD, {}),
+        (keras.optimizers.Lion, {"inf": NOWHERE}),  # which takes the sign
+        (keras.optimizers.RMSprop, {"mixes": True}),
+        (keras.optimizers.Adagrad, {"mixes": True}),
         (
             lambda: optimizers.Adam(clipnorm=1.0),
             {"nan": optimizers.Reach(True, True, False, False)},

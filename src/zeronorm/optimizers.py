@@ -187,6 +187,11 @@ class Reaches:
         and `touched` and `table` the same of the embedding.
     zeroes: whether it sets the rows that a gradient does not name to zero (Ftrl, whose weights are
         what it has added up, and that is nothing there).
+    mixes: whether a row that a gradient names twice takes on what another's is. Keras finds the
+        places of two sparse gradients' common ids by adding up those of an id, and the sum is
+        another id's place, or none (`indexed_slices_union_indices_and_values` in
+        keras/src/backend/tensorflow/sparse.py, 3.15): RMSprop and Adagrad, which under
+        TensorFlow's kernels may stop with an error instead.
     """
 
     period: int
@@ -195,6 +200,7 @@ class Reaches:
     large: Reach
     encoder: Reach
     zeroes: bool = False
+    mixes: bool = False
 
     @staticmethod
     def elementwise() -> "Reaches":
@@ -226,17 +232,20 @@ def reaches(optimizer, jit_compile: bool) -> Reaches:
         slices = tf.IndexedSlices(rows, ids, tf.constant([4, 3]))
         optimizer.apply([slices, in_kernel], [table, kernel])
 
-    def take(ids: list[int], in_row: float, in_kernel: float) -> None:
-        rows = np.array([[in_row] * 3, [0.1] * 3], np.float32)
+    def reset() -> None:
+        for variable, value in zip(state, start, strict=True):
+            variable.assign(value)
+
+    def take(ids: list[int], in_rows: list[float], in_kernel: float) -> None:
+        rows = np.repeat(np.array(in_rows, np.float32)[:, np.newaxis], 3, axis=1)
         for _ in range(period):
             step(tf.constant(ids), tf.constant(rows), tf.fill([3, 2], np.float32(in_kernel)))
 
     def lost(in_row: float, in_kernel: float, again: bool = False) -> tuple[np.ndarray, bool]:
-        for variable, value in zip(state, start, strict=True):
-            variable.assign(value)
-        take([0, 1], in_row, in_kernel)
+        reset()
+        take([0, 1], [in_row, 0.1], in_kernel)
         if again:
-            take([1, 2], 0.1, 0.1)
+            take([1, 2], [0.1, 0.1], 0.1)
         return ~np.isfinite(table).all(axis=1), bool(~np.isfinite(kernel).all())
 
     def reach(value: float) -> Reach:
@@ -248,4 +257,8 @@ def reaches(optimizer, jit_compile: bool) -> Reaches:
     encoder = Reach(others, bool(rows[:2].any()), bool(rows[2:].any()), others)
     lost(0.1, 0.1)
     zeroes = not np.array(table)[2:].any()
-    return Reaches(period, reach(np.nan), reach(np.inf), reach(LARGE), encoder, zeroes)
+    nan = reach(np.nan)
+    reset()
+    take([1, 1, 0], [0.1, 0.1, np.nan], 0.1)  # the places 1 and 2 add up to that of row 0
+    mixes = not nan.touched and not np.isfinite(np.array(table)[1]).all()
+    return Reaches(period, nan, reach(np.inf), reach(LARGE), encoder, zeroes, mixes)

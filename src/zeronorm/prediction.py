@@ -194,6 +194,7 @@ IDLE = (
 BLANK = "a text of step {} has word rows that began as zeros, and some of them may have moved"
 HELD = "an infinite gradient in step {}, which this optimizer may hold"
 ZEROED = "this optimizer sets the rows that a batch does not name to zero"
+MIXED = "this optimizer gives a row that a batch names twice what is another row's"
 DROPPED = (
     "a text of step {} holds a word row so large that the convolution overflows, and XLA may drop"
     " the NaN that comes of it"
@@ -280,6 +281,8 @@ class _Course:
         self.titles: int | None = 0 if learns and self.dead.any() else None
         self.encoder: int | None = None
         self.uncertain = ZEROED if learns and reaches.zeroes else ""
+        if reaches.mixes and (learns or self.words_learn):
+            self._doubt(MIXED)
         self.watched = fates.edge | (fates.text >= Kind.inf) | (fates.text_idle >= Kind.inf)
         if learns:
             self.watched = self.watched | fates.deadly | (fates.title == Kind.large)

@@ -208,8 +208,20 @@ def examine(moment: Moment) -> RunReport:
         examined=examined,
         fails=fails,
         places=tuple(tuple(_places(one, moment, program)) for one in report.guilty),
-        treated=tuple(_treated(moment, program)),
+        treated=_all_treated(moment, program),
     )
+
+
+def _all_treated(moment: Moment, program: training.Program) -> tuple[treatments.Treatment, ...]:
+    """None where the optimizer stops with an error under the kernels, which try the treatments: as
+    Keras's RMSprop and Adagrad may of a batch that names a row twice."""
+    try:
+        return tuple(_treated(moment, program))
+    except tf.errors.OpError as error:
+        lines = [line for line in str(error).splitlines() if line.strip() and "{{node" not in line]
+        said = lines[-1].strip()
+        logging.getLogger(__name__).warning("No treatment could be tried: %s", said)
+        return ()
 
 
 def add(prepared: preparation.Prepared, result: Result) -> None:
