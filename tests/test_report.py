@@ -23,6 +23,8 @@ ROOT = schema.conf_dir().parent
 READMES = blocks.documents()
 TEXTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "src").rglob("README.md"))]
 WORDS = 1000  # of the README: two screens
+# with which a run says that its prediction is not certain (`optimizers.Reaches.mixes`)
+MIXING = {"keras.optimizers.RMSprop", "keras.optimizers.Adagrad"}
 STUDIES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/reported.csv"))
 
 
@@ -120,7 +122,8 @@ def test_the_tables_have_their_columns_and_no_nan(name):
         runs["config_sha"].is_unique
         and table["seeds"].sum() == len(runs) == committed.provenance(name)["runs"]
     )
-    assert (table["predicted_exactly"] == table["seeds"]).all()
+    missed = table[table["predicted_exactly"] < table["seeds"]]
+    assert set(missed.get("optimizer.keras._target_", [])) <= MIXING and len(missed) <= len(MIXING)
 
 
 @pytest.mark.parametrize("name", STUDIES)
