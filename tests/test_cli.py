@@ -17,11 +17,11 @@ from contextlib import closing
 import pytest
 from click.testing import CliRunner
 
-from zeronorm import cli, completion, mistakes, tracking, ui, usage
+from zeronorm import checkout, cli, completion, mistakes, tracking, ui, usage
 from zeronorm import config as schema
 from zeronorm.sweep import session
 
-CONF = schema.conf_dir()
+CONF = checkout.conf_dir()
 ZERONORM = [sys.executable, "-m", "zeronorm"]
 
 
@@ -279,12 +279,19 @@ def test_the_commands_are_listed_in_the_order_of_use_and_not_cut(said):
         assert max(map(len, said([name, "--help"])[1].splitlines())) <= 80
 
 
-def test_help_loads_nothing_slow():
+@pytest.mark.parametrize(
+    ("arguments", "slow"),
+    [
+        (["train", "--help"], {"tensorflow", "mlflow", "pandas", "gensim", "hydra"}),
+        (["claims"], {"tensorflow", "mlflow", "gensim", "scipy", "hydra", "matplotlib"}),
+    ],
+)
+def test_what_answers_at_once_loads_nothing_slow(arguments, slow):
     script = (
         "import sys; from zeronorm import cli\n"
-        "try: cli.main(['train', '--help'])\n"
+        f"try: cli.main({arguments})\n"
         "except SystemExit: pass\n"
-        "print({'tensorflow', 'mlflow', 'pandas', 'gensim'} & set(sys.modules), file=sys.stderr)"
+        f"print({slow} & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "set()\n"
@@ -596,7 +603,7 @@ def test_ui_says_why_its_server_ended(store, said, tmp_path, monkeypatch):
 )
 def test_a_name_that_is_nearly_right_is_answered(command, sentence, tmp_path, monkeypatch):
     """Also where no run was ever made."""
-    monkeypatch.chdir(schema.conf_dir().parent)
+    monkeypatch.chdir(checkout.conf_dir().parent)
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
     done = CliRunner().invoke(cli.main, command)
     assert done.exit_code == 1 and sentence in done.stderr and done.stderr.count("\n") == 1

@@ -12,8 +12,8 @@ from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
+from zeronorm import checkout, mistakes
 from zeronorm import config as schema
-from zeronorm import mistakes
 from zeronorm.sweep import plan
 from zeronorm.sweep.composer import Composer, without_hydra
 
@@ -80,7 +80,7 @@ def loader(tmp_path_factory):
     folder = tmp_path_factory.mktemp("conf")
     (folder / "similarity").mkdir()
     (folder / "similarity" / "mine.yaml").write_text("name: mine\nfunction: mine.f\nepsilon: 0.1\n")
-    path = create_config_search_path(str(schema.conf_dir()))
+    path = create_config_search_path(str(checkout.conf_dir()))
     last = path.get_path().pop()  # Hydra wants its schemas there
     path.append("command-line", f"file://{folder}")
     path.get_path().append(last)
@@ -106,7 +106,7 @@ def require_equal(loader, master, jobs):
             assert outcome(lambda job=job: composer.composed(job)) == expected, job
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in schema.conf_dir().glob("study/*")))
+@pytest.mark.parametrize("name", sorted(file.stem for file in checkout.conf_dir().glob("study/*")))
 def test_the_jobs_of_a_study(loader, covering, name):
     master = of_a_sweep(loader, f"study={name}")
     require_equal(loader, master, covering(plan.expand(master)))

@@ -10,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 
+from zeronorm import checkout
 from zeronorm import config as schema
 from zeronorm.sweep.plan import expand
 
-CONF = schema.conf_dir()
+CONF = checkout.conf_dir()
 GROUPS = (
     "corpus",
     "vectors",

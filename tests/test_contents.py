@@ -10,11 +10,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from zeronorm import checkout, contents, preparation, run_autopsy
 from zeronorm import config as schema
-from zeronorm import contents, preparation, run_autopsy
 from zeronorm.sweep.plan import expand
 
-STUDIES = sorted(file.stem for file in (schema.conf_dir() / "study").glob("*.yaml"))
+STUDIES = sorted(file.stem for file in (checkout.conf_dir() / "study").glob("*.yaml"))
 FUNCTION = (
     "from zeronorm.similarity import clamp_norms\ndef f(a, b, numerics, epsilon):\n    return {}\n"
 )
@@ -23,10 +23,10 @@ BODY = "clamp_norms(a, b, numerics, epsilon)"
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_identities_of_the_committed_reports_are_what_they_were(home, study):
-    committed = schema.conf_dir().parent / "experiments" / study / "runs.csv"
+    committed = checkout.conf_dir().parent / "experiments" / study / "runs.csv"
     known = set(pd.read_csv(committed, dtype=str)["config_sha"])
     schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         config = compose("config", [f"study={study}", f"home={home}"], return_hydra_config=True)
         jobs = expand(config)
         for job in (jobs[0], jobs[-1]):

@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import test_scripts
-from zeronorm import cli, mistakes
+from zeronorm import checkout, cli, mistakes
 from zeronorm import config as schema
 from zeronorm.sweep.plan import expand
 
-ROOT = schema.conf_dir().parent
+ROOT = checkout.conf_dir().parent
 PACKAGE = ROOT / "src" / "zeronorm"
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
@@ -57,7 +57,7 @@ def test_make_knows_the_target(target):
 def test_every_run_composes(words, covering, home):
     overrides = [word for word in words if not word.startswith("-")]
     mistakes.require_composable(overrides)
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         base = compose("config", [f"home={home}"], return_hydra_config=True)
         base.hydra.overrides.task = overrides
         study = [word for word in overrides if word.startswith("study=")]
@@ -76,7 +76,7 @@ def test_every_option_is_there(words):
     ) as whole:  # click keeps its help's names
         context = cli.main.commands[command].make_context(command, list(given), parent=whole)
     if command in ("study", "reproduce"):
-        assert (schema.conf_dir() / "study" / f"{context.params['name']}.yaml").is_file()
+        assert (checkout.conf_dir() / "study" / f"{context.params['name']}.yaml").is_file()
 
 
 def test_pytest_collects_what_it_is_given(capsys, monkeypatch):

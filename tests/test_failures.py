@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 
+from zeronorm import checkout, failure, tracking
 from zeronorm import config as schema
-from zeronorm import failure, tracking
 from zeronorm.sweep import check, workers
 from zeronorm.sweep import job as jobs
 from zeronorm.sweep.display import report_progress, status_file
@@ -295,7 +295,7 @@ def test_one_signal_ends_a_sweep_whose_job_hangs(folder, number, code):
 def test_a_sweep_over_studies_is_refused(form, sign):
     form = form.replace("a,b", "quick_ablation,dose_response")
     schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         base = compose("config", [], return_hydra_config=True)
         base.hydra.overrides.task = [f"{sign}study={form}"]
         with pytest.raises(schema.ConfigError, match="sweeps over studies"):
@@ -304,7 +304,7 @@ def test_a_sweep_over_studies_is_refused(form, sign):
 
 def test_a_study_in_a_grid_is_refused_and_one_by_itself_is_not():
     schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         base = compose("config", ["study=dose_response"], return_hydra_config=True)
         assert len(expand(base)) == 105
         base.hydra.sweeper.params = {"study": "dose_response"}

@@ -12,11 +12,11 @@ import pytest
 from matplotlib import colors, text
 from matplotlib.figure import Figure
 
-from zeronorm import config as schema
+from zeronorm import checkout
 from zeronorm import figures as drawing
 from zeronorm.report import committed, figures, quality, tables, write
 
-ROOT = schema.conf_dir().parent
+ROOT = checkout.conf_dir().parent
 EXPERIMENTS = ROOT / "experiments"
 STUDIES = sorted(path.parent.name for path in EXPERIMENTS.glob("*/reported.csv"))
 PICTURES = sorted(EXPERIMENTS.rglob("*.png"))

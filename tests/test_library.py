@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from zeronorm import config as schema
+from zeronorm import checkout
 
 SCRIPT = """
 import keras, numpy as np, tensorflow as tf
@@ -52,7 +52,7 @@ def brought_by(name: str) -> set[str]:
 def bare(tmp_path_factory):
     """The Python of an environment that holds the wheel, TensorFlow and what TensorFlow brings."""
     folder = tmp_path_factory.mktemp("bare")
-    python, root = [sys.executable, "-m"], str(schema.conf_dir().parent)
+    python, root = [sys.executable, "-m"], str(checkout.conf_dir().parent)
     subprocess.run([*python, "venv", "--without-pip", str(folder / "env")], check=True)
     build = [*python, "build", "--wheel", "--no-isolation", "--outdir", str(folder), root]
     subprocess.run(build, check=True, capture_output=True)

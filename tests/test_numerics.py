@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from zeronorm import config as schema
-from zeronorm import numerics
+from zeronorm import checkout, numerics
 
 NAN, INF = np.nan, np.inf
 ZERO_OR_NAN = {"0": 0.0, "NaN": NAN}
@@ -70,7 +69,7 @@ def test_maximum_2017_sums_the_gradient_of_a_broadcast_operand():
 
 
 RECORDED = json.loads(
-    (schema.conf_dir().parent / "experiments" / "releases" / "operations.json").read_text()
+    (checkout.conf_dir().parent / "experiments" / "releases" / "operations.json").read_text()
 )
 UNTIL_2_1 = [
     release

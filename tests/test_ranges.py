@@ -13,14 +13,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zeronorm import checks, mistakes, optimizers, preparation, similarity, treatments, vectors
+from zeronorm import (
+    checkout,
+    checks,
+    mistakes,
+    optimizers,
+    preparation,
+    similarity,
+    treatments,
+    vectors,
+)
 from zeronorm import config as schema
 from zeronorm import corpus as corpora
 from zeronorm.ranges import RANGES
 
 GROUPS = sorted(name for name in schema.Config.__dataclass_fields__ if schema.is_group(name))
 CHOICES = [
-    (group, file.stem) for group in GROUPS for file in (schema.conf_dir() / group).glob("*.yaml")
+    (group, file.stem) for group in GROUPS for file in (checkout.conf_dir() / group).glob("*.yaml")
 ]
 OPTIMIZERS = [
     value

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from zeronorm import cli, export, training
-from zeronorm import config as schema
+from zeronorm import checkout, cli, export, training
 from zeronorm.preparation import ExperimentError, prepare
 from zeronorm.report import asked, committed, releases
 
-FOLDER = schema.conf_dir().parent / "experiments" / "releases"
+FOLDER = checkout.conf_dir().parent / "experiments" / "releases"
 SMALL = ("training=smoke", "examples=40", "model.filters=16")
 
 

@@ -14,12 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from zeronorm import checks, cli
+from zeronorm import checkout, checks, cli
 from zeronorm import config as schema
 from zeronorm.report import blocks, committed, measured, present, releases, tables
 from zeronorm.sweep.plan import expand
 
-ROOT = schema.conf_dir().parent
+ROOT = checkout.conf_dir().parent
 READMES = blocks.documents()
 TEXTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "src").rglob("README.md"))]
 WORDS = 1000  # of the README: two screens
@@ -174,7 +174,7 @@ def test_every_printed_configuration_composes(overrides, home, covering, tmp_pat
     (tmp_path / "similarity" / "guarded.yaml").write_text(
         "name: guarded\nfunction: mine.guarded\nepsilon: 1.0e-6\n"
     )
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         # as a sweep over one job or more, which is what `expand` makes of any command line
         base = compose("config", [f"home={home}"], return_hydra_config=True)
         base.hydra.overrides.task = [*overrides, f"hydra.searchpath=[file://{tmp_path}]"]
@@ -193,12 +193,12 @@ def test_every_printed_configuration_composes(overrides, home, covering, tmp_pat
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_report_is_of_as_many_runs_as_its_study(name, home):
     schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         given = [f"study={name}", f"home={home}"]
         base = compose("config", given, return_hydra_config=True)
     base.hydra.overrides.task = given
     jobs = len(list(expand(base)))
-    text = (schema.conf_dir() / "study" / f"{name}.yaml").read_text()
+    text = (checkout.conf_dir() / "study" / f"{name}.yaml").read_text()
     assert f"# Cost:     {jobs} runs, about " in text
     assert len(committed.committed_runs(name)) == committed.provenance(name)["runs"] == jobs
 

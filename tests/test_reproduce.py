@@ -12,13 +12,12 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import cli, tracking
-from zeronorm import config as schema
+from zeronorm import checkout, cli, tracking
 from zeronorm.sweep.session import Session
 
 pytestmark = pytest.mark.slow  # starts processes
 
-ROOT = schema.conf_dir().parent
+ROOT = checkout.conf_dir().parent
 # one run whose every number is exact on any machine: it is dead after two steps
 ONE = [
     "trainable=true",

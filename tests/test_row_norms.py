@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from zeronorm import config as schema
-from zeronorm import contents, examples, model, numerics, optimizers, preparation, training
+from zeronorm import (
+    checkout,
+    contents,
+    examples,
+    model,
+    numerics,
+    optimizers,
+    preparation,
+    training,
+)
 
 pytestmark = pytest.mark.slow  # a graph and a search for each placement
 
-PLACEMENTS = sorted(path.stem for path in (schema.conf_dir() / "similarity").glob("*.yaml"))
+PLACEMENTS = sorted(path.stem for path in (checkout.conf_dir() / "similarity").glob("*.yaml"))
 DECADES = [float(f"1e{k}") for k in range(-45, 39)]
 # every third decade under each numerics, the others between them: all, between the three
 STAGGERED = {name: DECADES[first::3] for first, name in enumerate(numerics.BY_NAME)}

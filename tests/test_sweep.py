@@ -16,8 +16,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import checks, cli, markdown, tracking, views
-from zeronorm import config as schema
+from zeronorm import checkout, checks, cli, markdown, tracking, views
 from zeronorm.preparation import ExperimentError, prepare
 from zeronorm.result import Result
 from zeronorm.sweep.display import status_file
@@ -679,7 +678,7 @@ def test_the_store_uri_is_absolute(composed, monkeypatch, tmp_path):
 
 def test_the_wheel_works_outside_the_checkout(tmp_path):
     """conf/ travels with it: built, unpacked elsewhere, and trained with."""
-    root = schema.conf_dir().parent
+    root = checkout.conf_dir().parent
     python = [sys.executable, "-m"]
     subprocess.run(
         [*python, "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)],
@@ -694,7 +693,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         capture_output=True,
     )
     program = (
-        "import zeronorm.cli, zeronorm.config; print(zeronorm.config.conf_dir());"
+        "import zeronorm.cli, zeronorm.config; print(zeronorm.checkout.conf_dir());"
         " zeronorm.cli.main()"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 from omegaconf import OmegaConf
 
-from zeronorm import cli, preparation, run_autopsy, trust
+from zeronorm import checkout, cli, preparation, run_autopsy, trust
 from zeronorm import config as schema
 from zeronorm.autopsy import capsule
 from zeronorm.examples import Batch
@@ -266,7 +266,7 @@ def test_every_shipped_choice_is_taken(plain):
         "vectors": "source",
         "optimizer": "keras",
     }.items():
-        for file in (schema.conf_dir() / group).glob("*.yaml"):
+        for file in (checkout.conf_dir() / group).glob("*.yaml"):
             choice = OmegaConf.to_container(OmegaConf.load(file))
             if choice.get(node, {}).get("path") == "???":
                 choice[node]["path"] = __file__

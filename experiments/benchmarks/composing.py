@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from zeronorm import checkout
 from zeronorm import config as schema
 from zeronorm.report import script
 from zeronorm.sweep import plan
@@ -76,7 +77,7 @@ def row(variant: str, times: list[tuple[float, float]], count: int, of: int) -> 
 def main(rounds: int, small: bool, to: Path) -> None:
     schema.register()
     times: dict[str, list[tuple[float, float]]] = {}
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         config = master()
         jobs = plan.expand(config)
         assert len(jobs) == CONFIGS

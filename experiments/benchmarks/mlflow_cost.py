@@ -19,8 +19,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 import pairs
+from zeronorm import checkout, experiment, tracking
 from zeronorm import config as schema
-from zeronorm import experiment, tracking
 from zeronorm.preparation import prepare
 from zeronorm.report import script
 from zeronorm.result import Result
@@ -32,7 +32,7 @@ def main(rounds: int, small: bool, to: Path) -> None:
     with tempfile.TemporaryDirectory() as home:
         budget = ["training=quick", *(pairs.small_run(Path(home)) if small else ["examples=2000"])]
         for name, trainable in (("trainable", "true"), ("frozen", "false")):
-            with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+            with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
                 overrides = [f"home={home}", *budget, f"trainable={trainable}"]
                 config = compose("config", overrides)
             client = tracking.connect(config)

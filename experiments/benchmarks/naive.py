@@ -28,8 +28,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 import plain_keras
+from zeronorm import checkout, numerics, preparation, ranking, similarity, vectors
 from zeronorm import config as schema
-from zeronorm import numerics, preparation, ranking, similarity, vectors
 
 
 class Watch(keras.callbacks.Callback):
@@ -83,7 +83,7 @@ def main(output: Path, store: Path, overrides: list[str]) -> None:
     clock = Clock()
     clock.mark("imports")
     schema.register()
-    with initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         config = compose("config", ["training=quick", "examples=2000", *overrides])
     with TemporaryDirectory() as config.home:
         data = preparation.load(config)

@@ -67,7 +67,7 @@ class Sweep:
         """{phase: seconds}, which add up to `workers` times the wall time."""
         clocks = self.clocks
         first, last = min(c["begun"] for c in clocks), max(c["ended"] for c in clocks)
-        found = {"start": workers * (first - self.begun)}
+        found = {"start": workers * (first - self.begun), "autopsy": 0.0}  # no run need have died
         for clock in clocks:
             for phase, seconds in clock["seconds"].items():
                 found[phase] = found.get(phase, 0.0) + seconds

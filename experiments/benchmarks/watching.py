@@ -75,11 +75,8 @@ def main(rounds: int, small: bool, to: Path) -> None:
     }
     rows = costs("keras fit of a small CNN", pairs.interleaved(variants, rounds), "nothing")
     with tempfile.TemporaryDirectory() as folder:
-        names: tuple[str, ...] = ("xla", "tf1", "kernels")
-        overrides: list[str] = []
-        if small:
-            names, overrides = names[-1:], [f"home={folder}", *pairs.small_run(Path(folder))]
-        seconds = autopsy_seconds(names, overrides)
+        home = [f"home={folder}", *pairs.small_run(Path(folder))] if small else []
+        seconds = autopsy_seconds(("xla", "tf1", "kernels"), home)
     script.write(to, "watching", rows, rounds=rounds, autopsy_seconds=seconds)
 
 

@@ -84,8 +84,7 @@ def study(
 ) -> None:
     """Show the table of a study's last sweep. OVERRIDES name another store, e.g.
     tracking=server."""
-    from zeronorm import config as schema
-    from zeronorm import tracking
+    from zeronorm import checkout, tracking
     from zeronorm.report import present, tables, write
     from zeronorm.sweep.display import console
     from zeronorm.sweep.plan import identities
@@ -98,7 +97,7 @@ def study(
             f"Sweep {found.info.run_id} of '{name}' has no finished run yet."
         )
     if reporting:
-        if not (schema.conf_dir() / "study" / f"{name}.yaml").is_file():
+        if not (checkout.conf_dir() / "study" / f"{name}.yaml").is_file():
             raise click.ClickException(
                 f"There is no conf/study/{name}.yaml: a report is of the runs that a study's file"
                 " names."
@@ -585,11 +584,10 @@ def _connected(*overrides: str):
 
 
 def _sweep(name: str, sweep_id: str | None, overrides: tuple[str, ...]):
-    from zeronorm import config as schema
-    from zeronorm import tracking
+    from zeronorm import checkout, tracking
     from zeronorm.mistakes import unknown
 
-    known = sorted(path.stem for path in (schema.conf_dir() / "study").glob("*.yaml"))
+    known = sorted(path.stem for path in (checkout.conf_dir() / "study").glob("*.yaml"))
     try:
         config, client = _connected(*overrides)
     except click.ClickException as error:

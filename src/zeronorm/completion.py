@@ -168,7 +168,7 @@ def studies(ctx: click.Context, _: click.Parameter, incomplete: str) -> Items:
 
 def reported(ctx: click.Context, _: click.Parameter, incomplete: str) -> Items:
     """For a study that has a report."""
-    from zeronorm.config import conf_dir
+    from zeronorm.checkout import conf_dir
 
     reports = conf_dir().parent / "experiments"
     there = [name for name in _names("study") if (reports / name / "reported.csv").is_file()]
@@ -205,7 +205,7 @@ def _starting(incomplete: str, names: Iterable[str]) -> Items:
 
 def _names(group: str, more: str | None = None) -> list[str]:
     """The choices of a group, also those of a folder of the user's own."""
-    from zeronorm.config import conf_dir
+    from zeronorm.checkout import conf_dir
 
     folders = [conf_dir(), *([Path(more)] if more else [])]
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})

@@ -15,7 +15,6 @@ from difflib import get_close_matches
 from enum import Enum
 from functools import reduce
 from operator import getitem
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
@@ -24,7 +23,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zeronorm import contents
+from zeronorm import checkout, contents
 from zeronorm.ranges import RANGES, Range
 
 
@@ -215,28 +214,22 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
 
 
-def conf_dir() -> Path:
-    """conf/ in a checkout, zeronorm/conf in an installed wheel."""
-    here = Path(__file__).resolve()
-    checkout = here.parents[2] / "conf"
-    return checkout if checkout.is_dir() else here.parent / "conf"
-
-
 def composed(*overrides: str) -> DictConfig:
     """The config of one run, as the command line composes it."""
     register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"):
         return compose("config", list(overrides))
 
 
 def is_group(name: str) -> bool:
     """Whether conf/ has choices of that name, one of which a run needs."""
-    return name != "study" and name in Config.__dataclass_fields__ and (conf_dir() / name).is_dir()
+    known = name != "study" and name in Config.__dataclass_fields__
+    return known and (checkout.conf_dir() / name).is_dir()
 
 
 def choices_of(group: str) -> str:
     """What to write to choose one of a group."""
-    names = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    names = sorted(file.stem for file in (checkout.conf_dir() / group).glob("*.yaml"))
     return f"use {group}={' or '.join(names) if len(names) < 3 else 'one of ' + ', '.join(names)}"
 
 

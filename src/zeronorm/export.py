@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import OmegaConf
 
+from zeronorm import checkout, optimizers
 from zeronorm import config as schema
-from zeronorm import optimizers
 from zeronorm.preparation import ExperimentError, Prepared
 
 FORMAT = "zeronorm start 1"
@@ -86,7 +86,7 @@ def placements() -> dict[str, float | None]:
     """{placement in conf/: its epsilon, None where it has none}."""
     return {
         file.stem: OmegaConf.select(OmegaConf.load(file), "epsilon")
-        for file in sorted((schema.conf_dir() / "similarity").glob("*.yaml"))
+        for file in sorted((checkout.conf_dir() / "similarity").glob("*.yaml"))
     }
 
 

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from zeronorm import checkout
 from zeronorm import config as schema
 from zeronorm.config import ConfigError
 from zeronorm.ranges import RANGES
@@ -70,7 +71,7 @@ def composed(
     `require_composable` takes them."""
     schema.register()
     beside = [f"hydra.searchpath=['file://{Path(more).absolute()}']"] if more else []
-    where = str(Path(folder).absolute() if folder else schema.conf_dir())
+    where = str(Path(folder).absolute() if folder else checkout.conf_dir())
     with initialize_config_dir(where, version_base="1.3"):
         return compose(name, [*beside, *overrides], return_hydra_config=True)
 
@@ -227,7 +228,7 @@ def _choices_with(dotted: str) -> list[str]:
     group = dotted.partition(".")[0]
     if not dotted.startswith(tuple(f"{node}." for node in schema.CALLED)):
         return []
-    files = sorted((schema.conf_dir() / group).glob("*.yaml"))
+    files = sorted((checkout.conf_dir() / group).glob("*.yaml"))
     return [
         f"{group}={file.stem}"
         for file in files

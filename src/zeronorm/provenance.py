@@ -11,8 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from zeronorm import config as schema
-from zeronorm import contents
+from zeronorm import checkout, contents
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "gensim", "mlflow", "hydra-core")
 
@@ -51,13 +50,13 @@ def commit() -> dict[str, str]:
     """Commit and dirty flag of the checkout this package runs from; nothing in an installed wheel.
     What a report writes (tables, figures, READMEs) does not make it dirty: no number depends on it.
     """
-    checkout = schema.conf_dir().parent
-    if not (checkout / ".git").exists():
+    folder = checkout.conf_dir().parent
+    if not (folder / ".git").exists():
         return {}
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(checkout), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:

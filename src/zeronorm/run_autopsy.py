@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from zeronorm import config as schema
 from zeronorm import (
+    checkout,
     contents,
     experiment,
     numerics,
@@ -27,6 +27,7 @@ from zeronorm import (
     trust,
     vectors,
 )
+from zeronorm import config as schema
 from zeronorm.autopsy import examination, graph, trace
 from zeronorm.autopsy.blame import Guilty
 from zeronorm.autopsy.capsule import Capsule, CapsuleError
@@ -363,7 +364,7 @@ def _treated(moment: Moment, program: training.Program) -> list[treatments.Treat
 def _placements(config: DictConfig) -> dict:
     """{name: function bound to its epsilon}: the run's own, and every one in conf/similarity with
     its own epsilon."""
-    files = sorted((schema.conf_dir() / "similarity").glob("*.yaml"))
+    files = sorted((checkout.conf_dir() / "similarity").glob("*.yaml"))
     nodes = {node.name: node for node in (*map(OmegaConf.load, files), config.similarity)}
     return {
         name: _placement(

@@ -12,6 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zeronorm import checkout
 from zeronorm import config as schema
 from zeronorm.config import ConfigError
 
@@ -170,7 +171,7 @@ def _strange(found: dict) -> Iterator[tuple[str, Any, str]]:
 
 def _choices(group: str) -> dict[str, dict]:
     """{name: content} of the files of a folder of conf/."""
-    files = (schema.conf_dir() / group).glob("*.yaml")
+    files = (checkout.conf_dir() / group).glob("*.yaml")
     found: dict[str, Any] = {
         file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files
     }

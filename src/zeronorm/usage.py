@@ -92,7 +92,7 @@ class Train(click.Command):
         return super().parse_args(ctx, args)
 
     def get_help(self, ctx: click.Context) -> str:
-        from zeronorm.config import conf_dir
+        from zeronorm.checkout import conf_dir
 
         return page(conf_dir())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from zeronorm import config
+from zeronorm import checkout
 from zeronorm.report import (
     asked,
     claims,
@@ -125,7 +125,7 @@ def _studies(_: str) -> str:
 def _formulas(_: str) -> str:
     """Every placement of conf/similarity: the formula with which its file begins, its epsilon."""
     lines = ["| similarity | formula | epsilon | shipped by |", "|---|---|---|---|"]
-    for path in sorted((config.conf_dir() / "similarity").glob("*.yaml")):
+    for path in sorted((checkout.conf_dir() / "similarity").glob("*.yaml")):
         text = path.read_text()
         found, formula = yaml.safe_load(text), text.splitlines()[0].removeprefix("# ")
         epsilon = f"{found['epsilon']:g}" if "epsilon" in found else ""
@@ -148,7 +148,7 @@ def _studies_verdict(_: str) -> str:
 
 
 def _study_files() -> list[Path]:
-    return sorted((config.conf_dir() / "study").glob("*.yaml"))
+    return sorted((checkout.conf_dir() / "study").glob("*.yaml"))
 
 
 def _noise(name: str) -> str:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from zeronorm import config
+from zeronorm import checkout
 from zeronorm.report import noise, tables
 from zeronorm.report.conclusions import Conclusion, Judged, judge
 from zeronorm.report.conclusions import load as load_conclusions
@@ -29,7 +29,7 @@ class ReportError(Exception):
 
 def experiments_dir() -> Path:
     """experiments/ of the checkout. Raises ReportError in an installed wheel, which has none."""
-    folder = config.conf_dir().parent / "experiments"
+    folder = checkout.conf_dir().parent / "experiments"
     if not folder.is_dir():
         raise ReportError(
             "The reported numbers lie in experiments/ of a checkout, and this is an installed"

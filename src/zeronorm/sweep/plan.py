@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from zeronorm import checkout
 from zeronorm import config as schema
 from zeronorm.sweep.composer import Composer
 from zeronorm.sweep.display import console
@@ -182,7 +183,7 @@ def identities(study: str) -> list[str]:
     schema.register()
     with (
         console.status(f"Composing the runs of {study}"),
-        initialize_config_dir(str(schema.conf_dir()), version_base="1.3"),
+        initialize_config_dir(str(checkout.conf_dir()), version_base="1.3"),
     ):
         base = compose("config", [f"study={study}"], return_hydra_config=True)
         composer = Composer(GlobalHydra.instance().config_loader(), base)

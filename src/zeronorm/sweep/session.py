@@ -26,8 +26,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from zeronorm import checkout, contents, failure, mistakes
 from zeronorm import config as schema
-from zeronorm import contents, failure, mistakes
 from zeronorm.failure import RunFailed
 from zeronorm.sweep import check, slurm, workers
 from zeronorm.sweep.composer import without_hydra
@@ -86,7 +86,7 @@ class Session:
         schema.register()
         sys.argv = ["zeronorm train", *_words(flags), *overrides]
         entry = hydra.main(
-            version_base="1.3", config_path=str(schema.conf_dir()), config_name="config"
+            version_base="1.3", config_path=str(checkout.conf_dir()), config_name="config"
         )(job)
         status = "FAILED"
         try:
