@@ -8,6 +8,7 @@ from zeronorm.report import committed, noise, reproduction
 
 QUIET = 0.004  # standard deviation of a run's quality, about that of ten epochs
 RANKING = list(noise.SHIFTED)
+HOME, OTHER = "one processor", "another"
 
 
 def made(runs, conditions, seed, deviation=QUIET):
@@ -25,6 +26,7 @@ def repeats(runs, conditions, number, **options):
     for repeat in range(1, number + 1):
         again = noise.measured(made(runs, conditions, repeat, **options), conditions)
         again.insert(0, "repeat", repeat)
+        again.insert(0, noise.PROCESSOR, HOME)
         tables.append(again)
     return pd.concat(tables)
 
@@ -38,7 +40,7 @@ def compared(name, found, number=3, **options):
     runs, conditions = study(name)
     own = repeats(runs, conditions, number, **options)
     keys = noise.measured(runs, conditions)
-    spread = noise.spread(own, own[:0], keys)
+    spread = noise.spread(own, keys, HOME, elsewhere=False)
     sides = [reproduction.Runs(table, conditions) for table in (runs, found)]
     return reproduction.compare(*sides, spread)
 
@@ -71,8 +73,8 @@ def test_fewer_than_three_repeats_have_no_tolerance():
     runs, conditions = study("full_budget")
     keys = noise.measured(runs, conditions)
     own = repeats(runs, conditions, 2)
-    assert noise.spread(own, own[:0], keys) is None
-    assert noise.spread(repeats(runs, conditions, 3), own[:0], keys).repeats == 3
+    assert noise.spread(own, keys, HOME, elsewhere=False) is None
+    assert noise.spread(repeats(runs, conditions, 3), keys, HOME, elsewhere=False).repeats == 3
 
 
 def test_a_chaotic_condition_is_allowed_more_than_the_others():
@@ -82,7 +84,7 @@ def test_a_chaotic_condition_is_allowed_more_than_the_others():
     is_chaotic = own["condition"] == chaotic
     own["mrr"] *= np.where(is_chaotic, 1 + 0.2 * (own["repeat"] - 2), 1)
     keys = noise.measured(runs, conditions)
-    spread = noise.spread(own, own[:0], keys)
+    spread = noise.spread(own, keys, HOME, elsewhere=False)
     others = [spread.tolerance(c, "mrr") for c in conditions if c != chaotic]
     assert spread.tolerance(chaotic, "mrr") > 1.5 * max(others)
 
@@ -92,7 +94,7 @@ def test_repeats_that_all_agree_still_allow_one_text():
     runs, conditions = study("quick_ablation")
     own = repeats(runs, conditions, 3, deviation=0.0)
     keys = noise.measured(runs, conditions)
-    spread = noise.spread(own, own[:0], keys)
+    spread = noise.spread(own, keys, HOME, elsewhere=False)
     alive = [c for c, out in zip(conditions, runs["outcome"], strict=True) if out == "finite"]
     assert all(spread.tolerance(c, "hits_at_10") > 1 / 449 for c in alive)
 
@@ -102,14 +104,35 @@ def test_another_processor_has_a_tolerance_of_its_own():
     runs, conditions = study("where_it_dies")
     keys = noise.measured(runs, conditions)
     own = repeats(runs, conditions, 3)
-    others = own.assign(repeat=own["repeat"] + 3, mrr=own["mrr"] + 0.03)
-    here, there = noise.spread(own, own[:0], keys), noise.spread(own, others, keys)
+    others = own.assign(
+        **{noise.PROCESSOR: OTHER, "repeat": own["repeat"] + 3, "mrr": own["mrr"] + 0.03}
+    )
+    both = pd.concat([own, others])
+    here, there = (noise.spread(both, keys, HOME, elsewhere) for elsewhere in (False, True))
     assert there.elsewhere and not here.elsewhere
+    assert (here.repeats, there.repeats) == (6, 3)
     assert there.shift["mrr"] > 3 * here.shift["mrr"]
     alive = here.scale["mrr"].dropna().index
     assert (there.scale["mrr"][alive] > 2 * here.scale["mrr"][alive]).all()
-    few = noise.spread(own, others[others["repeat"] < 6], keys)  # two of them
-    assert not few.elsewhere and few.shift == here.shift
+    few = pd.concat([own, others[others["repeat"] < 6]])  # two of them
+    assert not noise.spread(few, keys, HOME, elsewhere=True).elsewhere
+
+
+@pytest.mark.parametrize("name", ["full_budget", "where_it_dies"])
+def test_repeats_on_another_processor_alone_tell_how_far_rounding_moves(name):
+    """What they have in common against the report is of the other processor, not of rounding."""
+    runs, conditions = study(name)
+    keys = noise.measured(runs, conditions)
+    own = repeats(runs, conditions, 3)
+    others = own.assign(**{noise.PROCESSOR: OTHER})
+    others["mrr"] += 0.1
+    known = noise.spread(own, keys, HOME, elsewhere=False)
+    here, there = (noise.spread(others, keys, HOME, elsewhere) for elsewhere in (False, True))
+    alive = known.scale["mrr"].dropna().index
+    assert (here.scale["mrr"][alive] / known.scale["mrr"][alive] > 0.5).all()
+    assert (here.scale["mrr"][alive] / known.scale["mrr"][alive] < 2).all()
+    assert 0.3 < here.shift["mrr"] / known.shift["mrr"] < 3
+    assert there.shift["mrr"] > 0.09 and (there.scale["mrr"][alive] > 0.09).all()
 
 
 def test_what_is_measured_of_a_dead_run_is_its_last_norm():

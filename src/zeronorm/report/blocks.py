@@ -163,7 +163,8 @@ def _noise(name: str) -> str:
             " would show."
         )
     text = (
-        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise."
+        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise,"
+        " each compared with those on its own processor."
         f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g}"
         " standard deviations of the difference between two makings, the condition's own or, where"
         f" that is larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g}"

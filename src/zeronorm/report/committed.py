@@ -196,14 +196,13 @@ def spread(name: str, reported: pd.DataFrame, elsewhere: bool) -> Spread | None:
     made.
 
     reported: those of its runs that are compared.
-    elsewhere: whether on another processor than the report's; the repeats on others count there.
+    elsewhere: whether on another processor than the report's.
     """
-    values, home = repeated(name), processor(provenance(name)["hardware"])
-    here = [one["repeat"] for one in repeats(name) if processor(one["hardware"]) == home]
-    is_own = values["repeat"].isin(here)
-    others = values[~is_own] if elsewhere else values[:0]
+    where = {one["repeat"]: processor(one["hardware"]) for one in repeats(name)}
+    values = repeated(name)
+    values = values.assign(**{noise.PROCESSOR: values["repeat"].map(where)})
     own = noise.measured(reported, [one for one, _ in keys(reported)])
-    return noise.spread(values[is_own], others, own)
+    return noise.spread(values, own, processor(provenance(name)["hardware"]), elsewhere)
 
 
 def reproductions(name: str) -> list[dict]:

@@ -27,6 +27,7 @@ NORMS = tuple(f"norm/{name}_{end}" for name in tables.WEIGHTS for end in ("start
 LAST = tuple(f"norm/{name}_last_finite" for name in tables.WEIGHTS)
 MEASURED = (*QUALITY, *NORMS, *LAST)
 KEYS = ["repeat", "condition", "seed"]
+PROCESSOR = "processor"
 
 
 @dataclass(frozen=True)
@@ -66,43 +67,51 @@ def measured(runs: pd.DataFrame, named: Sequence[str]) -> pd.DataFrame:
     return pd.concat([keys, found.reset_index(drop=True)], axis=1)
 
 
-def spread(own: pd.DataFrame, others: pd.DataFrame, report: pd.DataFrame) -> Spread | None:
-    """What to expect of a comparison; None where there are fewer than REPEATS repeats.
+def spread(
+    repeats: pd.DataFrame, report: pd.DataFrame, processor: str, elsewhere: bool
+) -> Spread | None:
+    """What to expect of a comparison; None where no processor has REPEATS repeats.
 
-    own: the repeats on the report's processor, with KEYS and MEASURED.
-    others: those on other processors, where the comparison was made on one; else empty.
+    repeats: all that were made, with PROCESSOR, KEYS and MEASURED.
     report: from `measured`, of those of its runs that are compared. Its start is one rounding more,
-        and may be the odd one out, so it counts beside the repeats; what it is compared with never
-        does.
+        and may be the odd one out, so it counts beside the repeats of its processor; what it is
+        compared with never does.
+    processor: the report's.
+    elsewhere: whether the comparison was made on another one. The repeats on others then say how
+        far those move the results, if there are REPEATS.
     """
+    made = repeats.groupby(PROCESSOR)["repeat"].nunique()
+    if not (made >= REPEATS).any():
+        return None
+    number, there = int(made.sum()), int(made.drop(processor, errors="ignore").sum())
     keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
     seeds = report.groupby("condition", sort=False)["seed"].nunique()
-    if own["repeat"].nunique() < REPEATS:
-        return None
-    if others["repeat"].nunique() < REPEATS:
-        others = others[:0]
-    repeats = own["repeat"].nunique()
-    repeated = keys.isin(pd.MultiIndex.from_frame(own[["condition", "seed"]]))
-    values = pd.concat([own, report[repeated].assign(repeat=0)]).set_index(KEYS)
-    runs = values.groupby(["condition", "seed"], sort=False)
-    rounding = _deviation(values, values - runs.transform("mean"), runs.size() - 1)
+    again = keys.isin(pd.MultiIndex.from_frame(repeats[["condition", "seed"]]))
+    own = report[again].assign(**{"repeat": 0, PROCESSOR: processor})
+    values = pd.concat([repeats, own]).set_index([PROCESSOR, *KEYS])
+    # how far rounding moves a run is much the same everywhere, its result is not
+    runs = values.groupby([PROCESSOR, "condition", "seed"], sort=False)
+    moved, free = values - runs.transform("mean"), number + 1 - len(made.index.union([processor]))
+    rounding = _deviation(values, moved, runs.size() - 1)
     rounding = rounding.reindex(seeds.index)
     rounding = rounding.fillna(_pooled(rounding)).div(np.sqrt(seeds), axis=0)
-    scale, centre = np.sqrt(2) * rounding, runs.mean()
-    moved = values - runs.transform("mean")
-    if len(others):
+    scale = np.sqrt(2) * rounding
+    elsewhere = elsewhere and there >= REPEATS
+    if elsewhere:
         # other vectors move every seed of a condition alike: no mean over them makes it smaller
-        foreign = others.set_index(KEYS)
-        moved = (foreign - centre.reindex(foreign.index.droplevel("repeat")).to_numpy()).dropna(
-            how="all"
-        )
+        foreign = values[values.index.get_level_values(PROCESSOR) != processor]
+        centre = runs.mean().xs(processor, level=PROCESSOR)
+        where = foreign.index.droplevel([PROCESSOR, "repeat"])
+        moved = (foreign - centre.reindex(where).to_numpy()).dropna(how="all")
+        number, free = there, there
         apart = moved.groupby(["condition", "repeat"], sort=False).mean()
         size = np.sqrt((apart**2).groupby("condition", sort=False).mean()).reindex(seeds.index)
         scale = np.sqrt(size.fillna(0).clip(lower=_pooled(size), axis=1) ** 2 + rounding**2)
-        repeats = others["repeat"].nunique()
+    moved = moved.droplevel(PROCESSOR)
     moved = moved[moved.index.droplevel("repeat").isin(keys)]
-    shift = {metric: _shift(moved[metric], scale[metric], len(others) > 0) for metric in SHIFTED}
-    return Spread(repeats, len(others) > 0, scale, shift)
+    makings = 1 if elsewhere else 2  # that differ: how far one of them moves is in `moved` already
+    shift = {metric: _shift(moved[metric], scale[metric], free, makings) for metric in SHIFTED}
+    return Spread(number, elsewhere, scale, shift)
 
 
 def _deviation(values: pd.DataFrame, residuals: pd.DataFrame, free: pd.Series) -> pd.DataFrame:
@@ -127,17 +136,19 @@ def _pooled(deviations: pd.DataFrame) -> pd.Series:
     return np.sqrt((deviations**2).mean())
 
 
-def _shift(moved: pd.Series, scale: pd.Series, elsewhere: bool) -> float:
+def _shift(moved: pd.Series, scale: pd.Series, free: int, makings: int) -> float:
     """Standard deviation of the weighted mean difference: as the repeats themselves moved, which
-    counts in what conditions have in common, and at least as if they had nothing."""
+    counts in what conditions have in common, and at least as if they had nothing.
+
+    free: degrees of freedom of `moved`. makings: how many such movements a difference has.
+    """
     weights = _weights(scale[scale.index.isin(moved.dropna().index.unique("condition"))])
     known = moved.dropna().groupby(["repeat", "condition"], sort=False).mean()
     alone = 1 / np.sqrt(weights.sum()) if (scale > 0).any() else 0.0
     means = known.groupby("repeat", sort=False).apply(lambda own: _mean(own.droplevel(0), weights))
     if not len(means):
         return float(alone)
-    of_one = np.sqrt((means**2).sum() / max(len(means) - (0 if elsewhere else 1), 1))
-    return float(max(alone, of_one * (1 if elsewhere else np.sqrt(2))))
+    return float(max(alone, np.sqrt(makings * (means**2).sum() / max(free, 1))))
 
 
 def _weights(scale: pd.Series) -> pd.Series:
