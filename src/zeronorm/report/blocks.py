@@ -162,9 +162,12 @@ def _noise(name: str) -> str:
             f" {name} --noise`. Until then `zeronorm reproduce` accepts no difference that a table"
             " would show."
         )
+    home = committed.processor(committed.provenance(name)["hardware"])
+    at_home = sum(committed.processor(one["hardware"]) == home for one in made)
+    abroad = ", each compared with those on its own processor" if at_home < noise.REPEATS else ""
     text = (
-        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise,"
-        " each compared with those on its own processor."
+        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise"
+        f"{abroad}."
         f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g}"
         " standard deviations of the difference between two makings, the condition's own or, where"
         f" that is larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g}"

@@ -72,7 +72,8 @@ def spread(
 ) -> Spread | None:
     """What to expect of a comparison; None where no processor has REPEATS repeats.
 
-    repeats: all that were made, with PROCESSOR, KEYS and MEASURED.
+    repeats: all that were made, with PROCESSOR, KEYS and MEASURED; the report's own processor's
+        count alone where they are REPEATS.
     report: from `measured`, of those of its runs that are compared. Its start is one rounding more,
         and may be the odd one out, so it counts beside the repeats of its processor; what it is
         compared with never does.
@@ -83,15 +84,19 @@ def spread(
     made = repeats.groupby(PROCESSOR)["repeat"].nunique()
     if not (made >= REPEATS).any():
         return None
-    number, there = int(made.sum()), int(made.drop(processor, errors="ignore").sum())
+    is_own = repeats[PROCESSOR] == processor
+    there = int(made.drop(processor, errors="ignore").sum())
+    # how far rounding moves a run is much the same everywhere, its result is not
+    counted = repeats[is_own] if made.get(processor, 0) >= REPEATS else repeats
     keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
     seeds = report.groupby("condition", sort=False)["seed"].nunique()
     again = keys.isin(pd.MultiIndex.from_frame(repeats[["condition", "seed"]]))
-    own = report[again].assign(**{"repeat": 0, PROCESSOR: processor})
-    values = pd.concat([repeats, own]).set_index([PROCESSOR, *KEYS])
-    # how far rounding moves a run is much the same everywhere, its result is not
+    start = report[again].assign(**{"repeat": 0, PROCESSOR: processor})
+    values = pd.concat([counted, start]).set_index([PROCESSOR, *KEYS])
     runs = values.groupby([PROCESSOR, "condition", "seed"], sort=False)
-    moved, free = values - runs.transform("mean"), number + 1 - len(made.index.union([processor]))
+    centre, moved = runs.mean(), values - runs.transform("mean")
+    number = counted["repeat"].nunique()
+    free = number + 1 - len({processor, *counted[PROCESSOR]})
     rounding = _deviation(values, moved, runs.size() - 1)
     rounding = rounding.reindex(seeds.index)
     rounding = rounding.fillna(_pooled(rounding)).div(np.sqrt(seeds), axis=0)
@@ -99,10 +104,9 @@ def spread(
     elsewhere = elsewhere and there >= REPEATS
     if elsewhere:
         # other vectors move every seed of a condition alike: no mean over them makes it smaller
-        foreign = values[values.index.get_level_values(PROCESSOR) != processor]
-        centre = runs.mean().xs(processor, level=PROCESSOR)
+        foreign = repeats[~is_own].set_index([PROCESSOR, *KEYS])
         where = foreign.index.droplevel([PROCESSOR, "repeat"])
-        moved = (foreign - centre.reindex(where).to_numpy()).dropna(how="all")
+        moved = (foreign - centre.loc[processor].reindex(where).to_numpy()).dropna(how="all")
         number, free = there, there
         apart = moved.groupby(["condition", "repeat"], sort=False).mean()
         size = np.sqrt((apart**2).groupby("condition", sort=False).mean()).reindex(seeds.index)
