@@ -7,7 +7,7 @@ in a block can differ from the data.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -180,11 +180,22 @@ def _noise(name: str) -> str:
             f" {_tolerances(there)}, and for the mean {_shifts(there)}, from {there.repeats}"
             " repeats there."
         )
-    ways = "; ".join(
-        f"`{one['command']}` ({one['date']}, commit {one['commit']}, {one['hardware']})"
-        for one in made
-    )
-    return f"{text} Measured by {ways}."
+    return f"{text} Measured by {'; '.join(_made(made))}."
+
+
+def _made(repeats: Sequence[dict]) -> list[str]:
+    """How the repeats of a noise.json were made, those that differ in their rounding alone as
+    one."""
+    roundings: dict[str, list[str]] = {}
+    for one in repeats:
+        command, _, rounding = one["command"].rpartition(" rounding=")
+        where = f"{one['date']}, commit {one['commit']}, {one['hardware']}"
+        how = f"`{command or one['command']}` ({where}"
+        roundings.setdefault(how, []).append(rounding)
+    return [
+        f"{how}; rounding={', '.join(numbers)})" if all(numbers) else f"{how})"
+        for how, numbers in roundings.items()
+    ]
 
 
 def _tolerances(spread: Spread) -> str:
