@@ -147,6 +147,31 @@ def test_repeats_on_another_processor_alone_tell_how_far_rounding_moves(name):
     assert there.shift["mrr"] > 0.09 and (there.scale["mrr"][alive] > 0.09).all()
 
 
+def test_repeats_of_one_seed_tell_of_the_mean_of_all_seeds():
+    """On the report's processor; on another, other vectors move all seeds alike."""
+    runs, conditions = study("where_it_dies")
+    keys = noise.measured(runs, conditions)
+    shifts = {"all": [], "one": [], "there": [], "there, one": []}
+    for draw in range(8):
+        every = pd.concat(
+            [
+                repeats(made(runs, conditions, 100 + draw), conditions, 3).assign(
+                    **{noise.PROCESSOR: where}
+                )
+                for where in (HOME, OTHER)
+            ]
+        )
+        every.loc[every[noise.PROCESSOR] == OTHER, "repeat"] += 3
+        every.loc[every[noise.PROCESSOR] == OTHER, "mrr"] += 0.03
+        for suffix, own in (("all", every), ("one", every[every["seed"] == 0])):
+            here, there = (noise.spread(own, keys, HOME, away) for away in (False, True))
+            shifts[suffix].append(here.shift["mrr"])
+            shifts["there" if suffix == "all" else "there, one"].append(there.shift["mrr"])
+    found = {name: float(np.mean(values)) for name, values in shifts.items()}
+    assert found["one"] == pytest.approx(found["all"], rel=0.4)
+    assert found["there, one"] == pytest.approx(found["there"], rel=0.1)
+
+
 def test_what_is_measured_of_a_dead_run_is_its_last_norm():
     runs, conditions = study("where_it_dies")
     found = noise.measured(runs, conditions)

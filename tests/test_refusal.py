@@ -6,6 +6,7 @@ import re
 import pytest
 import tensorflow as tf
 
+from zeronorm import failure
 from zeronorm.autopsy import refusal
 
 X = tf.constant([1.0, 0.0])
@@ -87,6 +88,16 @@ def test_why_a_kernel_refuses_without_a_graph(name):
     compute, expected = KERNELS[name]
     reason = said(compute, False, whole=False)
     assert reason.startswith(expected) and not WHERE.search(reason)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_run_that_fails_of_it_says_so(name):
+    compute, expected = KERNELS[name]
+    with pytest.raises(tf.errors.OpError) as raised:
+        tf.function(compute, autograph=False)()
+    reason = failure.reason(raised.value)
+    assert reason.startswith(f"{type(raised.value).__name__}: {expected}")
+    assert not WHERE.search(reason)
 
 
 @pytest.mark.parametrize("name", XLA)

@@ -48,7 +48,7 @@ def report(made):
         values[-1].insert(0, "repeat", repeat)
     own, first = pd.concat(values), made()
     measured = noise.measured(first.table, first.conditions)
-    return first, noise.spread(own, own[:0], measured)
+    return first, noise.spread(own.assign(**{noise.PROCESSOR: "this"}), measured, "this", False)
 
 
 def failed(report, found):

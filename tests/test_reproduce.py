@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from zeronorm import checkout, cli, tracking
+from zeronorm import cli, tracking
+from zeronorm.checkout import conf_dir
+from zeronorm.report import committed
 from zeronorm.sweep.session import Session
 
 pytestmark = pytest.mark.slow  # starts processes
 
-ROOT = checkout.conf_dir().parent
+ROOT = conf_dir().parent
 # one run whose every number is exact on any machine: it is dead after two steps
 ONE = [
     "trainable=true",
@@ -73,7 +75,8 @@ def checkout(tmp_path_factory, home, excerpt):
 def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
     said = "NaN     trainable pretrained clamp_product xla  step 0, as predicted  1/1 runs"
     assert said in checkout.first.stdout
-    assert checkout.first.stdout.endswith("outcomes 1/1, steps 5/5.\n")
+    assert "outcomes 1/1, steps 5/5, facts 13/13." in checkout.first.stdout
+    assert checkout.first.stdout.endswith("for want of their runs: 3 of 3 conclusions.\n")
     [entry] = json.loads((checkout.reported / "reproductions.json").read_text())[-1:]
     assert entry["runs"] == 1 and entry["FAIL"] == 0 and entry["agree"]["steps"] == [5, 5]
     assert entry["command"] == f"zeronorm reproduce quick_ablation {' '.join(ONE)}"
@@ -163,27 +166,25 @@ def test_a_repeat_is_another_run_and_is_kept_for_the_tolerance(checkout):
 
 
 def test_a_changed_cell_makes_it_fail(checkout):
-    kept = (checkout.reported / "reported.csv").read_text()
+    """In reported.csv alone it contradicts the runs, which is told first; in both it is what the new
+    run is compared with."""
+    kept = {file: (checkout.reported / file).read_text() for file in ("reported.csv", "runs.csv")}
+    arguments = ("reproduce", "quick_ablation", *ONE, "--only-missing")
     table = pd.read_csv(checkout.reported / "reported.csv", dtype=str, keep_default_na=False)
     table.loc[1, "first_nan_observed"] = "5"
     table.to_csv(checkout.reported / "reported.csv", index=False)
     try:
-        failed = checkout("reproduce", "quick_ablation", *ONE, "--only-missing", code=1)
+        refused = checkout(*arguments, "--dry-run", code=1)
+        (checkout.reported / "reported.csv").write_text(kept["reported.csv"])
+        runs = committed.read_table(checkout.reported / "runs.csv")
+        runs.loc[1, "encoder_nan_observed"] = "9"
+        committed.save(runs, checkout.reported)
+        failed = checkout(*arguments, code=1)
     finally:
-        (checkout.reported / "reported.csv").write_text(kept)
-    said = " ".join(failed.stdout.split())
-    assert "first_nan_observed: reported.csv says 5, its runs.csv gives 0." in said
-    assert said.endswith(
-        "And 1 FAIL in reported.csv itself, which does not follow from its runs.csv."
-    )
-    kept = (checkout.reported / "runs.csv").read_text()
-    table = pd.read_csv(checkout.reported / "runs.csv", dtype=str, keep_default_na=False)
-    table.loc[1, "encoder_nan_observed"] = "9"
-    table.to_csv(checkout.reported / "runs.csv", index=False)
-    try:
-        failed = checkout("reproduce", "quick_ablation", *ONE, "--only-missing", code=1)
-    finally:
-        (checkout.reported / "runs.csv").write_text(kept)
+        for file, text in kept.items():
+            (checkout.reported / file).write_text(text)
+    assert "first_nan_observed: reported.csv says 5, its runs.csv gives 0." in refused.stderr
+    assert refused.stderr.count("\n") == 1 and not refused.stdout
     assert "encoder_nan_observed: reported 9, found 1" in " ".join(failed.stdout.split())
 
 
@@ -241,6 +242,7 @@ def test_the_table_in_every_format(checkout):
 
 
 def test_report_writes_the_folder_its_figures_and_the_readme(checkout):
+    checkout("train", "study=quick_ablation", *ONE, "--only-missing")
     first = next(
         run
         for run in tracking.sweeps(checkout.client(), "quick_ablation")

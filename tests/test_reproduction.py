@@ -148,7 +148,7 @@ def test_the_printed_comparison_names_the_cell(reported, capsys):
     found = reported.copy()
     found.loc[1, "first_nan_observed"] = "3"
     found.loc[0, "mrr"] += 0.1
-    reproduction.print_comparison(compared(reported, found), [], [], Console(width=80))
+    reproduction.print_comparison(compared(reported, found), [], Console(width=80))
     out = capsys.readouterr().out
     said = " ".join(out.split())
     assert (

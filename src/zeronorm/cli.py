@@ -167,7 +167,7 @@ def reproduce(
     hydra.launcher.threads=2.
     """
     from zeronorm import provenance, tracking
-    from zeronorm.report import committed, reproduction, write
+    from zeronorm.report import committed, faults, reproduction, write
     from zeronorm.sweep.display import console
     from zeronorm.sweep.session import Session
 
@@ -176,7 +176,7 @@ def reproduce(
     with _one_sentence():
         committed.require_whole(name)
         reported = committed.committed_runs(name)
-        edited = committed.edited_cells(name)
+        faults.require_none(name)
         if noise:
             repeat = write.next_repeat(name, write.is_elsewhere(name, provenance.tags()))
             overrides = (*overrides, f"rounding={repeat}")
@@ -203,12 +203,12 @@ def reproduce(
             write.is_elsewhere(name, tags),
         )
         differs = write.elsewhere(name, tags)
-        if differs:
-            console.print(differs, markup=False)
-        reproduction.print_comparison(compared.cells, compared.judged, edited, console)
+        for sentence in filter(None, (differs, compared.tolerance)):
+            console.print(sentence, markup=False)
+        reproduction.print_comparison(compared.cells, compared.judged, console)
         if log:
             write.log_reproduction(name, compared, command, tags, len(found))
-    raise SystemExit(1 if failed or edited or compared.failed else 0)
+    raise SystemExit(1 if failed or compared.failed else 0)
 
 
 def _again(session: "Session", overrides: list[str]) -> tuple["ParentRun", int]:
@@ -242,7 +242,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
 
     OVERRIDES name another store than the local one, e.g. tracking=server, for --sweep.
     """
-    from zeronorm.report import asked, committed, single_steps
+    from zeronorm.report import asked, committed, faults, single_steps
     from zeronorm.report import claims as judging
     from zeronorm.sweep.display import console
 
@@ -266,6 +266,7 @@ def claims(overrides: tuple[str, ...], sweep_id: str | None) -> None:
             )
         else:
             committed.require_whole("claims")
+            faults.require_none("claims")
             runs = committed.committed_runs("claims")
             source = (
                 "From experiments/claims/runs.csv; `zeronorm reproduce claims` makes the runs"

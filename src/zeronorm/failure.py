@@ -37,9 +37,14 @@ def of(error: BaseException) -> RunFailed:
 
 def reason(error: BaseException) -> str:
     """`ValueError: what it says`; of this project's own exceptions, which are sentences, these
-    alone; of a run that a cluster has told of its time limit, what to do."""
+    alone; of TensorFlow's the sentence that says why; of a run that a cluster has told of its time
+    limit, what to do."""
     said = next((text.strip() for text in str(error).splitlines() if text.strip()), "")[:LONGEST]
     name = type(error).__name__
+    if type(error).__module__.startswith("tensorflow."):
+        from zeronorm.autopsy import refusal  # TensorFlow, which it imports, is there
+
+        return f"{name}: {refusal.sentence(str(error))}"
     if name == "UncompletedJobError" and "timed-out" in said:  # submitit's
         return TIMED_OUT
     if type(error).__module__.split(".")[0] == __package__ and said:

@@ -176,9 +176,9 @@ def _noise(name: str) -> str:
     there = committed.spread(name, runs, elsewhere=True)
     if there is not None and there.elsewhere:
         text += (
-            " On another processor than the report's, where word2vec learns other vectors, it is"
-            f" {_tolerances(there)}, and for the mean {_shifts(there)}, from {there.repeats}"
-            " repeats there."
+            " On another processor than the report's, where vectors and steps are rounded"
+            f" otherwise, it is {_tolerances(there)}, and for the mean {_shifts(there)}, from"
+            f" {there.repeats} repeats there."
         )
     return f"{text} Measured by {'; '.join(_made(made))}."
 

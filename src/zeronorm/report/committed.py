@@ -179,7 +179,8 @@ def repeated(name: str) -> pd.DataFrame:
     columns = [*noise.KEYS, *noise.MEASURED]
     if not path.exists():
         return pd.DataFrame(columns=columns)
-    found = _csv(path, dtype={"condition": str}, float_precision="round_trip")
+    types = {"repeat": int, "condition": str, "seed": int, **dict.fromkeys(noise.MEASURED, float)}
+    found = _csv(path, dtype=types, float_precision="round_trip")
     known = {entry.get("repeat") for entry in repeats(name)}
     if list(found.columns) != columns or set(found["repeat"]) != known:
         raise ReportError(f"{path} is not of the repeats of its noise.json: restore the files.")
@@ -198,11 +199,24 @@ def spread(name: str, reported: pd.DataFrame, elsewhere: bool) -> Spread | None:
     reported: those of its runs that are compared.
     elsewhere: whether on another processor than the report's.
     """
+    own = noise.measured(reported, [one for one, _ in keys(reported)])
+    home = processor(provenance(name)["hardware"])
+    return noise.spread(_by_processor(name), own, home, elsewhere)
+
+
+def doubts(name: str) -> list[noise.Doubt]:
+    """Where the report is not what its repeats on its own processor have."""
+    runs, values = committed_runs(name), _by_processor(name)
+    own = noise.measured(runs, [one for one, _ in keys(runs)])
+    home = processor(provenance(name)["hardware"])
+    return noise.doubts(values[values[noise.PROCESSOR] == home], own)
+
+
+def _by_processor(name: str) -> pd.DataFrame:
+    """The repeats, as `noise.spread` takes them."""
     where = {one["repeat"]: processor(one["hardware"]) for one in repeats(name)}
     values = repeated(name)
-    values = values.assign(**{noise.PROCESSOR: values["repeat"].map(where)})
-    own = noise.measured(reported, [one for one, _ in keys(reported)])
-    return noise.spread(values, own, processor(provenance(name)["hardware"]), elsewhere)
+    return values.assign(**{noise.PROCESSOR: values["repeat"].map(where)})
 
 
 def reproductions(name: str) -> list[dict]:

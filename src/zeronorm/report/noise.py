@@ -28,6 +28,7 @@ LAST = tuple(f"norm/{name}_last_finite" for name in tables.WEIGHTS)
 MEASURED = (*QUALITY, *NORMS, *LAST)
 KEYS = ["repeat", "condition", "seed"]
 PROCESSOR = "processor"
+LEAST = 1e-6  # what the sixth digit of a table may hide
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ def spread(
     keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
     seeds = report.groupby("condition", sort=False)["seed"].nunique()
     again = keys.isin(pd.MultiIndex.from_frame(repeats[["condition", "seed"]]))
-    start = report[again].assign(**{"repeat": 0, PROCESSOR: processor})
-    values = pd.concat([counted, start]).set_index([PROCESSOR, *KEYS])
+    start = _within(report[again], counted[counted[PROCESSOR] == processor])
+    values = pd.concat([counted, start.assign(**{"repeat": 0, PROCESSOR: processor})])
+    values = values.set_index([PROCESSOR, *KEYS])
     runs = values.groupby([PROCESSOR, "condition", "seed"], sort=False)
     centre, moved = runs.mean(), values - runs.transform("mean")
     number = counted["repeat"].nunique()
@@ -103,7 +105,7 @@ def spread(
     scale = np.sqrt(2) * rounding
     elsewhere = elsewhere and there >= REPEATS
     if elsewhere:
-        # other vectors move every seed of a condition alike: no mean over them makes it smaller
+        # vectors rounded otherwise move every seed alike: no mean over seeds makes that smaller
         foreign = repeats[~is_own].set_index([PROCESSOR, *KEYS])
         where = foreign.index.droplevel([PROCESSOR, "repeat"])
         moved = (foreign - centre.loc[processor].reindex(where).to_numpy()).dropna(how="all")
@@ -113,9 +115,83 @@ def spread(
         scale = np.sqrt(size.fillna(0).clip(lower=_pooled(size), axis=1) ** 2 + rounding**2)
     moved = moved.droplevel(PROCESSOR)
     moved = moved[moved.index.droplevel("repeat").isin(keys)]
-    makings = 1 if elsewhere else 2  # that differ: how far one of them moves is in `moved` already
-    shift = {metric: _shift(moved[metric], scale[metric], free, makings) for metric in SHIFTED}
+    # Of a difference: how often what is in `moved` is in it, one making or both; and which share of
+    # it, for seeds that no repeat has are rounded each by itself, but on another
+    # processor alike.
+    had = values.reset_index().groupby("condition")["seed"].nunique()
+    parts = 1.0 if elsewhere else 2 * float((had / seeds).max())
+    ends = report.groupby("condition", sort=False)[list(SHIFTED)].mean()
+    shift = {
+        metric: _shift(moved[metric], scale[metric][ends[metric].notna()], free, parts)
+        for metric in SHIFTED
+    }
     return Spread(number, elsewhere, scale, shift)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """That a report is further from its own repeats than rounding moves it.
+
+    condition: empty of the mean over all. column: of QUALITY.
+    reported, repeated: of the mean the difference, and 0.
+    tolerance: how far apart they may be.
+    """
+
+    condition: str
+    column: str
+    reported: float
+    repeated: float
+    tolerance: float
+
+
+def doubts(repeats: pd.DataFrame, report: pd.DataFrame) -> list[Doubt]:
+    """Where the quality of a report is not what its repeats have; none if they are fewer than
+    REPEATS.
+
+    repeats, report: as `spread` takes them, the repeats of the report's processor alone.
+    """
+    if (number := repeats["repeat"].nunique()) < REPEATS:
+        return []
+    values = repeats.set_index(KEYS)[list(QUALITY)]
+    centre, rounding = _rounding(values)
+    own = report.set_index(["condition", "seed"])[list(QUALITY)].reindex(centre.index)
+    seeds = own.groupby("condition", sort=False).size()
+    apart = (own - centre).groupby("condition", sort=False).mean()
+    there, here = (one.groupby("condition", sort=False).mean() for one in (own, centre))
+    scale = rounding.div(np.sqrt(seeds / (1 + 1 / number)), axis=0)
+    found = []
+    for column in QUALITY:
+        for condition, reach in (CELL * scale[column]).items():
+            pair = float(there.loc[condition, column]), float(here.loc[condition, column])
+            if abs(apart.loc[condition, column]) > max(reach, LEAST):
+                found.append(Doubt(str(condition), column, *pair, reach))
+    moved = values - values.groupby(["condition", "seed"], sort=False).transform("mean")
+    for metric in SHIFTED:
+        known = scale[metric][apart[metric].notna()]
+        difference = _mean(apart[metric].dropna(), _weights(known))
+        reach = SHIFT * _shift(moved[metric], known, number - 1, 1 + 1 / number)
+        if abs(difference) > max(reach, LEAST):
+            found.append(Doubt("", metric, difference, 0.0, reach))
+    return found
+
+
+def _rounding(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of repeats alone, indexed by KEYS: their mean by (condition, seed), a run's standard
+    deviation by condition."""
+    runs = values.groupby(["condition", "seed"], sort=False)
+    return runs.mean(), _deviation(values, values - runs.transform("mean"), runs.size() - 1)
+
+
+def _within(report: pd.DataFrame, repeats: pd.DataFrame) -> pd.DataFrame:
+    """The report's runs, kept as near to their repeats as rounding may move them, so that a report
+    that is wrong does not widen the tolerance by which it is judged."""
+    if (number := repeats["repeat"].nunique()) < REPEATS:
+        return report
+    centre, rounding = _rounding(repeats.set_index(KEYS)[list(MEASURED)])
+    reach = CELL * np.sqrt(1 + 1 / number) * rounding.reindex(centre.index, level="condition")
+    own = report.set_index(["condition", "seed"])
+    low, high = ((centre + sign * reach).reindex(own.index) for sign in (-1, 1))
+    return own.clip(low, high).reset_index()
 
 
 def _deviation(values: pd.DataFrame, residuals: pd.DataFrame, free: pd.Series) -> pd.DataFrame:
@@ -140,19 +216,20 @@ def _pooled(deviations: pd.DataFrame) -> pd.Series:
     return np.sqrt((deviations**2).mean())
 
 
-def _shift(moved: pd.Series, scale: pd.Series, free: int, makings: int) -> float:
+def _shift(moved: pd.Series, scale: pd.Series, free: int, parts: float) -> float:
     """Standard deviation of the weighted mean difference: as the repeats themselves moved, which
     counts in what conditions have in common, and at least as if they had nothing.
 
-    free: degrees of freedom of `moved`. makings: how many such movements a difference has.
+    scale: of the conditions that are compared. free: degrees of freedom of `moved`.
+    parts: variance of a difference, in that of `moved`.
     """
-    weights = _weights(scale[scale.index.isin(moved.dropna().index.unique("condition"))])
     known = moved.dropna().groupby(["repeat", "condition"], sort=False).mean()
-    alone = 1 / np.sqrt(weights.sum()) if (scale > 0).any() else 0.0
+    alone = 1 / np.sqrt(_weights(scale).sum()) if (scale > 0).any() else 0.0
+    weights = _weights(scale[scale.index.isin(known.index.unique("condition"))])
     means = known.groupby("repeat", sort=False).apply(lambda own: _mean(own.droplevel(0), weights))
     if not len(means):
         return float(alone)
-    return float(max(alone, np.sqrt(makings * (means**2).sum() / max(free, 1))))
+    return float(max(alone, np.sqrt(parts * (means**2).sum() / max(free, 1))))
 
 
 def _weights(scale: pd.Series) -> pd.Series:

@@ -66,16 +66,20 @@ class Runs:
         return dict(zip(self.keys, rows, strict=True))
 
 
-def compare(reported: Runs, found: Runs, spread: Spread | None) -> pd.DataFrame:
+def compare(
+    reported: Runs, found: Runs, spread: Spread | None, study: Runs | None = None
+) -> pd.DataFrame:
     """One row per cell: COLUMNS. `counts`: whether it can differ: it is not empty, nor the same in
     the whole study, nor a start.
 
+    study: all that is reported, where `reported` is a part of it.
     spread: what to expect; None: no difference that a table would show.
 
     last_finite_loss is not compared: it is the loss of one batch of ten, whose largest difference
     between two runs was four times its median. Nor are the deviations of the seeds, which follow
     from the runs.
     """
+    study = study or reported
     theirs, ours = reported.rows(), found.rows()
     cells: list[tuple] = []
     for condition, seed in dict.fromkeys([*theirs, *ours]):
@@ -85,10 +89,11 @@ def compare(reported: Runs, found: Runs, spread: Spread | None) -> pd.DataFrame:
             there, here = ("", "present") if key in ours else ("present", "")
             cells.append((OUTCOMES, name, "(run)", there, here, np.nan, 0.0, FAIL, True))
         else:
-            cells += _exact(name, theirs[key], ours[key], reported.table)
+            cells += _exact(name, theirs[key], ours[key], study.table)
     both = [key for key in theirs if key in ours]
     there_mean, here_mean = _means(reported, both), _means(found, both)
-    cells += _measured(there_mean, here_mean, spread)
+    all_means = _means(study, study.keys)
+    cells += _measured(there_mean, here_mean, spread, all_means.nunique() > 1)
     cells += _shifted(there_mean, here_mean, spread)
     return pd.DataFrame(cells, columns=COLUMNS)
 
@@ -115,16 +120,20 @@ def _means(runs: Runs, kept: Sequence[tuple[str, int]]) -> pd.DataFrame:
     return own.groupby("condition", sort=False).mean()
 
 
-def _measured(there: pd.DataFrame, here: pd.DataFrame, spread: Spread | None) -> Iterator[tuple]:
-    """The cells of a condition that another machine or number of threads changes a little."""
-    varies = {column: there[column].nunique() > 1 for column in there}
+def _measured(
+    there: pd.DataFrame, here: pd.DataFrame, spread: Spread | None, varies: pd.Series
+) -> Iterator[tuple]:
+    """The cells of a condition that another machine or number of threads changes a little.
+
+    varies: bool by column, whether the study has different values in it.
+    """
     for condition in there.index:
         for column in there.columns:
             a, b = there.loc[condition, column], here.loc[condition, column]
             if np.isnan(a) or np.isnan(b):  # one of the two died, which its outcome says
                 continue
             tolerance = spread.tolerance(condition, column) if spread else 0.0
-            kind, counts = QUALITY, varies[column]
+            kind, counts = QUALITY, bool(varies[column])
             if column in noise.NORMS:
                 start = column.removesuffix("_end") + "_start"
                 frozen = column.endswith("_end") and a == there.loc[condition].get(start)
@@ -216,33 +225,29 @@ def failures(cells: pd.DataFrame, judged: Sequence[Judged]) -> list[str]:
     return lines
 
 
-def print_comparison(
-    cells: pd.DataFrame, judged: Sequence[Judged], edited: Sequence[str], console: Console
-) -> None:
-    """Per measured column that differs anywhere how many cells agree, then everything that fails,
-    and how much agrees.
-
-    edited: sentences on the cells of the report that its own runs do not give.
-    """
+def print_comparison(cells: pd.DataFrame, judged: Sequence[Judged], console: Console) -> None:
+    """Per measured column that differs anywhere how many cells agree and which differs most, then
+    everything that fails, and how much agrees."""
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for name, width in (("column", 31), ("same", 5), ("within", 6), ("FAIL", 5)):
         table.add_column(name, width=width, justify="left" if name == "column" else "right")
     table.add_column("largest difference", width=10, justify="right")
-    table.add_column("tolerance", width=10, justify="right")
-    for column, group in cells[cells["counts"]].groupby("column", sort=False):
+    table.add_column("its tolerance", width=10, justify="right")
+    for (kind, column), group in cells[cells["counts"]].groupby(["kind", "column"], sort=False):
         shown = [int((group["verdict"] == verdict).sum()) for verdict in (OK, OKISH, FAIL)]
-        largest = group["difference"].max()
-        if not largest > 0:
+        if not group["difference"].max() > 0:
             continue
-        numbers = [f"{x:.3g}" for x in (largest, group["tolerance"].max())]
-        table.add_row(str(column), *map(str, shown), *numbers, style="red" if shown[2] else None)
+        failing = group[group["verdict"] == FAIL]
+        worst = (failing if len(failing) else group).loc[:, ["difference", "tolerance"]]
+        numbers = [f"{x:.3g}" for x in worst.loc[worst["difference"].idxmax()]]
+        name = f"mean {column}" if kind == MEANS else str(column)
+        table.add_row(name, *map(str, shown), *numbers, style="red" if shown[2] else None)
     if table.row_count:
         console.print(table)
-    for sentence in [*failures(cells, judged), *edited]:
+    for sentence in failures(cells, judged):
         console.print(f"FAIL {sentence}", style="red", markup=False)
     console.print(f"{said(counts(cells, judged))}.", markup=False)
-    if edited:
+    if unjudged := sum(one.holds is None for one in judged):
         console.print(
-            f"And {len(edited)} FAIL in reported.csv itself, which does not follow from its"
-            " runs.csv."
+            f"Not judged, for want of their runs: {unjudged} of {len(judged)} conclusions."
         )

@@ -27,6 +27,7 @@ from zeronorm.report import (
 from zeronorm.report.blocks import put, refresh_readmes
 from zeronorm.report.committed import ReportError, condition, read_table, reproductions, save
 from zeronorm.report.conclusions import Judged
+from zeronorm.report.noise import Spread
 from zeronorm.report.ranks import FILE as RANKS
 from zeronorm.report.ranks import Ranks, of_runs
 from zeronorm.report.ranks import load as load_ranks
@@ -236,11 +237,13 @@ class Compared:
     cells: from `reproduction.compare`.
     judged: the conclusions, of the new runs.
     repeats: from how many the tolerance was measured; 0: there is none.
+    tolerance: in a sentence, which was applied.
     """
 
     cells: pd.DataFrame
     judged: list[Judged]
     repeats: int
+    tolerance: str
 
     @property
     def failed(self) -> bool:
@@ -278,22 +281,35 @@ def compare(
             raise ReportError(
                 f"None of the {len(found)} runs that finished is one of the report's."
             )
-    there, here = (
+    there, here, whole = (
         reproduction.Runs(table, [key for key, _ in committed.keys(table)])
-        for table in (reported, found)
+        for table in (reported, found, study)
     )
     spread = committed.spread(name, reported, elsewhere)
-    cells = reproduction.compare(there, here, spread)
+    cells = reproduction.compare(there, here, spread, whole)
     ranks: Ranks | None = None
     if (committed.experiments_dir() / name / RANKS).exists() and committed.conclusions(name):
         ranks = of_runs(found, condition, ranks_of)
     judged = committed.judged(name, found, ranks)
-    said = {one.says for one in committed.judged(name, study, committed.ranks(name)) if one.holds}
-    # what the report itself does not bear out, its README says
-    judged = [one for one in judged if one.says in said]
     if name == claims.STUDY and set(there.keys) == set(here.keys) and not narrowed:
         judged += claims.held(reported, found, single_steps.shown("single_steps"))
-    return Compared(cells, judged, spread.repeats if spread else 0)
+    repeats = spread.repeats if spread else 0
+    return Compared(cells, judged, repeats, _tolerance(name, spread, elsewhere))
+
+
+def _tolerance(name: str, spread: Spread | None, elsewhere: bool) -> str:
+    """Which tolerance a comparison has, in a sentence."""
+    if spread is None:
+        return (
+            f"{name} has fewer than {noise.REPEATS} repeats, so no difference that a table shows is"
+            " accepted."
+        )
+    made = f"The tolerance is that of {spread.repeats} repeats"
+    if spread.elsewhere:
+        return f"{made} on processors other than the report's."
+    if elsewhere:
+        return f"{made} on the report's processor: what another moves is not allowed for."
+    return f"{made}."
 
 
 def further_factors(reported: pd.DataFrame) -> list[str]:
@@ -302,8 +318,7 @@ def further_factors(reported: pd.DataFrame) -> list[str]:
 
 
 def is_elsewhere(name: str, tags: Mapping[str, str]) -> bool:
-    """Whether a sweep ran on another processor than the report's, where word2vec learns other
-    vectors. tags: of the sweep."""
+    """Whether a sweep ran on another processor than the report's. tags: of the sweep."""
     hardware = committed.provenance(name)["hardware"]
     return committed.processor(hardware) != committed.processor(tags["hardware"])
 
@@ -323,7 +338,7 @@ def elsewhere(name: str, tags: Mapping[str, str]) -> str:
         return ""
     return (
         f"Not the machine of the report: {'; '.join(parts)}. Steps and outcomes must be the same"
-        " all the same; the vectors, and with them every measured number, differ a little."
+        " all the same; measured numbers may differ within the tolerance."
     )
 
 
