@@ -166,8 +166,8 @@ def test_a_repeat_is_another_run_and_is_kept_for_the_tolerance(checkout):
 
 
 def test_a_changed_cell_makes_it_fail(checkout):
-    """In reported.csv alone it contradicts the runs, which is told first; in both it is what the new
-    run is compared with."""
+    """In reported.csv alone it contradicts the runs, which is told first; in both tables it is
+    compared."""
     kept = {file: (checkout.reported / file).read_text() for file in ("reported.csv", "runs.csv")}
     arguments = ("reproduce", "quick_ablation", *ONE, "--only-missing")
     table = pd.read_csv(checkout.reported / "reported.csv", dtype=str, keep_default_na=False)

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from zeronorm import checkout, cli, tracking
+from zeronorm import cli, tracking
+from zeronorm.checkout import conf_dir
 from zeronorm.report import blocks, committed, tables, write
 from zeronorm.sweep.plan import identities
 from zeronorm.sweep.session import Session
 
-ROOT = checkout.conf_dir().parent
+ROOT = conf_dir().parent
 NAME = "full_budget"  # of ten runs
 LOGGED = "quick_ablation"  # a study whose noise is measured, and a reproduction logged
 
