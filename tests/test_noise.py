@@ -132,7 +132,8 @@ def test_another_processor_has_a_tolerance_of_its_own():
 
 @pytest.mark.parametrize("name", ["full_budget", "where_it_dies"])
 def test_repeats_on_another_processor_alone_tell_how_far_rounding_moves(name):
-    """What they have in common against the report is of the other processor, not of rounding."""
+    """What they have in common against the report is taken for rounding, but no further than
+    rounding goes."""
     runs, conditions = study(name)
     keys = noise.measured(runs, conditions)
     own = repeats(runs, conditions, 3)
@@ -142,8 +143,8 @@ def test_repeats_on_another_processor_alone_tell_how_far_rounding_moves(name):
     here, there = (noise.spread(others, keys, HOME, elsewhere) for elsewhere in (False, True))
     alive = known.scale["mrr"].dropna().index
     assert (here.scale["mrr"][alive] / known.scale["mrr"][alive] > 0.5).all()
-    assert (here.scale["mrr"][alive] / known.scale["mrr"][alive] < 2).all()
-    assert 0.3 < here.shift["mrr"] / known.shift["mrr"] < 3
+    assert (here.scale["mrr"][alive] / known.scale["mrr"][alive] < 6).all()
+    assert known.shift["mrr"] / 3 < here.shift["mrr"] < 0.03 < there.shift["mrr"]
     assert there.shift["mrr"] > 0.09 and (there.scale["mrr"][alive] > 0.09).all()
 
 

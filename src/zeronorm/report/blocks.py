@@ -162,23 +162,18 @@ def _noise(name: str) -> str:
             f" {name} --noise`. Until then `zeronorm reproduce` accepts no difference that a table"
             " would show."
         )
-    home = committed.processor(committed.provenance(name)["hardware"])
-    at_home = sum(committed.processor(one["hardware"]) == home for one in made)
-    abroad = ", each compared with those on its own processor" if at_home < noise.REPEATS else ""
     text = (
-        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise"
-        f"{abroad}."
+        f"From the report and {here.repeats} repeats, whose starts are its own rounded otherwise."
         f" Half of the conditions have a tolerance of at most {_tolerances(here)}: {noise.CELL:g}"
-        " standard deviations of the difference between two makings, the condition's own or, where"
-        f" that is larger, the pooled one. Their mean may move by {_shifts(here)}: {noise.SHIFT:g}"
-        " standard deviations."
+        " standard deviations of the difference between two makings, the condition's own, drawn"
+        " towards the pooled one where that is larger. Their mean may move by"
+        f" {_shifts(here)}: {noise.SHIFT:g} standard deviations."
     )
     there = committed.spread(name, runs, elsewhere=True)
     if there is not None and there.elsewhere:
         text += (
-            " On another processor than the report's, where vectors and steps are rounded"
-            f" otherwise, it is {_tolerances(there)}, and for the mean {_shifts(there)}, from"
-            f" {there.repeats} repeats there."
+            f" On another processor than the report's it is {_tolerances(there)}, and for the mean"
+            f" {_shifts(there)}: how far {there.repeats} repeats there lie from the report."
         )
     return f"{text} Measured by {'; '.join(_made(made))}."
 

@@ -16,10 +16,9 @@ from zeronorm.report import tables
 
 REPEATS = 3  # fewer have no tolerance
 # The tolerance of a condition, and of the mean over the conditions, in standard deviations of the
-# difference between two makings. Of 60 simulated studies of 44 conditions without any change, with
-# 3 repeats, some quality is further off in none where the conditions are about equally noisy, in 6
-# where the noisiest is forty times as noisy as the quietest, in none with three seeds each; a mean
-# in none.
+# difference between two makings. Of 80 simulated studies of 12 or 44 conditions with three seeds,
+# without any change, of one seed of which there are 3 repeats, some quality is further off in none,
+# also where the noisiest condition is forty times as noisy as the quietest; a mean in one.
 CELL, SHIFT = 6.0, 3.0
 SHIFTED = ("mrr", "hits_at_1", "hits_at_10")  # whose mean over the conditions is tested
 QUALITY = tuple(zero + metric for zero in ("", "zero_") for metric in tables.METRICS)
@@ -28,6 +27,7 @@ LAST = tuple(f"norm/{name}_last_finite" for name in tables.WEIGHTS)
 MEASURED = (*QUALITY, *NORMS, *LAST)
 KEYS = ["repeat", "condition", "seed"]
 PROCESSOR = "processor"
+PRIOR = 4.0  # degrees of freedom that the pooled variance has beside a condition's own
 LEAST = 1e-6  # what the sixth digit of a table may hide
 
 
@@ -73,11 +73,11 @@ def spread(
 ) -> Spread | None:
     """What to expect of a comparison; None where no processor has REPEATS repeats.
 
-    repeats: all that were made, with PROCESSOR, KEYS and MEASURED; the report's own processor's
-        count alone where they are REPEATS.
+    repeats: all that were made, with PROCESSOR, KEYS and MEASURED; those of the report's processor
+        count alone where they are REPEATS, for the others may differ from it by more than rounding.
     report: from `measured`, of those of its runs that are compared. Its start is one rounding more,
-        and may be the odd one out, so it counts beside the repeats of its processor; what it is
-        compared with never does.
+        and may be the odd one out, so it counts beside the repeats; what it is compared with never
+        does.
     processor: the report's.
     elsewhere: whether the comparison was made on another one. The repeats on others then say how
         far those move the results, if there are REPEATS.
@@ -87,37 +87,35 @@ def spread(
         return None
     is_own = repeats[PROCESSOR] == processor
     there = int(made.drop(processor, errors="ignore").sum())
-    # how far rounding moves a run is much the same everywhere, its result is not
     counted = repeats[is_own] if made.get(processor, 0) >= REPEATS else repeats
     keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
     seeds = report.groupby("condition", sort=False)["seed"].nunique()
     again = keys.isin(pd.MultiIndex.from_frame(repeats[["condition", "seed"]]))
-    start = _within(report[again], counted[counted[PROCESSOR] == processor])
-    values = pd.concat([counted, start.assign(**{"repeat": 0, PROCESSOR: processor})])
-    values = values.set_index([PROCESSOR, *KEYS])
-    runs = values.groupby([PROCESSOR, "condition", "seed"], sort=False)
-    centre, moved = runs.mean(), values - runs.transform("mean")
-    number = counted["repeat"].nunique()
-    free = number + 1 - len({processor, *counted[PROCESSOR]})
+    start = _within(report[again], counted).assign(repeat=0)
+    values = pd.concat([counted.drop(columns=PROCESSOR), start]).set_index(KEYS)
+    runs = values.groupby(["condition", "seed"], sort=False)
+    moved = values - runs.transform("mean")
+    number = free = counted["repeat"].nunique()
     rounding = _deviation(values, moved, runs.size() - 1)
     rounding = rounding.reindex(seeds.index)
     rounding = rounding.fillna(_pooled(rounding)).div(np.sqrt(seeds), axis=0)
     scale = np.sqrt(2) * rounding
     elsewhere = elsewhere and there >= REPEATS
     if elsewhere:
-        # vectors rounded otherwise move every seed alike: no mean over seeds makes that smaller
-        foreign = repeats[~is_own].set_index([PROCESSOR, *KEYS])
-        where = foreign.index.droplevel([PROCESSOR, "repeat"])
-        moved = (foreign - centre.loc[processor].reindex(where).to_numpy()).dropna(how="all")
-        number, free = there, there
+        # vectors rounded otherwise may move every seed alike: no mean over seeds makes that smaller
+        foreign = repeats[~is_own].drop(columns=PROCESSOR).set_index(KEYS)
+        start = report.set_index(["condition", "seed"])
+        centre = runs.mean() if is_own.any() else start
+        moved = (foreign - centre.reindex(foreign.index.droplevel("repeat")).to_numpy()).dropna(
+            how="all"
+        )
+        number = free = there
         apart = moved.groupby(["condition", "repeat"], sort=False).mean()
         size = np.sqrt((apart**2).groupby("condition", sort=False).mean()).reindex(seeds.index)
         scale = np.sqrt(size.fillna(0).clip(lower=_pooled(size), axis=1) ** 2 + rounding**2)
-    moved = moved.droplevel(PROCESSOR)
     moved = moved[moved.index.droplevel("repeat").isin(keys)]
     # Of a difference: how often what is in `moved` is in it, one making or both; and which share of
-    # it, for seeds that no repeat has are rounded each by itself, but on another
-    # processor alike.
+    # it, for seeds that no repeat has are rounded each by itself, but on another processor alike.
     had = values.reset_index().groupby("condition")["seed"].nunique()
     parts = 1.0 if elsewhere else 2 * float((had / seeds).max())
     ends = report.groupby("condition", sort=False)[list(SHIFTED)].mean()
@@ -195,21 +193,23 @@ def _within(report: pd.DataFrame, repeats: pd.DataFrame) -> pd.DataFrame:
 
 
 def _deviation(values: pd.DataFrame, residuals: pd.DataFrame, free: pd.Series) -> pd.DataFrame:
-    """Standard deviation of a run, float [conditions, columns]: of each condition, but at least the
-    pooled one, and the column's resolution.
+    """Standard deviation of a run, float [conditions, columns]: of each condition, drawn towards
+    the pooled one where that is larger, and at least the column's resolution.
 
     From k repeats a condition's own has k - 1 degrees of freedom and is far too small by chance in
-    some of many; so it is held to the one that all conditions share (Smyth, "Linear models and
-    empirical Bayes methods", Statistical Applications in Genetics and Molecular Biology 3, 2004,
-    shrinks towards it). Chaotic conditions keep their own. The resolution is the least distance of
-    two values: of hits@k one text, which a few repeats need not show to move.
+    some of many; so the pooled variance counts beside it, as PRIOR degrees of freedom (Smyth,
+    "Linear models and empirical Bayes methods", Statistical Applications in Genetics and Molecular
+    Biology 3, 2004). Chaotic conditions keep their own. The resolution is the least distance of two
+    values: of hits@k one text, which a few repeats need not show to move.
     """
+    own = free.groupby("condition", sort=False).sum()
     squares = (residuals**2).groupby("condition", sort=False).sum(min_count=1)
-    variance = squares.div(free.groupby("condition", sort=False).sum(), axis=0)
+    variance = squares.div(own, axis=0)
+    pooled = variance.mean().fillna(0)
+    drawn = (squares + PRIOR * pooled).div(own + PRIOR, axis=0)
     steps = pd.Series({name: np.diff(np.unique(values[name].dropna())) for name in values})
     resolution = steps.map(lambda own: float(own.min()) if len(own) else 0.0)
-    least = np.maximum(variance.mean().fillna(0), resolution**2)
-    return np.sqrt(variance.clip(lower=least, axis=1))
+    return np.sqrt(variance.clip(lower=drawn).clip(lower=resolution**2, axis=1))
 
 
 def _pooled(deviations: pd.DataFrame) -> pd.Series:
