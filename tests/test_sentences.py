@@ -97,7 +97,7 @@ def test_best_a_larger_rate_is_worse_by_little_at_the_largest_norm():
         }
         assert 0 < lost["0.3"] < min(lost["0.03"], lost["0.1"])
     best = own["mrr_mean"].idxmax()
-    assert best == own["hits_at_1_mean"].idxmax() == ("0.3", "0.001")
+    assert best == own["hits_at_10_mean"].idxmax() == ("0.3", "0.001")
 
 
 def test_repair_the_mean_row_ranks_last():
