@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 
 from zeronorm import checkout
@@ -156,10 +157,13 @@ def judged(
     name: str, runs: pd.DataFrame | None = None, ranked: Ranks | None = None
 ) -> list[Judged]:
     """The conclusions of a study, of its report; or of other runs and their ranks."""
+    said = conclusions(name)
+    if not said:
+        return []
     study = committed_runs(name)
     found, own = (study, ranks(name)) if runs is None else (runs, ranked)
     try:
-        return judge(conclusions(name), study, found, own)
+        return judge(said, study, found, own)
     except ValueError as error:
         path = experiments_dir() / name / "conclusions.yaml"
         raise ReportError(f"{path}: {error}: correct the file.") from error
@@ -284,7 +288,6 @@ def edited_cells(name: str) -> list[str]:
         f"{condition(said.loc[row])}, {column}: reported.csv says"
         f" {said.loc[row, column] or 'nothing'}, its runs.csv gives"
         f" {follows.loc[row, column] or 'nothing'}."
-        for row in said.index
-        for column in said.columns
-        if said.loc[row, column] != follows.loc[row, column]
+        for row, place in np.argwhere(said.to_numpy() != follows.to_numpy())
+        for column in [said.columns[place]]
     ]
