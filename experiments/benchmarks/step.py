@@ -313,6 +313,7 @@ BY_HAND: dict[str, Callable[[], AbstractContextManager]] = {
     "plain gradient of the maximum": lambda: mock.patch.object(
         encoders, "MaxOverTime", plain_maximum
     ),
+    "Keras's Embedding": lambda: mock.patch.object(model, "Lookup", keras.layers.Embedding),
     "steps one by one": lambda: mock.patch.object(training, "CHUNK", 1),
 }
 
@@ -344,6 +345,8 @@ def compared(size: Size, used: numerics.Numerics) -> dict[str, Callable[[], tupl
     for part in BY_HAND:
         if part != "plain gradient of the maximum" or not used.jit_compile:  # XLA's is plain
             variants[f"ours, {part}"] = without(part, size, used, *drawn, optimizers.Adam())
+    # whole tables too, and not by the fused kernel
+    variants["ours, Keras's Adam"] = ours(size, used, *drawn, keras.optimizers.Adam())
     if not used.jit_compile:
         variants["forward product"] = forward_product(size)
     return variants
