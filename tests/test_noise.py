@@ -173,6 +173,19 @@ def test_repeats_of_one_seed_tell_of_the_mean_of_all_seeds():
     assert found["there, one"] == pytest.approx(found["there"], rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["repair", "claims", "quick_ablation"])
+def test_a_part_of_a_study_has_the_resolution_of_the_whole(name):
+    """One seed shows fewer values than all, and repeats that agree by chance none at all."""
+    runs = committed.committed_runs(name)
+    part = runs[runs["seed"] == 0]
+    whole, own = (committed.spread(name, one, elsewhere=False) for one in (runs, part))
+    seeds = np.sqrt(runs["seed"].nunique())
+    for column in ("zero_hits_at_1", "zero_hits_at_10", "zero_mrr"):
+        known = whole.scale[column].dropna()
+        assert (own.scale[column][known.index] < 1.01 * seeds * known).all()
+        assert (own.scale[column].dropna() > 0).all()
+
+
 def test_what_is_measured_of_a_dead_run_is_its_last_norm():
     runs, conditions = study("where_it_dies")
     found = noise.measured(runs, conditions)

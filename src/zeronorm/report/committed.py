@@ -203,9 +203,12 @@ def spread(name: str, reported: pd.DataFrame, elsewhere: bool) -> Spread | None:
     reported: those of its runs that are compared.
     elsewhere: whether on another processor than the report's.
     """
-    own = noise.measured(reported, [one for one, _ in keys(reported)])
+    own, whole = (
+        noise.measured(runs, [one for one, _ in keys(runs)])
+        for runs in (reported, committed_runs(name))
+    )
     home = processor(provenance(name)["hardware"])
-    return noise.spread(_by_processor(name), own, home, elsewhere)
+    return noise.spread(_by_processor(name), own, home, elsewhere, whole)
 
 
 def doubts(name: str) -> list[noise.Doubt]:

@@ -69,7 +69,11 @@ def measured(runs: pd.DataFrame, named: Sequence[str]) -> pd.DataFrame:
 
 
 def spread(
-    repeats: pd.DataFrame, report: pd.DataFrame, processor: str, elsewhere: bool
+    repeats: pd.DataFrame,
+    report: pd.DataFrame,
+    processor: str,
+    elsewhere: bool,
+    whole: pd.DataFrame | None = None,
 ) -> Spread | None:
     """What to expect of a comparison; None where no processor has REPEATS repeats.
 
@@ -81,7 +85,9 @@ def spread(
     processor: the report's.
     elsewhere: whether the comparison was made on another one. The repeats on others then say how
         far those move the results, if there are REPEATS.
+    whole: of all runs of the report, where those are a part: they show how little can move.
     """
+    whole = report if whole is None else whole
     made = repeats.groupby(PROCESSOR)["repeat"].nunique()
     if not (made >= REPEATS).any():
         return None
@@ -91,12 +97,12 @@ def spread(
     keys = pd.MultiIndex.from_frame(report[["condition", "seed"]])
     seeds = report.groupby("condition", sort=False)["seed"].nunique()
     again = keys.isin(pd.MultiIndex.from_frame(repeats[["condition", "seed"]]))
-    start = _within(report[again], counted).assign(repeat=0)
+    start = _within(report[again], counted, whole).assign(repeat=0)
     values = pd.concat([counted.drop(columns=PROCESSOR), start]).set_index(KEYS)
     runs = values.groupby(["condition", "seed"], sort=False)
     moved = values - runs.transform("mean")
     number = free = counted["repeat"].nunique()
-    rounding = _deviation(values, moved, runs.size() - 1)
+    rounding = _deviation(moved, runs.size() - 1, pd.concat([counted, whole]))
     rounding = rounding.reindex(seeds.index)
     rounding = rounding.fillna(_pooled(rounding)).div(np.sqrt(seeds), axis=0)
     scale = np.sqrt(2) * rounding
@@ -151,7 +157,7 @@ def doubts(repeats: pd.DataFrame, report: pd.DataFrame) -> list[Doubt]:
     if (number := repeats["repeat"].nunique()) < REPEATS:
         return []
     values = repeats.set_index(KEYS)[list(QUALITY)]
-    centre, rounding = _rounding(values)
+    centre, rounding = _rounding(values, report)
     own = report.set_index(["condition", "seed"])[list(QUALITY)].reindex(centre.index)
     seeds = own.groupby("condition", sort=False).size()
     apart = (own - centre).groupby("condition", sort=False).mean()
@@ -173,26 +179,27 @@ def doubts(repeats: pd.DataFrame, report: pd.DataFrame) -> list[Doubt]:
     return found
 
 
-def _rounding(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _rounding(values: pd.DataFrame, report: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of repeats alone, indexed by KEYS: their mean by (condition, seed), a run's standard
     deviation by condition."""
     runs = values.groupby(["condition", "seed"], sort=False)
-    return runs.mean(), _deviation(values, values - runs.transform("mean"), runs.size() - 1)
+    seen = pd.concat([values, report])
+    return runs.mean(), _deviation(values - runs.transform("mean"), runs.size() - 1, seen)
 
 
-def _within(report: pd.DataFrame, repeats: pd.DataFrame) -> pd.DataFrame:
+def _within(report: pd.DataFrame, repeats: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     """The report's runs, kept as near to their repeats as rounding may move them, so that a report
     that is wrong does not widen the tolerance by which it is judged."""
     if (number := repeats["repeat"].nunique()) < REPEATS:
         return report
-    centre, rounding = _rounding(repeats.set_index(KEYS)[list(MEASURED)])
+    centre, rounding = _rounding(repeats.set_index(KEYS)[list(MEASURED)], whole)
     reach = CELL * np.sqrt(1 + 1 / number) * rounding.reindex(centre.index, level="condition")
     own = report.set_index(["condition", "seed"])
     low, high = ((centre + sign * reach).reindex(own.index) for sign in (-1, 1))
     return own.clip(low, high).reset_index()
 
 
-def _deviation(values: pd.DataFrame, residuals: pd.DataFrame, free: pd.Series) -> pd.DataFrame:
+def _deviation(residuals: pd.DataFrame, free: pd.Series, seen: pd.DataFrame) -> pd.DataFrame:
     """Standard deviation of a run, float [conditions, columns]: of each condition, drawn towards
     the pooled one where that is larger, and at least the column's resolution.
 
@@ -200,15 +207,19 @@ def _deviation(values: pd.DataFrame, residuals: pd.DataFrame, free: pd.Series) -
     some of many; so the pooled variance counts beside it, as PRIOR degrees of freedom (Smyth,
     "Linear models and empirical Bayes methods", Statistical Applications in Genetics and Molecular
     Biology 3, 2004). Chaotic conditions keep their own. The resolution is the least distance of two
-    values: of hits@k one text, which a few repeats need not show to move.
+    values in `seen`: of hits@k one text, which a few repeats need not show to move; of MRR one
+    that moves between the first place and the second.
     """
     own = free.groupby("condition", sort=False).sum()
     squares = (residuals**2).groupby("condition", sort=False).sum(min_count=1)
     variance = squares.div(own, axis=0)
     pooled = variance.mean().fillna(0)
     drawn = (squares + PRIOR * pooled).div(own + PRIOR, axis=0)
-    steps = pd.Series({name: np.diff(np.unique(values[name].dropna())) for name in values})
-    resolution = steps.map(lambda own: float(own.min()) if len(own) else 0.0)
+    steps = {name: np.diff(np.unique(seen[name].dropna())) for name in residuals}
+    resolution = pd.Series({name: float(min(step, default=0.0)) for name, step in steps.items()})
+    for zero in ("", "zero_"):
+        if {f"{zero}mrr", f"{zero}hits_at_1"} <= set(resolution.index):
+            resolution[f"{zero}mrr"] = resolution[f"{zero}hits_at_1"] / 2
     return np.sqrt(variance.clip(lower=drawn).clip(lower=resolution**2, axis=1))
 
 
