@@ -1,8 +1,13 @@
-"""Which runs of a store are taken over as finished, and what is said of them."""
+"""Which runs of a store are taken over as finished, what is said of them, and runs that write to it
+at once."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 
 from zeronorm import provenance, tracking
 
@@ -136,3 +141,35 @@ def test_no_password_is_in_a_store_or_in_what_is_said_of_it(composed, monkeypatc
     said += " ".join(param.value for param in params)
     assert len(params) > 20 and said.count("user:***@127.0.0.1") >= 4 and "s3cret" not in said
     assert "s3cret" not in str(tracking.TrackingError(f"The store {uri} does not answer."))
+
+
+def test_runs_that_log_the_same_datasets_at_once_all_have_them(tmp_path):
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    workers, rounds, parts = 6, 8, 3
+    experiment = client.create_experiment("one", artifact_location=tmp_path.as_uri())
+    runs = [
+        [client.create_run(experiment).info.run_id for _ in range(workers)] for _ in range(rounds)
+    ]
+    start = Barrier(workers, timeout=60)
+
+    def log(worker):
+        for number in range(rounds):
+            # the workers have them in different orders: each may insert what the others lack
+            names = [f"{number}.{(part + worker) % parts}" for part in range(parts)]
+            inputs = [DatasetInput(Dataset(name, "d" * 36, "code", "{}")) for name in names]
+            start.wait()
+            tracking._log_inputs(client, runs[number][worker], inputs)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(log, range(workers)))
+    for number, made in enumerate(runs):
+        for run_id in made:
+            found = client.get_run(run_id).inputs.dataset_inputs
+            assert {one.dataset.name for one in found} == {f"{number}.{p}" for p in range(parts)}
+
+
+def test_a_store_that_takes_no_dataset_says_so(tmp_path):
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    inputs = [DatasetInput(Dataset("one", "d" * 36, "code", "{}"))]
+    with pytest.raises(tracking.MlflowException, match="not found"):
+        tracking._log_inputs(client, "0" * 32, inputs)

@@ -306,8 +306,21 @@ def _log(client: MlflowClient, run_id: str, result: "Result", points: int) -> No
     client.log_batch(run_id, metrics=metrics[:1000], tags=entities)
     for start in range(1000, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
-    client.log_inputs(run_id, _datasets(result, run.data.params))
+    _log_inputs(client, run_id, _datasets(result, run.data.params))
     client.log_artifacts(run_id, str(result.folder))
+
+
+def _log_inputs(client: MlflowClient, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+    """Logs datasets that other runs of the experiment may log at this moment.
+
+    A store looks for a dataset, and inserts it where there is none: of two runs that do so at once,
+    one breaks the store's rule that it is there once. The next try finds what the other inserted,
+    so that each dataset costs one failure at most.
+    """
+    for _ in datasets:
+        with suppress(MlflowException):
+            return client.log_inputs(run_id, list(datasets))
+    return client.log_inputs(run_id, list(datasets))
 
 
 def _points(

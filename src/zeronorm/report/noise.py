@@ -108,17 +108,11 @@ def spread(
     scale = np.sqrt(2) * rounding
     elsewhere = elsewhere and there >= REPEATS
     if elsewhere:
-        # vectors rounded otherwise may move every seed alike: no mean over seeds makes that smaller
-        foreign = repeats[~is_own].drop(columns=PROCESSOR).set_index(KEYS)
         start = report.set_index(["condition", "seed"])
         centre = runs.mean() if is_own.any() else start
-        moved = (foreign - centre.reindex(foreign.index.droplevel("repeat")).to_numpy()).dropna(
-            how="all"
-        )
+        moved = _foreign(repeats[~is_own], centre)
         number = free = there
-        apart = moved.groupby(["condition", "repeat"], sort=False).mean()
-        size = np.sqrt((apart**2).groupby("condition", sort=False).mean()).reindex(seeds.index)
-        scale = np.sqrt(size.fillna(0).clip(lower=_pooled(size), axis=1) ** 2 + rounding**2)
+        scale = np.sqrt(_alike(moved, seeds) ** 2 + rounding**2)
     moved = moved[moved.index.droplevel("repeat").isin(keys)]
     # Of a difference: how often what is in `moved` is in it, one making or both; and which share of
     # it, for seeds that no repeat has are rounded each by itself, but on another processor alike.
@@ -130,6 +124,24 @@ def spread(
         for metric in SHIFTED
     }
     return Spread(number, elsewhere, scale, shift)
+
+
+def _foreign(repeats: pd.DataFrame, centre: pd.DataFrame) -> pd.DataFrame:
+    """How far repeats on other processors are from the report's own, indexed by KEYS.
+
+    centre: by (condition, seed).
+    """
+    values = repeats.drop(columns=PROCESSOR).set_index(KEYS)
+    moved = values - centre.reindex(values.index.droplevel("repeat")).to_numpy()
+    return moved.dropna(how="all")
+
+
+def _alike(moved: pd.DataFrame, seeds: pd.Series) -> pd.DataFrame:
+    """How far the mean of a condition may move on another processor, where vectors rounded
+    otherwise may move every seed alike: no mean over seeds makes that smaller."""
+    apart = moved.groupby(["condition", "repeat"], sort=False).mean()
+    size = np.sqrt((apart**2).groupby("condition", sort=False).mean()).reindex(seeds.index)
+    return size.fillna(0).clip(lower=_pooled(size), axis=1)
 
 
 @dataclass(frozen=True)
