@@ -84,9 +84,9 @@ def test_a_part_of_a_study_is_run_again_and_agrees(checkout):
 
 def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run")
-    assert "quick_ablation: 1 runs to make, 0 finished ones to take over." in planned.stdout
+    assert "quick_ablation: 1 run to make." in planned.stdout
     planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run", "--only-missing")
-    assert "quick_ablation: 0 runs to make, 1 finished ones to take over." in planned.stdout
+    assert "quick_ablation: 0 runs to make, 1 finished one to take over." in planned.stdout
     again = checkout("reproduce", "quick_ablation", *ONE, "--only-missing")
     assert (
         "1/1 runs" not in again.stdout
@@ -99,7 +99,7 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     [newest, *_] = tracking.sweeps(client, "quick_ablation")
     assert len(tracking.children(client, newest)) == 1 and newest.info.status == "FINISHED"
     whole = checkout("reproduce", "quick_ablation", "--dry-run", "--only-missing")
-    assert "quick_ablation: 47 runs to make, 1 finished ones to take over." in whole.stdout
+    assert "quick_ablation: 47 runs to make, 1 finished one to take over." in whole.stdout
     part = checkout("reproduce", "quick_ablation", "seed=0,9", "init=pretrained", "--dry-run")
     assert "quick_ablation: 24 runs to make, 0 finished" in part.stdout  # seed 9 is in no report
 
@@ -128,7 +128,7 @@ def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(chec
     for done in (taken, trained):
         assert line in " ".join(done.stdout.split())
     assert (
-        "1 finished ones to take over" in taken.stdout and "1 of 1 runs finished" in trained.stdout
+        "1 finished one to take over" in taken.stdout and "1 of 1 runs finished" in trained.stdout
     )
     [audit] = (checkout.folder / "home" / "artifacts").glob(
         f"*/{run.info.run_id}/artifacts/audit.json"
@@ -136,7 +136,7 @@ def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(chec
     kept = audit.read_text()
     audit.write_text("")
     try:
-        assert "1 runs to make, 0 finished ones" in checkout(*arguments).stdout
+        assert "1 run to make." in checkout(*arguments).stdout
     finally:
         audit.write_text(kept)
 
@@ -158,7 +158,7 @@ def test_a_repeat_is_another_run_and_is_kept_for_the_tolerance(checkout):
         [row] = pd.read_csv(checkout.reported / "noise.csv").to_dict("records")
         assert row["condition"].startswith("true pretrained clamp_product 1e-07 xla")
         planned = checkout("reproduce", "quick_ablation", *ONE, "--dry-run", "--only-missing")
-        assert "0 runs to make, 1 finished ones to take over." in planned.stdout
+        assert "0 runs to make, 1 finished one to take over." in planned.stdout
     finally:
         log.write_text(kept)
         for file in ("noise.json", "noise.csv"):

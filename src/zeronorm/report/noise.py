@@ -16,9 +16,10 @@ from zeronorm.report import tables
 
 REPEATS = 3  # fewer have no tolerance
 # The tolerance of a condition, and of the mean over the conditions, in standard deviations of the
-# difference between two makings. Of 80 simulated studies of 12 or 44 conditions with three seeds,
-# without any change, of one seed of which there are 3 repeats, some quality is further off in none,
-# also where the noisiest condition is forty times as noisy as the quietest; a mean in one.
+# difference between two makings. Of 40 simulated studies of 24 or 48 conditions with three seeds,
+# without any change, of one seed of which there are 3 repeats, some quality is further off in one,
+# and a mean in one (a test), also where the noisiest condition is forty times as noisy as the
+# quietest.
 CELL, SHIFT = 6.0, 3.0
 SHIFTED = ("mrr", "hits_at_1", "hits_at_10")  # whose mean over the conditions is tested
 QUALITY = tuple(zero + metric for zero in ("", "zero_") for metric in tables.METRICS)

@@ -41,7 +41,9 @@ class Plan:
     graphs: list[str]
 
     def __str__(self) -> str:
-        return f"{len(self.jobs)} runs to make, {len(self.finished)} finished ones to take over."
+        new, old = len(self.jobs), len(self.finished)
+        taken = f", {old} finished one{'s' if old > 1 else ''} to take over" if old else ""
+        return f"{new} run{'' if new == 1 else 's'} to make{taken}."
 
     @property
     def shared(self) -> set[str]:
