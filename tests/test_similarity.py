@@ -175,3 +175,29 @@ def test_clamp_squares_is_l2_normalize():
     np.testing.assert_allclose(
         similarity.clamp_squares(a, b, numerics.KERNELS, epsilon=1e-12), theirs, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-7, 1e-5, 1e-2])
+def test_the_maximum_inside_the_root_is_finite_at_every_length(used, epsilon):
+    """Of a title's row and of a text, from 0 to the largest that float32 has, and is the cosine
+    where both are longer than the root of epsilon and their squares are finite."""
+    lengths = np.array([0, *10.0 ** np.arange(-45, 39)])
+    rng = np.random.default_rng(0)
+    towards = rng.standard_normal((2, len(lengths), 3))
+    a, b = towards / np.linalg.norm(towards, axis=-1, keepdims=True)
+    for long in (0, 1):
+        sides = [a, b]
+        sides[long] = sides[long] * lengths[:, None]
+        assert np.isfinite(sides[long]).all()
+
+        @tf.function(jit_compile=used.jit_compile)
+        def run(a, b):
+            with tf.GradientTape() as tape:
+                tape.watch([a, b])
+                value = similarity.clamp_squares(a, b, used, epsilon=epsilon)
+            return value, *tape.gradient(value, [a, b])
+
+        found = [x.numpy() for x in run(*(tf.constant(side, tf.float32) for side in sides))]
+        assert all(np.isfinite(x).all() for x in found)
+        ordinary = (lengths > 1.1 * np.sqrt(epsilon)) & (lengths < 1e19)
+        np.testing.assert_allclose(found[0][ordinary], (a * b).sum(-1)[ordinary], atol=1e-6)

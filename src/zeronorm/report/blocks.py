@@ -139,11 +139,13 @@ def _studies_verdict(_: str) -> str:
     """The same in a sentence, and whether the steps were as predicted."""
     runs = pd.concat([committed_runs(path.stem) for path in _study_files()])
     dead = runs[runs["outcome"] == "nan"]
-    at_once = (dead["first_nan_observed"] == "0") & dead["encoder_nan_observed"].isin(["0", "1"])
+    first, encoder = dead["first_nan_observed"], dead["encoder_nan_observed"]
+    usual, both = ((first == "0") & (encoder == step) for step in ("1", "0"))
     return (
-        f"{runs['study'].nunique()} studies, {len(runs):,} runs, of which {len(dead):,} end in NaN,"
-        f" {(~at_once).sum():,} of them otherwise than in steps 0 and 1; in"
-        f" {tables.exact(runs).sum():,} both steps, or none, are as predicted before training."
+        f"{runs['study'].nunique()} studies, {len(runs):,} runs, of which {len(dead):,} end in NaN:"
+        f" {usual.sum():,} in steps 0 and 1 (a weight's first, the encoder's), {both.sum():,} with"
+        f" both in step 0, {(~usual & ~both).sum():,} otherwise; in {tables.exact(runs).sum():,}"
+        " both steps, or none, are as predicted before training."
     )
 
 

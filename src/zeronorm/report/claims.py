@@ -264,7 +264,7 @@ def _zero_texts(runs: pd.DataFrame, shown: pd.DataFrame) -> str:
         f"Every word row set to zero, titles repaired: {_outcomes(shown)}; {_steps(shown)}, before"
         " any title row. The quotient is not 0/0: the guard makes it 0, and the loss of step 0 is a"
         f" number in {_finite_quotients(dead)} of the {len(kept)} runs whose loss shows a NaN at"
-        " all; it is the gradient that is NaN. Of the question's texts"
+        " all; it is the gradient that is NaN. Of the texts here"
         f" {select(runs)['zero_texts'].iloc[0]} have only zero rows, and with the titles repaired"
         f" the zero word rows alone leave {int((repaired['outcome'] == 'finite').sum())} of"
         f" {len(repaired)} runs finite."

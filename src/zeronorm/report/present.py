@@ -141,6 +141,7 @@ COLUMNS = {
     "outcome": Column("outcome", 7, _outcome),
     "predicted": Column("NaN step, pred.", 6, lambda c: nan_steps(c, "predicted")),
     "observed": Column("NaN step, seen", 6, lambda c: nan_steps(c, "observed")),
+    "seeds": Column("seeds", 5, lambda c: str(c["seeds"])),
     "exact": Column("predicted exactly", 9, lambda c: f"{c['predicted_exactly']}/{c['seeds']}"),
     "tensor": Column("first in", 6, _tensor),
     "loss": Column("last loss", 5, _value("last_finite_loss")),

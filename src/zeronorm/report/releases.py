@@ -233,6 +233,7 @@ def libraries_verdict(name: str) -> str:
         by_library.setdefault(row["library"], []).append(f"`{row['function']}`")
     said = "; ".join(f"{library}: {', '.join(of)}" for library, of in by_library.items())
     return (
-        f"{len(unsafe)} of {len(shipped)} functions have a gradient that is not finite at a zero,"
-        f" a tiny or a huge row, under some compiler. {said}."
+        f"{len(unsafe)} of {len(shipped)} calls tried, functions and usual expressions, have a"
+        " gradient that is not finite at a zero, a tiny or a huge row, under some compiler."
+        f" {said}."
     )
