@@ -280,7 +280,7 @@ def test_the_numbers_in_the_prose_are_the_data_s(excerpt):
     assert f"about {minutes:.0f} minutes" in readme
     runs = committed.provenance("quick_ablation")["runs"]
     assert f"{runs} runs" in (ROOT / "Makefile").read_text() and f"{runs} of {runs} runs" in readme
-    affected = re.match(r"\d+ of \d+ functions", releases.libraries_verdict("releases"))
+    affected = re.match(r"\d+ of \d+ calls", releases.libraries_verdict("releases"))
     assert affected and f"[{affected[0]} of today's libraries]" in readme
     assert "`keras.losses.CosineSimilarity()(a, b)`" in releases.libraries_verdict("releases")
     said = present.verdict(committed.conditions("quick_ablation"))

@@ -101,7 +101,7 @@ def test_a_finished_run_is_found_again_and_not_repeated(checkout):
     whole = checkout("reproduce", "quick_ablation", "--dry-run", "--only-missing")
     assert "quick_ablation: 47 runs to make, 1 finished one to take over." in whole.stdout
     part = checkout("reproduce", "quick_ablation", "seed=0,9", "init=pretrained", "--dry-run")
-    assert "quick_ablation: 24 runs to make, 0 finished" in part.stdout  # seed 9 is in no report
+    assert "quick_ablation: 24 runs to make." in part.stdout  # seed 9 is in no report
 
 
 def test_a_run_of_other_code_or_without_its_files_is_not_taken_over_unasked(checkout):

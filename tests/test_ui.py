@@ -57,7 +57,8 @@ def swept(tmp_path_factory):
 
 @contextmanager
 def served(home: Path) -> Iterator[dict[str, str]]:
-    """The links that `zeronorm ui` prints once its pages answer: {experiment: link}."""
+    """The links that `zeronorm ui` prints once its pages answer, to quick_ablation's:
+    {experiment: link}."""
     server = subprocess.Popen(
         [ZERONORM, "ui", "--port", str(free_port())],
         env=os.environ | {"ZERONORM_HOME": str(home)},
@@ -69,6 +70,7 @@ def served(home: Path) -> Iterator[dict[str, str]]:
         for line in server.stdout:
             if link := re.search(r"http://\S+#/experiments/\S+", line):
                 found[line.split()[0].strip(":")] = link[0]
+            if "quick_ablation" in found:
                 break
         yield found
     finally:
@@ -182,6 +184,12 @@ def picture(home: Path, path: Path) -> None:
         shown.add_init_script(ASSISTANT_SEEN)
         shown.goto(links["quick_ablation"])
         shown.wait_for_selector(".ag-row", timeout=120_000)
+        # room for the rows: without the menu, and without the banner of a shared view
+        shown.get_by_role("button", name=re.compile("collapse|sidebar", re.I)).first.click()
+        shown.get_by_role("button", name="Exit shared view").locator(
+            "xpath=following::button[1]"
+        ).click()
+        shown.mouse.move(0, 0)
         shown.wait_for_timeout(3_000)
         shown.screenshot(path=path)
 
