@@ -1,7 +1,7 @@
 """A repeated study against its report: outcomes and steps exactly, measured numbers within a
 tolerance that was fixed before, the mean over the conditions, and the conclusions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,9 +61,8 @@ class Runs:
         """(condition, seed) of each."""
         return list(zip(self.conditions, map(int, self.table["seed"]), strict=True))
 
-    def rows(self) -> dict[tuple[str, int], pd.Series]:
-        rows = (row for _, row in self.table.iterrows())
-        return dict(zip(self.keys, rows, strict=True))
+    def rows(self) -> dict[tuple[str, int], dict]:
+        return dict(zip(self.keys, self.table.to_dict("records"), strict=True))
 
 
 def compare(
@@ -81,6 +80,7 @@ def compare(
     """
     study = study or reported
     theirs, ours = reported.rows(), found.rows()
+    varying = {column for column in FACT_COLUMNS if study.table[column].nunique() > 1}
     cells: list[tuple] = []
     for condition, seed in dict.fromkeys([*theirs, *ours]):
         key = (condition, seed)
@@ -89,7 +89,7 @@ def compare(
             there, here = ("", "present") if key in ours else ("present", "")
             cells.append((OUTCOMES, name, "(run)", there, here, np.nan, 0.0, FAIL, True))
         else:
-            cells += _exact(name, theirs[key], ours[key], study.table)
+            cells += _exact(name, theirs[key], ours[key], varying)
     both = [key for key in theirs if key in ours]
     there_mean, here_mean = _means(reported, both), _means(found, both)
     all_means = _means(study, study.keys)
@@ -98,8 +98,11 @@ def compare(
     return pd.DataFrame(cells, columns=COLUMNS)
 
 
-def _exact(name: str, there: pd.Series, here: pd.Series, study: pd.DataFrame) -> Iterator[tuple]:
-    """The cells of a run that follow from the order of its batches alone."""
+def _exact(name: str, there: dict, here: dict, varying: Collection[str]) -> Iterator[tuple]:
+    """The cells of a run that follow from the order of its batches alone.
+
+    varying: those of FACT_COLUMNS that differ within the study.
+    """
     verdict = OK if there["outcome"] == here["outcome"] else FAIL
     yield OUTCOMES, name, "outcome", there["outcome"], here["outcome"], np.nan, 0.0, verdict, True
     for kind, columns in ((STEPS, STEP_COLUMNS), (FACTS, FACT_COLUMNS)):
@@ -107,7 +110,7 @@ def _exact(name: str, there: pd.Series, here: pd.Series, study: pd.DataFrame) ->
             a, b = there[column], here[column]
             found = _verdict(a, b, 0.0, column in PROBED)
             empty = _shown(a) == _shown(b) == ""
-            counts = not empty and (kind == STEPS or study[column].nunique() > 1)
+            counts = not empty and (kind == STEPS or column in varying)
             yield kind, name, column, a, b, *found, counts
 
 
@@ -127,16 +130,17 @@ def _measured(
 
     varies: bool by column, whether the study has different values in it.
     """
-    for condition in there.index:
-        for column in there.columns:
-            a, b = there.loc[condition, column], here.loc[condition, column]
+    found, columns = here.to_dict("index"), list(there.columns)
+    for condition, means in there.to_dict("index").items():
+        for column in columns:
+            a, b = means[column], found[condition][column]
             if np.isnan(a) or np.isnan(b):  # one of the two died, which its outcome says
                 continue
             tolerance = spread.tolerance(condition, column) if spread else 0.0
             kind, counts = QUALITY, bool(varies[column])
             if column in noise.NORMS:
                 start = column.removesuffix("_end") + "_start"
-                frozen = column.endswith("_end") and a == there.loc[condition].get(start)
+                frozen = column.endswith("_end") and a == means.get(start)
                 kind = STARTS if frozen or column.endswith("_start") else NORMS
             elif column in noise.LAST:
                 kind = STARTS
