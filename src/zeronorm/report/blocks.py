@@ -143,9 +143,9 @@ def _studies_verdict(_: str) -> str:
     usual, both = ((first == "0") & (encoder == step) for step in ("1", "0"))
     return (
         f"{runs['study'].nunique()} studies, {len(runs):,} runs, of which {len(dead):,} end in NaN:"
-        f" {usual.sum():,} in steps 0 and 1 (a weight's first, the encoder's), {both.sum():,} with"
-        f" both in step 0, {(~usual & ~both).sum():,} otherwise; in {tables.exact(runs).sum():,}"
-        " both steps, or none, are as predicted before training."
+        f" {usual.sum():,} in steps 0 and 1, {both.sum():,} with both in step 0,"
+        f" {(~usual & ~both).sum():,} otherwise; in {tables.exact(runs).sum():,} both steps, or"
+        " none, are as predicted before training."
     )
 
 
