@@ -1,5 +1,7 @@
 """What comes from a file is text in markdown, whatever it says; what MLflow's pages are made of."""
 
+import re
+from dataclasses import replace
 from html import unescape
 
 import pandas as pd
@@ -8,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from test_html import HOSTILE
 from zeronorm import markdown, tracking, treatments, views
-from zeronorm.autopsy import Cure, Guilty
+from zeronorm.autopsy import Cure, Guilty, thresholds
 from zeronorm.report import description
 from zeronorm.run_report import RunReport
 
@@ -52,7 +54,10 @@ def test_a_block_of_code_stays_one(text):
     assert rendered.endswith("<p>after</p>\n") and rendered.count("<pre>") == 1
 
 
-def report(text: str, **known) -> RunReport:
+CURED = (Cure("epsilon", "tf.sqrt(x + 1e-07)", True, elsewhere=True),)
+
+
+def report(text: str, cures=CURED, **known) -> RunReport:
     """Of a run that died, in which everything is called `text`."""
     guilty = Guilty(
         op_type="SqrtGrad",
@@ -78,7 +83,7 @@ def report(text: str, **known) -> RunReport:
         xla=True,
         jit_compile=True,
         lost={"titles": 3},
-        cures=(Cure("epsilon", "tf.sqrt(x + 1e-07)", True, elsewhere=True),),
+        cures=cures,
         own="xla",
         examined="xla",
         fails={"kernels": False, "xla": True, "tf1": True},
@@ -101,6 +106,54 @@ def test_the_autopsys_page_is_its_own(text, tmp_path):
     fences = [part.count("\n") for part in written.split("```")[1::2]]
     assert max(fences) < 30  # MLflow opens a longer one at its end
     assert (tmp_path / "autopsy.html").stat().st_size > 1000
+
+
+def cells(rendered: str, word: str) -> list[str]:
+    """Of the row of a table that has `word` in it, as text."""
+    [row] = [row for row in rendered.split("<tr>") if word in row.split("</tr>")[0]]
+    found = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+    return [unescape(re.sub("<[^>]*>", "", cell)).strip() for cell in found]
+
+
+@pytest.mark.parametrize("elsewhere", [True, False, None])
+@pytest.mark.parametrize("finite", [True, False, None])
+def test_what_became_of_a_cure_is_the_same_on_every_page(finite, elsewhere, tmp_path):
+    """As text, as MLflow's page and as HTML; and what the two compilers made of the step."""
+    said = {True: "finite", False: "fails", None: "not tried"}
+    found = report("a", cures=(Cure("swap it", "f(x)", finite, elsewhere=elsewhere),))
+    found.write(tmp_path)
+    text = " ".join(str(found).split())
+    there = f"; {said[elsewhere]} under the kernels" if elsewhere is not None else ""
+    assert f"under XLA: {said[finite]} swap it{there} f(x)" in text
+    page = RENDERER.render((tmp_path / "autopsy.md").read_text(encoding="utf-8"))
+    outcome, name, write, *other = cells(page, "swap it")  # an empty column is left out
+    assert (outcome, name, write) == (said[finite], "swap it", "f(x)")
+    assert other == ([] if elsewhere is None else [said[elsewhere]])
+    outcome, name, _, *other = cells((tmp_path / "autopsy.html").read_text("utf-8"), "swap it")
+    assert outcome.endswith(said[finite]) and name == "swap it"
+    assert [cell.split(" ", 1)[-1] for cell in other] == [said[elsewhere]] * len(other)
+    assert bool(other) == (elsewhere is not None)
+    assert cells(page, "TensorFlow's kernels")[1] == "finite"
+    assert cells(page, "XLA")[1:] == ["fails", "as trained"]
+    assert "TensorFlow's kernels: finite" in text and "XLA: fails (as trained)" in text
+
+
+@pytest.mark.parametrize("on_a_line", [True, False])
+@pytest.mark.parametrize("number", [1, 2, 5, 9])
+def test_no_page_leaves_out_that_there_is_more(number, on_a_line, tmp_path):
+    """Operations beyond those that are told of, the first of a line, and what swallowed a NaN."""
+    one = report("a")
+    files = ["/a/b.py" if on_a_line else f"/a/{n}.py" for n in range(number)]
+    guilty = tuple(replace(one.guilty[0], file=file) for file in files)
+    swallowed = ("SelectV2 at b.py:8",)
+    found = replace(one, guilty=guilty, places=one.places * number, swallowed=swallowed)
+    found.write(tmp_path)
+    pages = [(tmp_path / f"autopsy.{kind}").read_text("utf-8") for kind in ("md", "html")]
+    hidden = number - (1 if on_a_line else min(number, thresholds.SHOWN))
+    for page in (*pages, str(found)):
+        assert ("more operation" in page) == bool(hidden)
+        assert not hidden or f"and {hidden} more operation" in page
+        assert "swallowed on the way by SelectV2" in page
 
 
 def test_the_cure_of_a_run_is_a_tag():

@@ -150,12 +150,11 @@ class RunReport(reports.Report):
             else ""
         )
         fails = " and ".join(name for name, fails in self.fails.items() if fails)
-        at += f" and {more} more" if places and more else ""
+        at += f" and {more} more pair{'s' if more > 1 else ''}" if places and more else ""
         return f"{opening} step {self.step}: {who}{where}{at}; it fails under {fails}."
 
 
 TREATED = ("similarity", "zero rows", "outcome", "norm of the gradient", "loss before, after")
-VERDICT = {True: "**fails**", False: "finite", None: "cannot be computed"}
 
 
 def _markdown(report: RunReport) -> Iterator[str]:
@@ -168,12 +167,16 @@ def _markdown(report: RunReport) -> Iterator[str]:
     for number in report.told()[: thresholds.SHOWN]:
         yield ""
         yield from _guilty(report, number)
+    if more := report.untold():
+        yield f"\n{more}"
     yield ""
-    rows = [
-        (name, VERDICT[fails], "as trained" if own else "")
-        for name, fails, own in report.verdicts()
-    ]
+    rows = []
+    for name, fails, own in report.verdicts():
+        verdict = markdown.plain(report.verdict(name, fails))
+        rows.append((name, f"**{verdict}**" if fails else verdict, "as trained" if own else ""))
     yield from markdown.table(("computed by", "the step", " "), rows)
+    if swallowed := report.swallowing():
+        yield f"\n{markdown.plain(swallowed)}"
     if report.cures:
         yield f"\n## Tried on this step, under {report.examined_under}\n"
         yield from _cures(report.cures)
@@ -198,19 +201,23 @@ def _guilty(report: RunReport, number: int) -> Iterator[str]:
 
 
 def _cures(cures: Iterable[Cure]) -> Iterator[str]:
-    verdict = VERDICT | {None: "not tried"}
     rows = [
         (
-            verdict[one.finite],
+            _outcome(one.finite),
             markdown.plain(one.name),
             one.write and markdown.code(one.write),
-            "" if one.elsewhere is None else VERDICT[one.elsewhere],
+            "" if one.elsewhere is None else _outcome(one.elsewhere),
             markdown.plain(one.leaves),
         )
         for one in cures
     ]
     header = ("outcome", "cure", "to write", "under the other compiler", "left")
     yield from markdown.table(header, rows)
+
+
+def _outcome(finite: bool | None) -> str:
+    said = reports.OUTCOMES[finite]
+    return f"**{said}**" if finite is False else said
 
 
 def _treatments(treated: Iterable[treatments.Treatment]) -> Iterator[str]:

@@ -68,12 +68,12 @@ def _parts(report) -> Iterator[str]:
         yield f"<p><b>Cure:</b> {', here '.join(map(_code, report.remedies))}</p>"
     yield f"<p>{_text(' '.join(report.story()))}</p>"
     yield f"<p>{' '.join(_badges(report))}</p>"
-    told = report.told()
-    for number in told[: thresholds.SHOWN]:
+    for number in report.told()[: thresholds.SHOWN]:
         yield from _guilty(report, number)
-    more = len(report.guilty) - min(len(told), thresholds.SHOWN)
-    if more:
-        yield f"<p>and {more} more operation{'s' if more > 1 else ''}</p>"
+    if more := report.untold():
+        yield f"<p>{more}</p>"
+    if swallowed := report.swallowing():
+        yield f"<p>{_text(swallowed)}</p>"
     if report.cures:
         yield f"<p><b>Tried on this step, under {_text(report.examined_under)}</b></p>"
         yield _cures(report)

@@ -127,6 +127,16 @@ class Report:
             shown.setdefault(what if guilty.file else number, number)
         return list(shown.values())
 
+    def untold(self) -> str:
+        """How many operations more than are told of became non-finite by themselves, if any."""
+        more = len(self.guilty) - min(len(self.told()), thresholds.SHOWN)
+        return f"and {more} more operation{'s' if more > 1 else ''}" if more else ""
+
+    def swallowing(self) -> str:
+        """Which operations made a finite value of a NaN, in a sentence, if any did."""
+        said = ", ".join(self.swallowed[: thresholds.SHOWN])
+        return f"A NaN was swallowed on the way by {said}." if said else ""
+
     def charge(self, number: int) -> str:
         """What a guilty operation did, by its place in `guilty`."""
         return _charge(self.guilty[number])
@@ -209,6 +219,10 @@ BORN = {
 }
 
 
+# of a step with a cure, by `Cure.finite` and `Cure.elsewhere`
+OUTCOMES = {True: "finite", False: "fails", None: "not tried"}
+
+
 def _lines(report: Report) -> Iterator[str]:
     for sentence in report.story():
         yield from _wrapped(sentence)
@@ -219,28 +233,24 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
         yield from _guilty_lines(report, number)
         yield from report.about(number)
-    more = len(report.guilty) - min(len(told), thresholds.SHOWN)
-    if more:
-        yield f"and {more} more operation{'s' if more > 1 else ''}"
+    if more := report.untold():
+        yield more
     yield ""
     for name, fails, trained in report.verdicts():
         as_trained = " (as trained)" if trained else ""
         yield from _wrapped(f"{name}: {_verdict(report, name, fails)}{as_trained}")
-    if report.swallowed:
-        yield from _wrapped(
-            f"A NaN was swallowed on the way by {', '.join(report.swallowed[: thresholds.SHOWN])}."
-        )
+    if swallowed := report.swallowing():
+        yield from _wrapped(swallowed)
     if report.cures:
         yield ""
         under = report.examined_under
         other = "the kernels" if under == "XLA" else "XLA"
         yield f"Tried on this step, under {under}:"
         for cure in report.cures:
-            verdict = {True: "finite", False: "fails", None: "not tried"}[cure.finite]
+            verdict = OUTCOMES[cure.finite]
             left = f"; {cure.leaves}" if cure.leaves else ""
-            there = {True: f"; finite under {other}", False: f"; fails under {other}", None: ""}[
-                cure.elsewhere
-            ]
+            there = f"; {OUTCOMES[cure.elsewhere]} under {other}"
+            there = "" if cure.elsewhere is None else there
             if cure.write and not cure.folk:
                 yield from _wrapped(f"  {verdict:9}  {cure.name}{left}{there}", indent=13)
                 yield f"{'':13}{cure.write}"
