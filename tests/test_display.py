@@ -42,6 +42,15 @@ def test_the_display_says_what_takes_no_steps_and_promises_no_time_for_it(displa
     assert (look.doing, look.left) == (f"3/4 runs  d ({part})", "")
 
 
+def test_a_run_that_was_killed_is_not_counted_and_no_time_is_left_of_its_sweep(display):
+    report_progress(display.folders[0], "finite", 8, 8)
+    report_progress(display.folders[1], "killed", 1, 1)
+    report_progress(display.folders[2], "running", 8, 4)
+    look = display.look()
+    assert (look.doing, look.left) == ("1/4 runs  c", "")
+    assert look.ended == (("a", "finite", ""), ("b", "killed", ""))
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_deaths_are_said_as_they_happen(display, terminal, monkeypatch):
     told = Console(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)

@@ -281,7 +281,7 @@ def test_one_signal_ends_a_sweep_whose_job_hangs(folder, number, code):
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
-    assert "Waiting 10 s at most for the end of: frozen pretrained hang kernels" in out
+    assert "Stopping these runs, in 10 s at most: frozen pretrained hang kernels" in out
     assert "Killed, because it did not end: frozen pretrained hang kernels" in out
     assert "1 of 2 runs finished" in out and "Traceback" not in err
     found = runs(folder, newest(folder).info.run_id)

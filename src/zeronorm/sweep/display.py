@@ -133,7 +133,7 @@ class Display(threading.Thread):
             console.print(line)
 
     def look(self) -> Look:
-        share, running, parts, ended, done = 0.0, [], [], [], 0
+        share, running, parts, ended, done, killed = 0.0, [], [], [], 0, 0
         for number, (folder, name, cost) in enumerate(
             zip(self.folders, self.names, self.costs, strict=True)
         ):
@@ -142,6 +142,7 @@ class Display(threading.Thread):
                 continue
             if status["state"] != "running":
                 share, done = share + cost, done + 1
+                killed += status["state"] == "killed"
                 if number not in self.seen:
                     self.seen.add(number)
                     ended.append((name, status["state"], status.get("reason", "")))
@@ -154,8 +155,9 @@ class Display(threading.Thread):
         share /= sum(self.costs) or 1
         # of runs that are past their steps, or before them, no time can be told
         last = done + len(running) == len(self.names) and not any(parts)
-        left = "" if last else remaining(self.clock() - self.started, share)
-        count = f"{done}/{len(self.names)} runs"
+        # nor of a sweep that was stopped
+        left = "" if last or killed else remaining(self.clock() - self.started, share)
+        count = f"{done - killed}/{len(self.names)} runs"
         return Look(f"{count}  {', '.join(running)}", share, left, tuple(ended))
 
     def stop(self) -> None:

@@ -184,7 +184,7 @@ class Session:
             how = (
                 "Killed, because it did not end"
                 if killed
-                else f"Waiting {GRACE:.0f} s at most for the end of"
+                else f"Stopping these runs, in {GRACE:.0f} s at most"
             )
             console.print(f"{how}: {names}", markup=False)
             for number in jobs if killed else ():
