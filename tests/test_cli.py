@@ -607,3 +607,15 @@ def test_a_name_that_is_nearly_right_is_answered(command, sentence, tmp_path, mo
     monkeypatch.setenv("ZERONORM_HOME", str(tmp_path))
     done = CliRunner().invoke(cli.main, command)
     assert done.exit_code == 1 and sentence in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["train", "claims", "doctor", "study x", "reproduce x"])
+def test_an_interrupted_command_says_nothing_and_ends_with_130(words, monkeypatch):
+    """As a shell has it of a Ctrl-C, also while the command is still being imported."""
+
+    def interrupted(ctx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.main.commands[words.split()[0]], "invoke", interrupted)
+    done = CliRunner().invoke(cli.main, words.split())
+    assert (done.exit_code, done.output) == (128 + signal.SIGINT, "")

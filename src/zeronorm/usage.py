@@ -2,6 +2,7 @@
 page of help, and a wrong call in one line."""
 
 import re
+import signal
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,8 +81,11 @@ class Commands(click.Group):
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_line():
-            return super().invoke(ctx)
+        try:
+            with _one_line():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:  # of which click would make a 1, as if the call had been wrong
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 class Train(click.Command):
