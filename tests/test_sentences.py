@@ -194,3 +194,18 @@ def test_the_model_of_a_sweep_s_minutes_is_off_by_about_a_sixth():
     rows = [row for row in measured.benchmark_data("scaling")["rows"] if row["minutes"]]
     off = [row["predicted"] / row["minutes"] - 1 for row in rows]
     assert max(map(abs, off)) == pytest.approx(1 / 6, abs=0.02) and min(off) < 0 < max(off)
+
+
+def test_how_many_studies_were_reproduced_on_another_kind_of_processor():
+    logs = {
+        path.parent.name: json.loads(path.read_text())
+        for path in committed.experiments_dir().glob("*/reproductions.json")
+    }
+    elsewhere = [
+        name
+        for name, entries in logs.items()
+        if any(entry["elsewhere"] and not entry["FAIL"] for entry in entries)
+    ]
+    words = "no one two three four five six seven eight nine ten eleven twelve thirteen".split()
+    paper = " ".join((committed.experiments_dir().parent / "docs" / "paper.md").read_text().split())
+    assert f"{words[len(elsewhere)].capitalize()} studies, each with one seed," in paper
