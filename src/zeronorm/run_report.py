@@ -216,7 +216,7 @@ def _cures(cures: Iterable[Cure]) -> Iterator[str]:
 
 
 def _outcome(finite: bool | None) -> str:
-    said = reports.OUTCOMES[finite]
+    said = html.OUTCOMES[finite]
     return f"**{said}**" if finite is False else said
 
 

@@ -17,7 +17,9 @@ BLOCK = "margin:.4em 0;padding:.4em .6em;background:rgba(127,127,127,.13);overfl
 CELL = "text-align:left;vertical-align:top;padding:.15em .8em .15em 0"
 MARKED = "background:rgba(213,94,0,.28)"
 BADGE = "color:#fff;border-radius:.7em;padding:.1em .7em;white-space:nowrap"
-MARKS = {True: ("\N{CHECK MARK}", "finite"), False: ("\N{BALLOT X}", "fails"), None: ("–", "")}
+# of a step with a cure, by `Cure.finite` and `Cure.elsewhere`: as text and markdown have it too
+OUTCOMES = {True: "finite", False: "fails", None: "not tried"}
+SIGNS = {True: "\N{CHECK MARK}", False: "\N{BALLOT X}", None: "–"}
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -141,10 +143,9 @@ def _code(text: str) -> str:
 
 
 def _mark(finite: bool | None) -> str:
-    sign, word = MARKS[finite]
     colour = {True: CALM, False: ALARM, None: UNKNOWN}[finite]
-    sign = f'<span style="color:#fff;background:{colour};padding:0 .3em">{sign}</span>'
-    return f'<span style="white-space:nowrap">{sign} {word or "not tried"}</span>'
+    sign = f'<span style="color:#fff;background:{colour};padding:0 .3em">{SIGNS[finite]}</span>'
+    return f'<span style="white-space:nowrap">{sign} {OUTCOMES[finite]}</span>'
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -219,10 +219,6 @@ BORN = {
 }
 
 
-# of a step with a cure, by `Cure.finite` and `Cure.elsewhere`
-OUTCOMES = {True: "finite", False: "fails", None: "not tried"}
-
-
 def _lines(report: Report) -> Iterator[str]:
     for sentence in report.story():
         yield from _wrapped(sentence)
@@ -247,10 +243,9 @@ def _lines(report: Report) -> Iterator[str]:
         other = "the kernels" if under == "XLA" else "XLA"
         yield f"Tried on this step, under {under}:"
         for cure in report.cures:
-            verdict = OUTCOMES[cure.finite]
+            verdict, elsewhere = html.OUTCOMES[cure.finite], html.OUTCOMES[cure.elsewhere]
             left = f"; {cure.leaves}" if cure.leaves else ""
-            there = f"; {OUTCOMES[cure.elsewhere]} under {other}"
-            there = "" if cure.elsewhere is None else there
+            there = "" if cure.elsewhere is None else f"; {elsewhere} under {other}"
             if cure.write and not cure.folk:
                 yield from _wrapped(f"  {verdict:9}  {cure.name}{left}{there}", indent=13)
                 yield f"{'':13}{cure.write}"
