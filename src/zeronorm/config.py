@@ -146,6 +146,7 @@ class ModelConfig:
     filters: int = 1000
     width: int = 5  # words a filter sees
     dropout: float = 0.2
+    tied: bool | None = None  # true: a word that is also a title has that title's row
 
 
 @dataclass

@@ -6,7 +6,7 @@ import hashlib
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ class Corpus:
     """Examples as integers, with the three splits as positions in them.
 
     text: int32 [n, window], word ids, padded in front with 0; words outside the vocabulary are
-        dropped, as by Keras's Tokenizer.
+        dropped, as by Keras's Tokenizer. Ids from len(vocabulary) on are titles' (`tied`).
     title: int32 [n], title ids.
     vocabulary: word of each word id; id 0 is the padding. The distinct words of the train and
         validation windows.
@@ -251,6 +251,29 @@ def build(
         if numbers:
             row[-len(numbers) :] = numbers
     return Corpus(text, title, vocabulary, titles, train, validation, test, windows, bad_lines)
+
+
+def tied(corpus: Corpus) -> Corpus:
+    """The same corpus, whose texts name a title where a word is one: in `text` such a word is
+    len(vocabulary) plus the title's id; of titles of one name the first.
+
+    Titles are lower-cased, as the reader lower-cases the text. Raises CorpusError if no title is a
+    word of the vocabulary.
+    """
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(corpus.titles):
+        numbers.setdefault(name.lower(), number)
+    words = len(corpus.vocabulary)
+    ids = np.arange(words, dtype=np.int32)
+    for word_id, word in enumerate(corpus.vocabulary):
+        if word_id != PADDING and word in numbers:
+            ids[word_id] = words + numbers[word]
+    if not (ids >= words).any():
+        raise CorpusError(
+            "model.tied=true, but no title of this corpus is a word of its texts: use"
+            " model.tied=false or a corpus with titles of one word."
+        )
+    return replace(corpus, text=ids[corpus.text])
 
 
 def digest(corpus: Corpus) -> str:

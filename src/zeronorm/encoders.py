@@ -20,7 +20,7 @@ class Settings:
     filters, width: of a convolution, width in words;
     dropout: the share that is dropped;
     sparse: whether TensorFlow's kernels compute the step, so that sparse products can be used;
-    trainable_words: whether the rows are trained.
+    trainable_rows: whether the rows are trained.
     """
 
     dim: int
@@ -28,7 +28,7 @@ class Settings:
     width: int
     dropout: float
     sparse: bool
-    trainable_words: bool
+    trainable_rows: bool
 
 
 Encoder = Callable[[keras.KerasTensor, Settings], keras.KerasTensor]
@@ -41,7 +41,7 @@ def cnn(rows, settings: Settings):
         settings.filters,
         settings.width,
         settings.sparse,
-        trainable_input=settings.trainable_words,
+        trainable_input=settings.trainable_rows,
         name="convolution",
     )(rows)
     h = keras.layers.Activation("tanh", name="squash")(h)

@@ -91,7 +91,7 @@ def _audit(prepared: Prepared, foretold: Foretold) -> dict:
     """What the matrices and the texts hold."""
     data, words, titles = prepared.data, prepared.words, prepared.titles
     names, classes = data.corpus.titles, vectors.classes(titles)
-    only_zero = vectors.zero_rows(words)[prepared.drawn.text].all(axis=1)
+    only_zero = vectors.zero_rows(prepared.read_by_texts)[prepared.drawn.text].all(axis=1)
     return {
         "corpus": corpora.summary(data.corpus),
         "words": vectors.audit(words, str(data.words.dtype)),

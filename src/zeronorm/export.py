@@ -53,6 +53,10 @@ def save(prepared: Prepared, steps: int, path: Path) -> int:
                 f"{group}={config[group].name} is not the question's, which alone the probe knows:"
                 f" use {group}={usual}."
             )
+    if config.model.tied:
+        raise ExperimentError(
+            "The probe has two embeddings that share no row: use model.tied=false."
+        )
     prepared.start()
     batches = list(islice(prepared.order(), steps))
     about = {

@@ -114,6 +114,7 @@ class Ranker:
     observed: the same inputs -> {loss [batch], similarity [batch, 1 + k], z [batch, d]}.
     encoder: text [batch, window] -> z [batch, d].
     similarity: the placement, bound to its epsilon and numerics.
+    tied: whether a text names titles too, by ids from the number of words on.
     loss: the layer that takes the similarities [batch, 1 + k] and, if titles are masked, the mask.
     """
 
@@ -122,6 +123,15 @@ class Ranker:
     encoder: keras.Model
     similarity: Callable
     loss: keras.layers.Layer
+    tied: bool = False
+
+    def named(self, text, positive, negatives) -> dict[str, tf.Tensor]:
+        """{embedding: ids, int32 of any shape, of the rows that a batch reads}."""
+        titles = [positive, negatives]
+        if self.tied:
+            text, others = split(text, self.weights["words"].shape[0])
+            titles.append(others)
+        return {"words": text, "titles": tf.concat(titles, axis=1)}
 
     @property
     def weights(self) -> dict[str, keras.Variable]:
@@ -132,7 +142,7 @@ class Ranker:
         return embeddings | {
             f"{layer.name}/{variable.name}": variable
             for layer in self.encoder.layers
-            if layer.name != "words"
+            if layer.name not in embeddings
             for variable in layer.weights
         }
 
@@ -160,6 +170,7 @@ def build(
     numerics: Numerics,
     rows_only: bool = False,
     masks_titles: bool = False,
+    tied: bool = False,
     encoder: encoders.Encoder = encoders.cnn,
     loss: Callable | None = None,
 ) -> Ranker:
@@ -170,6 +181,7 @@ def build(
         `zeronorm.similarity` or elsewhere.
     rows_only: whether the optimizer will update embeddings row by row.
     masks_titles: whether `initialise` can mask titles in the loss.
+    tied: whether text ids from n_words on are titles, whose rows the text then reads.
     encoder: from `zeronorm.encoders` or elsewhere.
     loss: a function as in `zeronorm.losses`, bound to its temperature; None: the hinge.
     """
@@ -181,9 +193,16 @@ def build(
     words = embedding(n_words, dim, trainable=trainable_words, name="words")
     titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
 
+    if tied:
+        own, others = split(text, n_words)
+        is_title = keras.ops.expand_dims(text >= n_words, -1)
+        rows = keras.ops.where(is_title, titles(others), words(own))
+    else:
+        rows = words(text)
+    trainable_rows = trainable_words or (tied and trainable_titles)
     sparse = not numerics.jit_compile
-    settings = encoders.Settings(dim, filters, width, dropout, sparse, trainable_words)
-    z = encoder(words(text), settings)
+    settings = encoders.Settings(dim, filters, width, dropout, sparse, trainable_rows)
+    z = encoder(rows, settings)
 
     def bound(a, b):
         return similarity(a, b, numerics)
@@ -202,7 +221,15 @@ def build(
         encoder=keras.Model(text, z, name="encoder"),
         similarity=bound,
         loss=layer,
+        tied=tied,
     )
+
+
+def split(text, n_words: int):
+    """(ids of words, ids of titles), int32 like text, whose ids from n_words on are titles'; 0
+    where an id is of the other kind."""
+    is_title = keras.ops.cast(text >= n_words, "int32")
+    return text * (1 - is_title), (text - n_words) * is_title
 
 
 def _present(n_titles: int, positive, negative):

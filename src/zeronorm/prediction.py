@@ -12,7 +12,9 @@ What makes it exact (README, "Why it happens"):
    are zero, that is in step 0 only; then the encoder itself stands at the singular point. So step 0
    is read off the first batch itself. An encoder without biases has a z of zero in every step, as
    long as none of the text's word rows has moved.
-4. How far a gradient that is not finite gets is the optimizer's (`optimizers.Reaches`): to its row,
+4. A title's row that is a word's too (`model.tied`) is moved by every text that holds the word:
+   it is deadly only if no step before touched it so. Once lost, it makes z NaN wherever it is read.
+5. How far a gradient that is not finite gets is the optimizer's (`optimizers.Reaches`): to its row,
    to every row of its batch, to every weight, at once or when the gradients of several steps are
    applied, or nowhere.
 
@@ -37,7 +39,8 @@ class Touch:
     """Steps, 0-based, or None where it does not come to pass in this training.
 
     first: the first batch that holds a title row that is zero or deadly, as positive or negative.
-    again: the first batch after it that holds a title which was touched as such a row before.
+    again: the first batch after it that holds a title which was touched as such a row before, as a
+        title or, of a tied model, as a word.
     zero_text: 0 if a text of the first batch has only zero rows.
     titles: ids of these titles in the first such batch.
     """
@@ -68,11 +71,22 @@ class Prediction:
         return min((step for step in steps if step is not None), default=None)
 
 
-def touches(batches: Iterable[Batch], singular: np.ndarray, zero_words: np.ndarray) -> Touch:
+def shared_ids(text: np.ndarray, first: int | None) -> np.ndarray:
+    """The title ids that a text names, int [n]: its ids from `first` on; None: it names none."""
+    return text[:0, 0] if first is None else text[text >= first] - first
+
+
+def touches(
+    batches: Iterable[Batch],
+    singular: np.ndarray,
+    zero_words: np.ndarray,
+    shared: int | None = None,
+) -> Touch:
     """Reads the batch order.
 
     singular: bool [titles], the rows that are zero or deadly;
-    zero_words: bool [words], the rows that are exactly zero.
+    zero_words: bool [words], the rows that are exactly zero;
+    shared: as `Rows` has it.
     """
     first, touched, zero_text = None, np.zeros_like(singular), None
     ids_of_first: tuple[int, ...] = ()
@@ -80,7 +94,7 @@ def touches(batches: Iterable[Batch], singular: np.ndarray, zero_words: np.ndarr
         if batch.step == 0 and zero_words[batch.text].all(axis=1).any():
             zero_text = 0
         ids = np.unique(np.concatenate([batch.positive.ravel(), batch.negatives.ravel()]))
-        if touched[ids].any():
+        if touched[ids].any() or touched[shared_ids(batch.text, shared)].any():
             return Touch(first, batch.step, zero_text, ids_of_first)
         hit = ids[singular[ids]]
         if first is None and len(hit):
@@ -192,6 +206,7 @@ IDLE = (
     " temperature it may not"
 )
 BLANK = "a text of step {} has word rows that began as zeros, and some of them may have moved"
+SHARED = "a row touched in step {} is a word of a text before, which will have moved it"
 HELD = "an infinite gradient in step {}, which this optimizer may hold"
 ZEROED = "this optimizer sets the rows that a batch does not name to zero"
 MIXED = "this optimizer gives a row that a batch names twice what is another row's"
@@ -214,6 +229,8 @@ class Rows:
         its ReLU do.
     blank: [words], those of which a text's z is 0 in every step if it holds no others; None: there
         are none, or the encoder has biases.
+    shared: of a tied model the first id of a text that is a title's: number 0 of the titles, with
+        which the arrays of words go on. None: texts name words alone.
     """
 
     lost: np.ndarray
@@ -222,6 +239,7 @@ class Rows:
     lost_words: bool = False
     dropped: bool = False
     blank: np.ndarray | None = None
+    shared: int | None = None
 
 
 def predict(
@@ -259,6 +277,8 @@ class _Course:
     dead: bool [titles], the rows that are lost.
     moved: bool [titles], the small rows that an update took off their edge.
     met: bool [words], the rows that an update may have moved, `meeting` those that the next may.
+    shifted: bool [titles], the rows that an update moved since a text holds them, `shifting` those
+        that the next will.
     pending, pending_encoder: what is lost when the gradients are applied.
     titles, encoder, uncertain: as `Prediction` has them.
     """
@@ -276,6 +296,7 @@ class _Course:
         self.learns, self.always = "titles" in trained, always
         learns, self.words_learn = self.learns, "words" in trained
         self.met, self.meeting = np.zeros_like(rows.wild), np.zeros_like(rows.wild)
+        self.shifted, self.shifting = np.zeros_like(rows.lost), np.zeros_like(rows.lost)
         self.dead, self.moved = rows.lost.copy(), np.zeros_like(rows.lost)
         self.pending, self.pending_encoder = np.zeros_like(self.dead), False
         self.titles: int | None = 0 if learns and self.dead.any() else None
@@ -294,14 +315,14 @@ class _Course:
         concerns = (
             overflows
             or self._blank(batch).any()
+            or self._reads_dead(batch)
             or (self.watched & ~self.moved)[ids].any()
             or self.dead[ids].any()
         )
         if batch.step == 0 or self.encoder is not None or self.pending_encoder or concerns:
             title, text = self._gradients(batch, ids, overflows)
-            self._lose(batch.step, ids, title, text)
-        if self.rows.blank is not None and self.words_learn:
-            self.meeting[batch.text] = True
+            self._lose(batch, ids, title, text)
+        self._meet(batch, ids)
         if (batch.step + 1) % self.reaches.period == 0:
             self._apply(batch.step)
 
@@ -315,6 +336,21 @@ class _Course:
             blank or self.rows.wild.any() or self.watched.any() or self.dead.any() or waiting
         )
 
+    def _reads_dead(self, batch: Batch) -> bool:
+        """Whether a text holds a title's row that is lost."""
+        return bool(self.dead[shared_ids(batch.text, self.rows.shared)].any())
+
+    def _meet(self, batch: Batch, ids: np.ndarray) -> None:
+        """Keeps the rows that the next update may move, and those that texts make it move."""
+        first = self.rows.shared
+        if self.words_learn:
+            own = batch.text if first is None else batch.text[batch.text < first]
+            self.meeting[own] = True
+        if self.learns and first is not None:
+            shared = shared_ids(batch.text, first)
+            self.shifting[shared] = True
+            self.meeting[first + np.append(shared, ids)] = True
+
     def _blank(self, batch: Batch) -> np.ndarray:
         """bool [batch]: the texts of rows alone that were zero at the start."""
         rows = self.rows.blank
@@ -326,7 +362,8 @@ class _Course:
         """The kinds of the gradients of a step at the title and at the text of each pair."""
         step, fates = batch.step, self.fates
         idle = None if self.rows.masked is None else masked_pairs(batch, self.rows.masked)
-        at_edge = fates.edge[ids] & ~self.moved[ids]
+        shifted = self.shifted[ids] & (fates.norm < 1)[ids]  # a large row stays where it is
+        at_edge = fates.edge[ids] & ~self.moved[ids] & ~shifted
         if step == 0 or overflows or at_edge.any():
             seen = self.look(batch)
             title, text = seen.title, seen.text
@@ -336,12 +373,15 @@ class _Course:
             moved = self.moved[ids]
             title, text = (np.where(moved, Kind.finite, of) for of in _pairs(fates, ids, idle))
             title, text = self._of_blank(batch, title, text)
+        if (np.maximum(title, text)[shifted & ~self.dead[ids]] >= Kind.inf).any():
+            self._doubt(SHARED.format(step))
+        title, text = (np.where(shifted, Kind.finite, of) for of in (title, text))
         if self.encoder is None and step > 0:
             self._doubt(_doubt(fates, ids, idle, at_edge, self.always, step))
         if self.learns:
             self.moved[ids[at_edge & (title < Kind.inf)]] = True
             self.moved &= fates.norm < 1
-        if self.encoder is not None or self.dead[ids].any():
+        if self.encoder is not None or self.dead[ids].any() or self._reads_dead(batch):
             # the similarity is NaN, and its gradient reaches z
             text = np.full_like(text, Kind.nan)
             title = np.full_like(title, Kind.nan) if self.encoder is not None else title
@@ -362,8 +402,11 @@ class _Course:
         still = (blank & ~moved)[:, np.newaxis]
         return np.where(still, seen.title, title), np.where(still, seen.text, text)
 
-    def _lose(self, step: int, ids: np.ndarray, title: np.ndarray, text: np.ndarray) -> None:
+    def _lose(self, batch: Batch, ids: np.ndarray, title: np.ndarray, text: np.ndarray) -> None:
         """Adds what these gradients lose to what is pending, as far as the optimizer lets them."""
+        step, first, named = batch.step, self.rows.shared, ids.ravel()
+        if first is not None:  # a word that is no title's reads the first title's row, for nothing
+            named = np.append(named, np.maximum(batch.text - first, 0))
         reaches, usual = self.reaches, Reaches.elementwise().large
         kinds = ((Kind.nan, reaches.nan), (Kind.inf, reaches.inf), (Kind.large, reaches.large))
         for kind, reach in kinds:
@@ -375,13 +418,15 @@ class _Course:
             if kind == Kind.large and reach != usual:
                 self._doubt(SQUARE.format(step))
             self.pending[ids[hit]] |= reach.row
-            self.pending[ids] |= reach.touched
+            self.pending[named] |= reach.touched
             self.pending |= reach.table
             self.pending_encoder |= reach.others
         if (text >= Kind.inf).any():
             self.pending_encoder |= reaches.encoder.row
-            self.pending[ids] |= self.learns and reaches.encoder.touched
+            self.pending[named] |= self.learns and reaches.encoder.touched
             self.pending |= self.learns and reaches.encoder.table
+            lost = batch.text[(text >= Kind.inf).any(axis=1)]
+            self.pending[shared_ids(lost, first)] |= self.learns and reaches.nan.row
 
     def _apply(self, step: int) -> None:
         """The optimizer's update, of the gradients of one step or of several."""
@@ -392,6 +437,7 @@ class _Course:
             self.encoder = step
         self.pending[:], self.pending_encoder = False, False
         self.met |= self.meeting
+        self.shifted |= self.shifting
 
     def _doubt(self, why: str) -> None:
         """Keeps the first reason."""

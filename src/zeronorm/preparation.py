@@ -79,6 +79,13 @@ class Prepared:
         )
 
     @property
+    def read_by_texts(self) -> np.ndarray:
+        """[rows, d]: the row of each id of a text; of a tied model the words' and then the
+        titles'."""
+        tied = self.program.ranker.tied
+        return np.concatenate([self.words, self.titles]) if tied else self.words
+
+    @property
     def masked(self) -> np.ndarray | None:
         """bool [titles]: those whose hinges are multiplied by 0; None where none is."""
         masks = self.config.training.zero_titles == schema.ZeroTitles.masked
@@ -97,7 +104,8 @@ class Prepared:
     def foretell(self) -> "Foretold":
         """What is known before the first step. Leaves the program in a state of no meaning: `start`
         comes next."""
-        zero_words = vectors.zero_rows(self.words)
+        read, shared = self.read_by_texts, len(self.words) if self.program.ranker.tied else None
+        zero_words = vectors.zero_rows(read)
         blank = zero_words if zero_words.any() and passes_zero(self.program) else None
         self.start()
         program, first = self.program, next(self.order())
@@ -113,7 +121,7 @@ class Prepared:
         sends = prediction.Sends.of(loss, 1 + first.negatives.shape[1])
         least, most = scale * sends.least / len(first.text), scale * sends.most
         fates = singularity.fates(similarity, used, self.titles, texts, least, most)
-        wild = ~(np.linalg.norm(self.words.astype(np.float64), axis=1) < WILD)
+        wild = ~(np.linalg.norm(read.astype(np.float64), axis=1) < WILD)
         is_finite = training.encoder_is_finite(program)
 
         def look(batch: examples.Batch) -> prediction.Look:
@@ -129,7 +137,7 @@ class Prepared:
 
         lost, lost_words = (~np.isfinite(rows).all(axis=1) for rows in (self.titles, self.words))
         rows = prediction.Rows(
-            lost, wild, self.masked, bool(lost_words.any()), used.jit_compile, blank
+            lost, wild, self.masked, bool(lost_words.any()), used.jit_compile, blank, shared
         )
         reach = reaches(
             optimizer_json(self.config), used.jit_compile, optimizer_sources(self.config)
@@ -139,7 +147,7 @@ class Prepared:
         )
         deadly = fates.deadly | lost
         singular = deadly | vectors.zero_rows(self.titles)
-        touch = prediction.touches(self.order(), singular, zero_words)
+        touch = prediction.touches(self.order(), singular, zero_words, shared)
         return Foretold(deadly, singular, touch, predicted)
 
 
@@ -257,7 +265,8 @@ def load(config: DictConfig) -> Data:
         titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
     if vector["zero_word_share"] is not None:
         words = vectors.with_zero_words(words, vector["zero_word_share"], np.random.default_rng(0))
-    return replace(read, words=words, titles=titles)
+    text = corpora.tied(read.corpus) if plain["model"]["tied"] else read.corpus
+    return replace(read, corpus=text, words=words, titles=titles)
 
 
 @lru_cache(maxsize=2)
@@ -364,6 +373,7 @@ def compiled(config: DictConfig, n_words: int, n_titles: int, dim: int) -> train
         "trainable_words": config.trainable in (True, "words"),
         "trainable_titles": config.trainable in (True, "titles"),
         "masks_titles": config.training.zero_titles == schema.ZeroTitles.masked,
+        "tied": bool(config.model.tied),
     }
     optimizer = optimizer_json(config)
     called = (placement.function, placement.epsilon, config.numerics.name, optimizer)

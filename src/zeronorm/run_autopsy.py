@@ -164,7 +164,8 @@ def _misfit(config: DictConfig, capsule: Capsule) -> str | None:
         return "its batch is not text, right titles and negatives"
     size = batch[0].shape[0] if batch[0].shape.rank else 0
     wide = (config.corpus.window, 1, config.training.negatives)
-    for part, width, rows in zip(batch, wide, (n_words, n_titles, n_titles), strict=True):
+    named = n_words + n_titles * bool(config.model.tied)  # by a text
+    for part, width, rows in zip(batch, wide, (named, n_titles, n_titles), strict=True):
         if part.dtype != tf.int32 or tuple(part.shape) != (size, width) or not size:
             return f"a part of its batch is {part.dtype.name} of shape {tuple(part.shape)}"
         if tf.reduce_min(part) < 0 or tf.reduce_max(part) >= rows:

@@ -119,7 +119,7 @@ def program(ranker: Ranker, optimizer, numerics: Numerics) -> Program:
     # on one core only.
     @tf.function(jit_compile=False, autograph=False)
     def step(number, text, positive, negatives):
-        touched = {"words": text, "titles": tf.concat([positive, negatives], axis=1)}
+        touched = ranker.named(text, positive, negatives)
         watches = {
             name: tables[name].watch(touched[name])
             if name in tables

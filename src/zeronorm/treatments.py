@@ -152,7 +152,6 @@ def _encoder(program: Program) -> tuple[Callable, Callable]:
     update)."""
     ranker, optimizer = program.ranker, program.optimizer
     weights = {name: ranker.weights[name] for name in program.trained}
-    below = {name: variable for name, variable in weights.items() if name != "titles"}
 
     @tf.function(autograph=False)
     def encode(text):
@@ -163,13 +162,16 @@ def _encoder(program: Program) -> tuple[Callable, Callable]:
         with tf.GradientTape() as tape:
             z = ranker.encoder(text, training=True)
         found = tape.gradient(
-            z, [variable.value for variable in below.values()], output_gradients=to_z
+            z, [variable.value for variable in weights.values()], output_gradients=to_z
         )
-        gradients = dict(zip(below, found, strict=True))
+        gradients = dict(zip(weights, found, strict=True))
         if "titles" in weights:
-            rows = tf.reshape(to_rows, [-1, to_rows.shape[-1]])
+            rows, names = tf.reshape(to_rows, [-1, to_rows.shape[-1]]), tf.reshape(ids, [-1])
+            if gradients["titles"] is not None:  # of rows that the text reads too
+                rows = tf.concat([rows, gradients["titles"].values], axis=0)
+                names = tf.concat([names, gradients["titles"].indices], axis=0)
             shape = tf.constant(list(weights["titles"].shape))
-            gradients["titles"] = tf.IndexedSlices(rows, tf.reshape(ids, [-1]), shape)
+            gradients["titles"] = tf.IndexedSlices(rows, names, shape)
         optimizer.apply([gradients[name] for name in weights], list(weights.values()))
         each = [
             recorder.summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients.values()

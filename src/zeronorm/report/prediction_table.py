@@ -12,6 +12,7 @@ STRATA = {  # what is varied: the columns of runs.csv, the first that differ fro
     "corpora": ("corpus.name",),
     "encoders": ("encoder.name",),
     "losses": ("loss.name",),
+    "tied rows": ("model.tied",),
     "row norms": ("vectors.planted_norm",),
     "optimizers": ("optimizer", "optimizer.keras._target_"),
     "clipping and other options": ("optimizer.keras.",),
