@@ -153,19 +153,18 @@ def foretold(tiny, composed):
     return foretell
 
 
+OPTIONS = {
+    "adam": {},
+    "words frozen": {"trainable": "titles"},
+    "relu": {"encoder": encoders.relu},
+    "mean pooling": {"encoder": encoders.mean_pooling},
+    "clipping": {"global_clipnorm": 1.0},
+    "accumulation": {"gradient_accumulation_steps": 3},
+}
+
+
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"trainable": "titles"},
-        {"encoder": encoders.relu},
-        {"encoder": encoders.mean_pooling},
-        {"global_clipnorm": 1.0},
-        {"gradient_accumulation_steps": 3},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("more", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("used", numerics.BY_NAME.values(), ids=numerics.BY_NAME)
 def test_predicted_is_observed(tiny, foretold, used, more, batch):
     """One to three titles that start at 0, near it, or not finite, some of them words of a few
