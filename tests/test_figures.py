@@ -270,6 +270,20 @@ def test_the_dose_s_steps_are_the_table_s(tmp_path, seen):
     assert list(figures._alike(runs)) == ["kernels", "xla", "tf1"]
 
 
+@pytest.mark.parametrize("factor", ["vectors.zero_share", "vectors.planted_norm"])
+def test_a_factor_that_a_part_of_a_study_has_is_the_axis_of_no_figure(tmp_path, factor):
+    """As in a study of several grids: its other conditions have no place on that axis."""
+    study = {"vectors.zero_share": "dose_response", "vectors.planted_norm": "row_norms"}[factor]
+    for file in (EXPERIMENTS / study).glob("*.csv*"):
+        shutil.copy(file, tmp_path)
+    assert f"{study}.png" in write.draw(tmp_path)
+    for file in ("runs", "reported"):
+        made = table(study, file)
+        made.loc[made[factor] == made[factor].iloc[0], factor] = ""
+        made.to_csv(tmp_path / f"{file}.csv", **committed.CSV)
+    assert f"{study}.png" not in write.draw(tmp_path)
+
+
 def bars(container) -> list[tuple[float, float]]:
     """(lower end, upper end) of each bar of an errorbar that goes up."""
     return [(low[1], high[1]) for low, high in container.lines[2][0].get_segments()]

@@ -157,9 +157,11 @@ def draw(folder: Path) -> list[str]:
     readable = len(tables.varying(table)) <= MOST_FACTORS and len(table) <= MOST_CONDITIONS
     if readable:
         drawn["outcome.png"] = lambda path: quality.outcome(table, path)
-    if "vectors.zero_share" in table and table["vectors.zero_share"].nunique() > 2:
+    # a factor that every condition has: only then is it the axis of a figure
+    planted = {name for name in tables.varying(table) if (table[name] != "").all()}
+    if "vectors.zero_share" in planted and table["vectors.zero_share"].nunique() > 2:
         drawn["dose_response.png"] = lambda path: figures.dose_response(runs, path)
-    if "vectors.planted_norm" in table and (table["vectors.planted_norm"] != "").all():
+    if "vectors.planted_norm" in planted:
         drawn["row_norms.png"] = lambda path: figures.row_norms(table, path)
     if readable and table["similarity"].nunique() > 1:
         drawn["quality.png"] = lambda path: quality.quality(table, path)
