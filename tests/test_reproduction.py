@@ -251,9 +251,10 @@ def test_the_tolerance_is_measured_by_repeats_and_before_the_first_comparison(fo
     monkeypatch.setattr(committed, "as_read", lambda children, name, further: worse)
     far = compare()
     assert far.failed
-    write.log_reproduction("full_budget", far, ["reproduce"], own, len(runs))
+    write.log_reproduction("full_budget", far, ["reproduce"], own, len(runs), 90.0)
     [entry] = committed.reproductions("full_budget")
     assert entry["elsewhere"] is False and entry["repeats"] == 3 and entry["FAIL"] > 2
+    assert entry["minutes"] == 1.5
     assert entry["agree"]["outcomes"] == [10, 10] and entry["agree"]["means"] == [2, 3]
     with pytest.raises(committed.ReportError, match="noise is measured before"):
         write.next_repeat("full_budget", False)

@@ -207,7 +207,9 @@ def reproduce(
             console.print(sentence, markup=False)
         reproduction.print_comparison(compared.cells, compared.judged, console)
         if log:
-            write.log_reproduction(name, compared, command, tags, len(found))
+            ended = closed.client.get_run(closed.run.info.run_id)
+            seconds = tracking.seconds(ended)
+            write.log_reproduction(name, compared, command, tags, len(found), seconds)
     raise SystemExit(1 if failed or compared.failed else 0)
 
 

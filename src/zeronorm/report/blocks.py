@@ -208,15 +208,17 @@ def _shifts(spread: Spread) -> str:
 def _reproductions(name: str) -> str:
     """The reproduction log as a table."""
     lines = [
-        "| date | commit | machine | another than the report's | command | runs | agree | FAIL |",
-        "|" + "---|" * 8,
+        "| date | commit | machine | another than the report's | command | runs | minutes | agree"
+        " | FAIL |",
+        "|" + "---|" * 9,
     ]
     for entry in reproductions(name):
         agree = reproduction.said(entry["agree"])
         if entry["repeats"] == 0:
             agree += " (no noise known)"
         where = (entry["hardware"], "yes" if entry["elsewhere"] else "no", f"`{entry['command']}`")
-        cells = (entry["date"], entry["commit"], *where, entry["runs"], agree, entry["FAIL"])
+        cost = (entry["runs"], entry.get("minutes", "-"))  # earlier ones did not keep them
+        cells = (entry["date"], entry["commit"], *where, *cost, agree, entry["FAIL"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) if len(lines) > 2 else "None logged yet."
 

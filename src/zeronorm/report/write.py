@@ -383,13 +383,22 @@ def write_noise(
 
 
 def log_reproduction(
-    name: str, compared: Compared, command: list[str], tags: dict[str, str], runs: int
+    name: str,
+    compared: Compared,
+    command: list[str],
+    tags: dict[str, str],
+    runs: int,
+    seconds: float,
 ) -> None:
-    """Adds an entry to experiments/<name>/reproductions.json."""
+    """Adds an entry to experiments/<name>/reproductions.json.
+
+    command, tags, seconds: of the sweep; runs: how many it has.
+    """
     entry = {
         **_entry(command, tags),
         "elsewhere": is_elsewhere(name, tags),
         "runs": runs,
+        "minutes": round(seconds / 60, 1),
         "repeats": compared.repeats,
         "agree": reproduction.counts(compared.cells, compared.judged),
         "FAIL": len(reproduction.failures(compared.cells, compared.judged)),
