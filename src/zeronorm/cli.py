@@ -207,8 +207,7 @@ def reproduce(
             console.print(sentence, markup=False)
         reproduction.print_comparison(compared.cells, compared.judged, console)
         if log:
-            ended = closed.client.get_run(closed.run.info.run_id)
-            seconds = tracking.seconds(ended)
+            seconds = tracking.seconds(closed.client.get_run(closed.run.info.run_id))
             write.log_reproduction(name, compared, command, tags, len(found), seconds)
     raise SystemExit(1 if failed or compared.failed else 0)
 

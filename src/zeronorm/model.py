@@ -185,24 +185,15 @@ def build(
     encoder: from `zeronorm.encoders` or elsewhere.
     loss: a function as in `zeronorm.losses`, bound to its temperature; None: the hinge.
     """
-    text = keras.Input((window,), dtype="int32", name="text")
-    positive = keras.Input((1,), dtype="int32", name="positive")
-    negative = keras.Input((negatives,), dtype="int32", name="negatives")
-
+    widths = {"text": window, "positive": 1, "negatives": negatives}
+    inputs = [keras.Input((n,), dtype="int32", name=name) for name, n in widths.items()]
+    text, positive, negative = inputs
     embedding = Lookup if rows_only else keras.layers.Embedding
     words = embedding(n_words, dim, trainable=trainable_words, name="words")
     titles = embedding(n_titles, dim, trainable=trainable_titles, name="titles")
-
-    if tied:
-        own, others = split(text, n_words)
-        is_title = keras.ops.expand_dims(text >= n_words, -1)
-        rows = keras.ops.where(is_title, titles(others), words(own))
-    else:
-        rows = words(text)
-    trainable_rows = trainable_words or (tied and trainable_titles)
-    sparse = not numerics.jit_compile
-    settings = encoders.Settings(dim, filters, width, dropout, sparse, trainable_rows)
-    z = encoder(rows, settings)
+    rows = _tied(text, words, titles) if tied else words(text)
+    sparse, learns = not numerics.jit_compile, trainable_words or (tied and trainable_titles)
+    z = encoder(rows, encoders.Settings(dim, filters, width, dropout, sparse, learns))
 
     def bound(a, b):
         return similarity(a, b, numerics)
@@ -213,7 +204,6 @@ def build(
         of_each = layer(similarities, _present(masks_titles and n_titles, positive, negative))
     else:
         of_each = (layer := Loss(loss, name="loss"))(similarities)
-    inputs = [text, positive, negative]
     seen = {"loss": of_each, "similarity": similarities, "z": z}
     return Ranker(
         model=keras.Model(inputs, of_each, name="ranker"),
@@ -223,6 +213,13 @@ def build(
         loss=layer,
         tied=tied,
     )
+
+
+def _tied(text, words: keras.layers.Embedding, titles: keras.layers.Embedding):
+    """The rows of a text's words, float32 [batch, window, d], where some ids are titles'."""
+    own, others = split(text, words.input_dim)
+    is_title = keras.ops.expand_dims(text >= words.input_dim, -1)
+    return keras.ops.where(is_title, titles(others), words(own))
 
 
 def split(text, n_words: int):
