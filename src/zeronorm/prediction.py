@@ -343,6 +343,8 @@ class _Course:
     def _meet(self, batch: Batch, ids: np.ndarray) -> None:
         """Keeps the rows that the next update may move, and those that texts make it move."""
         first = self.rows.shared
+        if first is None and self.rows.blank is None:  # nothing asks for them
+            return
         if self.words_learn:
             own = batch.text if first is None else batch.text[batch.text < first]
             self.meeting[own] = True

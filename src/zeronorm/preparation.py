@@ -265,8 +265,8 @@ def load(config: DictConfig) -> Data:
         titles = vectors.with_zero_share(titles, share, np.random.default_rng(0), norm)
     if vector["zero_word_share"] is not None:
         words = vectors.with_zero_words(words, vector["zero_word_share"], np.random.default_rng(0))
-    text = corpora.tied(read.corpus) if plain["model"]["tied"] else read.corpus
-    return replace(read, corpus=text, words=words, titles=titles)
+    read_as = corpora.tied(read.corpus) if plain["model"]["tied"] else read.corpus
+    return replace(read, corpus=read_as, words=words, titles=titles)
 
 
 @lru_cache(maxsize=2)
